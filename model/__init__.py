@@ -1,0 +1,1 @@
+"""What a latency is: architectures, operations, hardware, regression, composition."""

@@ -1,0 +1,83 @@
+"""What a cost model answers, whichever way it came to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.operations import Operation
+    from model.precision import Precision
+
+
+class Provenance(IntEnum):
+    """Where figures come from, weakest first; numbers as in the API."""
+
+    ANALYTICAL = 1
+    TRANSFERRED = 2
+    REFERENCE_DATA = 3
+    MEASURED_LOCALLY = 4
+
+
+class Phase(StrEnum):
+    """Part of a request that a step belongs to."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEstimate:
+    """Latency of a list of operations.
+
+    Attributes:
+        value_ms: their sum.
+        lower_ms, upper_ms: interval at the asked confidence.
+        operations_ms: time of each operation (its ``count`` runs together), in order.
+        outside: names of operations outside the measured domain.
+    """
+
+    value_ms: float
+    lower_ms: float
+    upper_ms: float
+    operations_ms: tuple[float, ...]
+    outside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationScore:
+    """Cross-validated error on groups left out; fields as in the API's message."""
+
+    kind: str
+    precision: Precision
+    rows: int
+    groups: int
+    mean_error: float
+    median_error: float
+    p90_error: float
+    coverage: float
+
+
+class CostModel(Protocol):
+    """Prices operations of one device. Both fitted and analytical ones do."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where its figures come from."""
+
+    def supports(self, precision: Precision, engine: str) -> bool:
+        """Returns whether it holds measurements of that precision and engine."""
+
+    def estimate(
+        self, operations: Sequence[Operation], phase: Phase, confidence: float
+    ) -> StepEstimate:
+        """Returns the latency of the operations run one after the other.
+
+        Args:
+            operations: of one step, as ``model.operations.step_operations`` lists them.
+            phase: picks the residuals that the interval is calibrated on.
+            confidence: probability that the interval holds, 0.5 to 0.999.
+        """

@@ -1,0 +1,1 @@
+"""How a latency is measured: real layers, timers, telemetry, campaigns."""

@@ -1,0 +1,172 @@
+"""What the daemon and its worker process say to each other.
+
+Both ends hold a ``multiprocessing.connection.Connection`` over a socket pair
+and send these objects. This module imports no torch, so that the daemon can
+import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model.architecture import Architecture
+    from model.measurement import Distribution, Measurement
+    from model.precision import Precision
+    from model.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where and with what something is measured; fields as in the API's message."""
+
+    device_name: str
+    device_kind: str
+    device_uuid: str = ""
+    driver_version: str = ""
+    cuda_version: str = ""
+    torch_version: str = ""
+    transformers_version: str = ""
+    threads: int = 0
+    platform: str = ""
+    python_version: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over all fields; measurements with another one are never mixed in."""
+        text = "\n".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Scope(StrEnum):
+    """How much of the model a live measurement runs."""
+
+    LAYER = "layer"
+    MODEL = "model"
+
+
+# --- from the daemon to the worker -------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignRequest:
+    """Run a campaign.
+
+    Attributes:
+        device: "cpu" or "cuda:0".
+        budget_s: seconds from now until the worker must have ended, less
+            ``reserve_s`` that the daemon needs for the final fit.
+        reserve_s: seconds at the end that belong to the final fit.
+        target_error: stop once the cross-validated median error is below; 0 never does.
+        precisions: in this order; empty: the device's default first, others
+            with the time left.
+        done: what this campaign and earlier ones have measured in this environment.
+        seed: of the design; equal seeds pick equal points.
+    """
+
+    device: str
+    budget_s: float
+    reserve_s: float
+    target_error: float
+    precisions: tuple[Precision, ...]
+    done: tuple[Measurement, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRequest:
+    """Measure one request; static batching only."""
+
+    device: str
+    budget_s: float
+    architecture: Architecture
+    workload: Workload
+    tensor: int
+    precision: Precision
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop after the point at hand, answer ``Paused`` and wait for ``Resume``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on."""
+
+
+WorkerRequest = CampaignRequest | LiveRequest | Pause | Resume
+
+# --- from the worker to the daemon -------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """First event: torch is loaded and the device is there."""
+
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """How far it has come: share done (0 to 1) and a text for a person."""
+
+    fraction: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A point to commit at once."""
+
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A point that was left out, with the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Answer to ``Pause``: the device is free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveResult:
+    """What a live measurement found; ``notes`` are for the reader."""
+
+    ttft_ms: Distribution
+    tpot_ms: Distribution | None
+    notes: tuple[str, ...] = ()
+
+
+class FailureCode(StrEnum):
+    """Why a worker could not do what it was asked."""
+
+    MEMORY = "memory"
+    UNSUPPORTED = "unsupported"
+    BUDGET = "budget"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Last event when it went wrong; the worker ends with exit code 1."""
+
+    code: FailureCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Last event when all went well; the worker ends with exit code 0."""
+
+
+WorkerEvent = Started | Progressed | Measured | Skipped | Paused | LiveResult | Failed | Finished

@@ -1,0 +1,1 @@
+"""The daemon: gRPC services, store, jobs, schedules, configuration."""

@@ -1,4 +1,12 @@
-"""The one error that bad input raises in this package."""
+"""What bad input raises in this package: a value that cannot be used, a name unknown."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class InvalidFieldError(ValueError):
@@ -16,7 +24,29 @@ class InvalidFieldError(ValueError):
         self.field = field
         self.message = message
 
-    def within(self, parent: str) -> "InvalidFieldError":
+    def within(self, parent: str) -> InvalidFieldError:
         """Returns the same error seen from the object that holds ``parent``."""
         path = ".".join(part for part in (parent, self.field) if part)
         return InvalidFieldError(path, self.message)
+
+
+class UnknownNameError(LookupError):
+    """A name that nothing goes by.
+
+    Attributes:
+        kind: what was looked for: "preset", "device", ...
+        name: the name that was asked for.
+        message: says so, with the names closest to it.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name[:_LONGEST_NAME].lower(), names, n=3, cutoff=0.5)
+        remedy = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+        self.kind = kind
+        self.name = name
+        self.message = f"no {kind} is called {name[:_LONGEST_NAME]!r}; {remedy}"
+        super().__init__(self.message)
+
+
+_LONGEST_NAME = 100

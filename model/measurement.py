@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from model.precision import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +44,32 @@ class Measurement:
     latency_ms: Distribution
     group: str
     flags: tuple[str, ...] = field(default=())
+
+
+def to_json(measurements: Iterable[Measurement]) -> str:
+    """Returns the measurements as a JSON object, for a process that fits them."""
+    return json.dumps({"measurements": [asdict(measurement) for measurement in measurements]})
+
+
+def from_json(text: str | bytes) -> tuple[Measurement, ...]:
+    """Returns the measurements that :func:`to_json` wrote.
+
+    Raises:
+        ValueError: the text is no such object.
+    """
+    try:
+        rows = json.loads(text)["measurements"]
+        return tuple(
+            Measurement(
+                kind=row["kind"],
+                precision=Precision(row["precision"]),
+                engine=row["engine"],
+                shape={name: float(size) for name, size in row["shape"].items()},
+                latency_ms=Distribution(**row["latency_ms"]),
+                group=row["group"],
+                flags=tuple(row["flags"]),
+            )
+            for row in rows
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no measurements in this JSON: {error!r}") from error

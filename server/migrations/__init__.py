@@ -1,0 +1,1 @@
+"""Migrations of the store; server.store.database runs them at start."""

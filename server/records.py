@@ -1,0 +1,173 @@
+"""Rows of the store as the rest of the daemon sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from model.estimate import ValidationScore
+    from model.measurement import Measurement
+    from model.precision import Precision
+
+
+class JobState(IntEnum):
+    """State of a profile job; numbers as in the API."""
+
+    QUEUED = 1
+    RUNNING = 2
+    SUCCEEDED = 3
+    FAILED = 4
+    CANCELLED = 5
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has ended for good."""
+        return self >= JobState.SUCCEEDED
+
+
+class ScheduleOutcome(IntEnum):
+    """How a run of a schedule went; numbers as in the API."""
+
+    STARTED = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    SKIPPED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A profile job.
+
+    Attributes:
+        id: unique id.
+        device: name it was asked for.
+        budget_s: seconds for all of it.
+        create_time: when it was asked for.
+        state: where it stands.
+        target_error: cross-validated median error that ends it early; 0: none.
+        precisions: to measure, in this order; empty: the device's default first.
+        schedule_id: schedule that started it; empty otherwise.
+        spent_s: seconds of the budget used up so far, kept over restarts.
+        measurement_count: rows committed. Counted by the store as rows are
+            added; ``Jobs.update`` leaves it alone.
+        progress: 0 to 1.
+        status: what it is doing, for a person.
+        error_message: why it failed; empty otherwise.
+        cost_model: id of the cost model it fitted; empty until then.
+        skipped: points left out, with the reason.
+        start_time, end_time: None until then.
+    """
+
+    id: str
+    device: str
+    budget_s: float
+    create_time: datetime
+    state: JobState = JobState.QUEUED
+    target_error: float = 0.0
+    precisions: tuple[Precision, ...] = ()
+    schedule_id: str = ""
+    spent_s: float = 0.0
+    measurement_count: int = 0
+    progress: float = 0.0
+    status: str = ""
+    error_message: str = ""
+    cost_model: str = ""
+    skipped: tuple[str, ...] = ()
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasurementRecord:
+    """A measurement with what the store knows of it.
+
+    Attributes:
+        id: number in the store, growing.
+        job_id: job that made it; empty for imported rows.
+        device: canonical name of the device it was made on.
+        fingerprint: of the environment it was made in.
+        create_time: when it was stored.
+        measurement: the point itself.
+    """
+
+    id: int
+    job_id: str
+    device: str
+    fingerprint: str
+    create_time: datetime
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostModelRecord:
+    """A fitted cost model without its trees.
+
+    Attributes:
+        id: unique id.
+        device: canonical name of the device it stands for.
+        fingerprint: of the environment it was measured in.
+        create_time: when it was fitted.
+        measurement_count: rows it was fitted on.
+        current: whether Predict uses it in that environment.
+        scores: cross-validated error by kind.
+        precisions, engines: what it holds.
+    """
+
+    id: str
+    device: str
+    fingerprint: str
+    create_time: datetime
+    measurement_count: int
+    scores: tuple[ValidationScore, ...]
+    precisions: tuple[Precision, ...]
+    engines: tuple[str, ...]
+    current: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRun:
+    """One run of a schedule; at most one a due time.
+
+    Attributes:
+        time: when it was due.
+        outcome: how it went.
+        reason: why it was skipped or failed; empty otherwise.
+        job_id: job it started; empty when skipped.
+        drift: median absolute error of the cost model before the run on what
+            the run measured; None where there was none to compare.
+    """
+
+    time: datetime
+    outcome: ScheduleOutcome
+    reason: str = ""
+    job_id: str = ""
+    drift: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRecord:
+    """A rule by which a device profiles itself; exactly one of cron and interval_s is set.
+
+    Attributes:
+        id: unique id.
+        device: name it was asked for.
+        budget_s: seconds of each job.
+        create_time: when it was made.
+        next_run_time: when it is due next.
+        cron: five fields in UTC; empty with an interval.
+        interval_s: seconds between starts; None with cron.
+        runs: latest runs, newest first, at most 20; read from the store, never written.
+    """
+
+    id: str
+    device: str
+    budget_s: float
+    create_time: datetime
+    next_run_time: datetime
+    cron: str = ""
+    interval_s: float | None = None
+    runs: tuple[ScheduleRun, ...] = field(default=())

@@ -1,0 +1,162 @@
+"""Measurements: rows are added and never changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, insert, select, update
+
+from model.measurement import Distribution, Measurement
+from model.precision import Precision
+from server.records import MeasurementRecord
+from server.store.environments import ensure
+from server.store.paging import Page, PageRequest, newest_first
+from server.store.tables import jobs, measurements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Row
+
+    from profiler.interface import Environment
+    from server.store.database import Database
+
+
+class Measurements:
+    """The table of measurements."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(
+        self,
+        rows: Sequence[Measurement],
+        *,
+        device: str,
+        environment: Environment,
+        job_id: str = "",
+    ) -> None:
+        """Stores the measurements, and counts them in their job, all or none.
+
+        Args:
+            rows: what was measured.
+            device: canonical name of the device they were made on.
+            environment: it was measured in.
+            job_id: job that made them; empty for imported rows.
+
+        Raises:
+            StoreFullError: there is no room; none is stored.
+            StoreUnavailableError: the store cannot be written.
+        """
+        if not rows:
+            return
+        now = datetime.now(UTC)
+        with self._database.write() as connection:
+            fingerprint = ensure(connection, environment)
+            common = {
+                "job_id": job_id or None,
+                "device": device,
+                "fingerprint": fingerprint,
+                "create_time": now,
+            }
+            connection.execute(insert(measurements), [common | _columns(row) for row in rows])
+            if job_id:
+                connection.execute(
+                    update(jobs)
+                    .where(jobs.c.id == job_id)
+                    .values(measurement_count=jobs.c.measurement_count + len(rows))
+                )
+
+    def of(self, device: str, fingerprint: str) -> tuple[Measurement, ...]:
+        """Returns all of a device in one environment, oldest first."""
+        query = (
+            select(measurements)
+            .where(measurements.c.device == device, measurements.c.fingerprint == fingerprint)
+            .order_by(measurements.c.number)
+        )
+        with self._database.read() as connection:
+            return tuple(_measurement(row) for row in connection.execute(query))
+
+    def count(self, device: str, fingerprint: str) -> int:
+        """Returns the number of rows of a device in one environment."""
+        query = (
+            select(func.count())
+            .select_from(measurements)
+            .where(measurements.c.device == device, measurements.c.fingerprint == fingerprint)
+        )
+        with self._database.read() as connection:
+            return connection.scalar(query) or 0
+
+    def of_job(self, job_id: str) -> tuple[Measurement, ...]:
+        """Returns all that a job measured, oldest first."""
+        query = (
+            select(measurements)
+            .where(measurements.c.job_id == job_id)
+            .order_by(measurements.c.number)
+        )
+        with self._database.read() as connection:
+            return tuple(_measurement(row) for row in connection.execute(query))
+
+    def page(
+        self, request: PageRequest, *, device: str = "", job_id: str = "", kind: str = ""
+    ) -> Page[MeasurementRecord]:
+        """Returns a page, newest first.
+
+        Args:
+            request: which page.
+            device: canonical name that must match; empty matches all.
+            job_id: job that must match; empty matches all.
+            kind: kind that must match; empty matches all.
+
+        Raises:
+            InvalidFieldError: the page token was not made here.
+        """
+        table = measurements.c
+        wanted = ((table.device, device), (table.job_id, job_id), (table.kind, kind))
+        conditions: list[ColumnElement[bool]] = [
+            column == value for column, value in wanted if value
+        ]
+        with self._database.read() as connection:
+            page = newest_first(connection, measurements, request, conditions)
+        return Page(tuple(_record(row) for row in page.items), page.next_token, page.total_size)
+
+
+def _columns(row: Measurement) -> dict[str, object]:
+    return {
+        "kind": row.kind,
+        "precision": row.precision.value,
+        "engine": row.engine,
+        "shape": row.shape,
+        "median_ms": row.latency_ms.median,
+        "p10_ms": row.latency_ms.p10,
+        "p90_ms": row.latency_ms.p90,
+        "samples": row.latency_ms.samples,
+        "held_out_group": row.group,
+        "flags": list(row.flags),
+    }
+
+
+def _measurement(row: Row[Any]) -> Measurement:
+    return Measurement(
+        kind=row.kind,
+        precision=Precision(row.precision),
+        engine=row.engine,
+        shape=row.shape,
+        latency_ms=Distribution(
+            median=row.median_ms, p10=row.p10_ms, p90=row.p90_ms, samples=row.samples
+        ),
+        group=row.held_out_group,
+        flags=tuple(row.flags),
+    )
+
+
+def _record(row: Row[Any]) -> MeasurementRecord:
+    return MeasurementRecord(
+        id=row.number,
+        job_id=row.job_id or "",
+        device=row.device,
+        fingerprint=row.fingerprint,
+        create_time=row.create_time,
+        measurement=_measurement(row),
+    )

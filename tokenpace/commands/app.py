@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenpace.arguments import ArgumentError
 from tokenpace.commands import catalog, daemon, jobs, latency, schedules
-from tokenpace.commands.session import CommandError
+from tokenpace.commands.session import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, CommandError
 from tokenpace.errors import TokenpaceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="tokenpace",
@@ -35,7 +34,8 @@ def root(
         print(f"tokenpace {importlib.metadata.version('tokenpace')}")
         raise typer.Exit(DONE)
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
+        with redirect_stdout(sys.stderr):  # typer prints part of the help itself
+            print(context.get_help(), end="")
         raise typer.Exit(USAGE)
 
 
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str] | None) -> int:
         return _fail(USAGE, f"{error.field}: {error.message}")
     except typer.exceptions.TyperException as error:
         return _fail(USAGE, error.format_message())
-    except (typer.Abort, KeyboardInterrupt):
+    if code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
         return _fail(INTERRUPTED, "interrupted")
     return code if isinstance(code, int) else DONE
 

@@ -13,6 +13,7 @@ from tokenpace.render import latency as render
 
 
 def predict(
+    *,
     model: options.Model,
     input_tokens: options.InputTokens = 512,
     output_tokens: options.OutputTokens = 128,
@@ -24,12 +25,14 @@ def predict(
     engine: options.Engine = "",
     precision: options.PrecisionName = None,
     kv_cache_precision: options.KvPrecision = None,
-    tp: options.Tp = 0,
-    pp: options.Pp = 0,
-    dp: options.Dp = 0,
-    ep: options.Ep = 0,
-    confidence: options.Confidence = 0.0,
-    breakdown: Annotated[bool, typer.Option(help="List the cost of each operation.")] = False,
+    tp: options.Tp = 1,
+    pp: options.Pp = 1,
+    dp: options.Dp = 1,
+    ep: options.Ep = 1,
+    confidence: options.Confidence = 0.9,
+    breakdown: Annotated[
+        bool, typer.Option("--breakdown", help="List the cost of each operation.")
+    ] = False,
     require_provenance: Annotated[
         str | None, typer.Option(help="Weakest source that will do, such as measured-locally.")
     ] = None,
@@ -63,10 +66,11 @@ def predict(
             calibration=calibration,
             **question,
         )
-        session.show(answer, lambda answer: render.prediction(answer, confidence or 0.9))
+        session.show(answer, lambda answer: render.prediction(answer, confidence))
 
 
 def measure(
+    *,
     model: options.Model,
     input_tokens: options.InputTokens = 128,
     output_tokens: options.OutputTokens = 32,
@@ -78,11 +82,11 @@ def measure(
     engine: options.Engine = "",
     precision: options.PrecisionName = None,
     kv_cache_precision: options.KvPrecision = None,
-    tp: options.Tp = 0,
-    pp: options.Pp = 0,
-    dp: options.Dp = 0,
-    ep: options.Ep = 0,
-    confidence: options.Confidence = 0.0,
+    tp: options.Tp = 1,
+    pp: options.Pp = 1,
+    dp: options.Dp = 1,
+    ep: options.Ep = 1,
+    confidence: options.Confidence = 0.9,
     scope: Annotated[
         str, typer.Option(help="layer: a few real layers, scaled; model: the whole model.")
     ] = "layer",
@@ -119,4 +123,4 @@ def measure(
                     report(event.progress.fraction, event.progress.text)
                 else:
                     report(1.0, "measured")
-        session.say(render.live_measurement(event.result, confidence or 0.9))
+        session.say(render.live_measurement(event.result, confidence))

@@ -1,4 +1,4 @@
-"""The options that `predict` and `measure` share."""
+"""The options that more than one command has."""
 
 from __future__ import annotations
 
@@ -21,10 +21,18 @@ Device = Annotated[str, typer.Option(help="Device to answer for; local when left
 Engine = Annotated[str, typer.Option(help="Engine whose overheads count, such as transformers.")]
 InputTokens = Annotated[int, typer.Option(help="Prompt length of each sequence (ISL).")]
 OutputTokens = Annotated[int, typer.Option(help="Generated tokens (OSL); 0: the prefill alone.")]
-BatchSize = Annotated[int, typer.Option(help="Sequences decoded together (static batching).")]
-Concurrency = Annotated[int, typer.Option(help="Requests in flight (continuous batching).")]
-CachedPrefix = Annotated[int, typer.Option(help="Prompt tokens that are cached already.")]
-PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens in one step at the most.")]
+BatchSize = Annotated[
+    int, typer.Option(help="Sequences decoded together (static batching).", show_default="1")
+]
+Concurrency = Annotated[
+    int, typer.Option(help="Requests in flight (continuous batching).", show_default=False)
+]
+CachedPrefix = Annotated[
+    int, typer.Option(help="Prompt tokens that are cached already.", show_default=False)
+]
+PrefillChunk = Annotated[
+    int, typer.Option(help="Prompt tokens in one step at the most.", show_default=False)
+]
 Tp = Annotated[int, typer.Option("--tp", help="Tensor-parallel size.")]
 Pp = Annotated[int, typer.Option("--pp", help="Pipeline-parallel size.")]
 Dp = Annotated[int, typer.Option("--dp", help="Data-parallel size.")]
@@ -36,8 +44,12 @@ KvPrecision = Annotated[
     str | None, typer.Option("--kv-cache-precision", help="Of the KV cache; else the activations'.")
 ]
 Confidence = Annotated[
-    float, typer.Option(help="Probability that the interval holds, 0.5 to 0.999; 0: 0.9.")
+    float, typer.Option(help="Probability that the interval holds, 0.5 to 0.999.")
 ]
+PageSize = Annotated[
+    int, typer.Option(help="Entries in one answer, up to 1000.", show_default="50")
+]
+Page = Annotated[str, typer.Option("--page-token", help="Token of the page to show.")]
 
 
 def question(

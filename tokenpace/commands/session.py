@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import RenderableType
 
+DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes."""
+
 ADDRESS_VARIABLE = "TOKENPACE_ADDRESS"
 
 Address = Annotated[
@@ -76,6 +79,12 @@ class Session:
             address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS,
         )
         self._console = output()
+
+    @classmethod
+    def within(cls, context: typer.Context, address: str | None, json: bool) -> Self:
+        """Returns the session of a subcommand; its group's options count where it has none."""
+        group_address, group_json = context.obj
+        return cls(address or group_address, json or group_json)
 
     def __enter__(self) -> Self:
         return self

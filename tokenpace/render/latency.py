@@ -130,7 +130,6 @@ def _breakdown(costs: Iterable[types_pb2.OperationCost]) -> Table:
     rows = text.table(
         "phase",
         "operation",
-        "kind",
         "runs",
         "ms",
         "share",
@@ -147,7 +146,6 @@ def _breakdown(costs: Iterable[types_pb2.OperationCost]) -> Table:
         rows.add_row(
             text.enum(types_pb2.Phase, "PHASE_", cost.phase),
             cost.name,
-            cost.kind,
             f"{cost.count}",
             text.figure(cost.latency_ms),
             text.percent(cost.share),

@@ -88,7 +88,7 @@ def enum(wrapper: Any, prefix: str, number: int) -> str:  # noqa: ANN401 - enums
 
 def table(*columns: str, right: Iterable[str] = ()) -> Table:
     """Returns an empty table with these columns; those in ``right`` hold figures."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         result.add_column(
             column,

@@ -1,0 +1,196 @@
+"""`profile` and `jobs`: campaigns in the background and waiting for them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokenpace.commands.options import PRECISIONS, Page, PageSize
+from tokenpace.commands.session import (
+    REFUSED,
+    Address,
+    CommandError,
+    Json,
+    Session,
+    progress_bar,
+)
+from tokenpace.render import catalog, text
+from tokenpace.render import jobs as render
+from tokenpace.v1 import types_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tokenpace.commands.session import Report
+    from tokenpace.v1 import profiler_pb2
+
+JobId = Annotated[str, typer.Argument(help="Id of the job.", metavar="ID")]
+
+app = typer.Typer(help="List, show, watch and cancel profile jobs.")
+
+
+def profile(
+    *,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for all of it: 90s, 10m, 1h; 120s when left out.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Local device; local when left out.")] = "",
+    target_error: Annotated[
+        float, typer.Option(help="End early once the median error is below (0.05 is 5%).")
+    ] = 0.0,
+    precision: Annotated[
+        list[str] | None, typer.Option(help=f"Measure these, in this order: {PRECISIONS}.")
+    ] = None,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """Profile the local device, wait for it and print the fitted error; Ctrl-C cancels."""
+    with Session(address, json) as session:
+        with _interrupt_held() as let_go:  # until the job's id is known
+            job = session.client.create_profile_job(
+                device=device,
+                budget=budget,
+                target_error=target_error,
+                precisions=precision or (),
+            ).profile_job
+            with _cancelled_on_interrupt(session, job.id), progress_bar("waiting") as report:
+                let_go()
+                job = follow(session, job, report)
+        check(job)
+        fitted = session.client.cost_model(job.cost_model).cost_model if job.cost_model else None
+    if fitted:
+        session.say(catalog.cost_model(fitted))
+
+
+@app.callback(invoke_without_command=True)
+def default(
+    context: typer.Context,
+    *,
+    page_size: PageSize = 0,
+    page_token: Page = "",
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """List profile jobs, newest first; or show, watch or cancel one."""
+    context.obj = (address, json)
+    if context.invoked_subcommand is None:
+        _list(context, page_size, page_token, address, json)
+
+
+@app.command("list")
+def list_jobs(
+    context: typer.Context,
+    *,
+    page_size: PageSize = 0,
+    page_token: Page = "",
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    _list(context, page_size, page_token, address, json)
+
+
+@app.command("get")
+def get_job(
+    context: typer.Context, job: JobId, *, address: Address = None, json: Json = False
+) -> None:
+    """Show a job as it stands."""
+    with Session.within(context, address, json) as session:
+        answer = session.client.profile_job(job)
+        session.show(answer, lambda answer: render.job(answer.profile_job))
+
+
+@app.command("cancel")
+def cancel_job(
+    context: typer.Context, job: JobId, *, address: Address = None, json: Json = False
+) -> None:
+    """End a job; what it measured is kept."""
+    with Session.within(context, address, json) as session:
+        answer = session.client.cancel_profile_job(job)
+        session.show(answer, lambda answer: render.job(answer.profile_job))
+
+
+@app.command("watch")
+def watch_job(
+    context: typer.Context, job: JobId, *, address: Address = None, json: Json = False
+) -> None:
+    """Follow a job until it has ended; Ctrl-C leaves it running."""
+    with Session.within(context, address, json) as session:
+        with progress_bar("waiting") as report:
+            ended = follow(session, session.client.profile_job(job).profile_job, report)
+        session.say(render.job(ended))
+    check(ended)
+
+
+def follow(
+    session: Session, job: profiler_pb2.ProfileJob, report: Report
+) -> profiler_pb2.ProfileJob:
+    """Reports a job's progress until it has ended, and returns it then."""
+    events = session.client.watch_profile_job(job.id)
+    with closing(events):
+        for event in events:
+            session.emit(event)
+            job = event.profile_job
+            state = text.enum(types_pb2.JobState, "JOB_STATE_", job.state)
+            report(
+                job.progress, f"{state}, {job.measurement_count} rows: {job.status}".rstrip(": ")
+            )
+    return job
+
+
+def check(job: profiler_pb2.ProfileJob) -> None:
+    """Ends the command with exit code 1 where a job did not succeed.
+
+    Raises:
+        CommandError: the job failed, was cancelled, or goes on unwatched.
+    """
+    if job.state == types_pb2.JOB_STATE_SUCCEEDED:
+        return
+    state = text.enum(types_pb2.JobState, "JOB_STATE_", job.state)
+    reason = f": {job.error_message}" if job.error_message else ""
+    raise CommandError(REFUSED, f"job {job.id} is {state}{reason}")
+
+
+def _list(
+    context: typer.Context, page_size: int, page_token: str, address: str | None, json: bool
+) -> None:
+    with Session.within(context, address, json) as session:
+        answer = session.client.profile_jobs(page_size=page_size, page_token=page_token)
+        session.show(answer, render.jobs)
+
+
+@contextmanager
+def _cancelled_on_interrupt(session: Session, job_id: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        cancelled = session.client.cancel_profile_job(job_id)
+        session.emit(cancelled)
+        rows = cancelled.profile_job.measurement_count
+        print(f"cancelled job {job_id}; its {rows} rows are kept", file=sys.stderr)
+        raise
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C back until the function it gives is called, or the block has ended."""
+    held = False
+
+    def hold(number: int, frame: object) -> None:
+        nonlocal held
+        held = True
+
+    def let_go() -> None:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield let_go
+    finally:
+        signal.signal(signal.SIGINT, before)

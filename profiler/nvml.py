@@ -1,0 +1,154 @@
+"""The NVIDIA GPUs of this machine, as the driver's management library sees them.
+
+GPUs are numbered as torch numbers them: those of CUDA_VISIBLE_DEVICES, in the
+order of the PCI bus (the daemon sets CUDA_DEVICE_ORDER for its workers).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
+import pynvml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+T = TypeVar("T")
+
+# Bits of the driver's answer; an idle GPU and a clock that the user asked for
+# hold nothing down.
+_REASONS = {
+    0x0000000000000004: "power cap",
+    0x0000000000000008: "hardware slowdown",
+    0x0000000000000010: "sync boost",
+    0x0000000000000020: "thermal slowdown (software)",
+    0x0000000000000040: "thermal slowdown (hardware)",
+    0x0000000000000080: "power brake",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU; ``handle`` is the library's."""
+
+    name: str
+    uuid: str
+    memory_bytes: int
+    handle: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuState:
+    """A GPU at one moment; None stands for what cannot be read."""
+
+    utilization: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    temperature_celsius: float | None
+    power_watts: float | None
+    clock_mhz: float | None
+    throttle_reasons: tuple[str, ...]
+    processes: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def gpus() -> tuple[Gpu, ...]:
+    """Returns the GPUs that CUDA may use; empty without a driver."""
+    try:
+        pynvml.nvmlInit()
+        found = tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
+    except pynvml.NVMLError:
+        return ()
+    return _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def driver_version() -> str:
+    """Returns the version of the driver; empty without one."""
+    return str(_read(pynvml.nvmlSystemGetDriverVersion) or "") if gpus() else ""
+
+
+def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
+    """Returns how a GPU stands now.
+
+    Args:
+        gpu: one of :func:`gpus`.
+        own_processes: process ids that are not counted among the others.
+
+    Raises:
+        OSError: the driver does not answer for it any more.
+    """
+    handle = gpu.handle
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError as error:
+        raise OSError(f"{gpu.name}: {error}") from error
+    rates = _read(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
+    power = _read(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+    reasons = _read(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)) or 0
+    processes = _read(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+    return GpuState(
+        utilization=rates.gpu / 100 if rates is not None else 0.0,
+        memory_used_bytes=int(memory.used),
+        memory_total_bytes=int(memory.total),
+        temperature_celsius=_float(
+            _read(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+        ),
+        power_watts=power / 1000 if power is not None else None,
+        clock_mhz=_float(
+            _read(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
+        ),
+        throttle_reasons=tuple(text for bit, text in _REASONS.items() if reasons & bit),
+        processes=tuple(
+            f"{process.pid} {_process_name(process.pid)}"
+            for process in processes
+            if process.pid not in own_processes
+        ),
+    )
+
+
+def _gpu(index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    return Gpu(
+        name=str(pynvml.nvmlDeviceGetName(handle)),
+        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        handle=handle,
+    )
+
+
+def _visible(found: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
+    """Picks as CUDA does: numbers or beginnings of UUIDs, up to the first that fits none."""
+    if setting is None:
+        return found
+    picked: list[Gpu] = []
+    for entry in (part.strip() for part in setting.split(",")):
+        if entry.isdecimal():
+            matches = [found[int(entry)]] if int(entry) < len(found) else []
+        else:
+            matches = [gpu for gpu in found if entry and gpu.uuid.startswith(entry)]
+        if len(matches) != 1:
+            break
+        picked.extend(matches)
+    return tuple(picked)
+
+
+def _read(call: Callable[[], T]) -> T | None:
+    try:
+        return call()
+    except pynvml.NVMLError:
+        return None
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _process_name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "?"

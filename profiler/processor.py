@@ -1,0 +1,112 @@
+"""The CPU of this machine as a computing device: name, cores, caches, memory, load."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CPU_INFO = Path("/proc/cpuinfo")
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
+
+
+def name() -> str:
+    """Returns the processor's name as it states it."""
+    try:
+        for line in _CPU_INFO.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine() or "CPU"
+
+
+def threads() -> int:
+    """Returns the threads to compute with: OMP_NUM_THREADS, else the physical cores.
+
+    Of the cores, those that this process may run on count. The worker tells torch
+    to use as many, so that what is measured and what is recorded agree.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return len({_core(cpu) for cpu in _usable()})
+
+
+def last_level_cache_bytes() -> int:
+    """Returns the size of the last-level caches of the usable cores together; 0 where unknown."""
+    caches: dict[str, int] = {}
+    for cpu in _usable():
+        levels = [
+            (int(_text(index / "level") or 0), index)
+            for index in sorted((_CPUS / f"cpu{cpu}" / "cache").glob("index*"))
+        ]
+        if levels:
+            _, index = max(levels)
+            caches[_text(index / "shared_cpu_list")] = _size(_text(index / "size"))
+    return sum(caches.values())
+
+
+def memory() -> tuple[int, int]:
+    """Returns the bytes in use and in all; of the control group where that has a limit."""
+    state = psutil.virtual_memory()
+    used, total = state.total - state.available, state.total
+    limit = _text(_CONTROL_GROUP / "memory.max")
+    if limit.isdecimal() and int(limit) < total:
+        current = _text(_CONTROL_GROUP / "memory.current")
+        used, total = int(current) if current.isdecimal() else used, int(limit)
+    return used, total
+
+
+def utilization(interval_s: float = 0.05) -> float:
+    """Returns the share of all cores in use, 0 to 1, watched for ``interval_s`` seconds."""
+    return min(1.0, psutil.cpu_percent(interval=interval_s) / 100)
+
+
+def temperature_celsius() -> float | None:
+    """Returns the processor's temperature, None where no sensor can be read."""
+    read = getattr(psutil, "sensors_temperatures", None)
+    sensors = read() if read is not None else {}
+    for sensor in _SENSORS:
+        if sensors.get(sensor):
+            return float(sensors[sensor][0].current)
+    return None
+
+
+def clock_mhz() -> float | None:
+    """Returns the mean clock of the cores, None where it cannot be read."""
+    try:
+        state = psutil.cpu_freq()
+    except (OSError, NotImplementedError):
+        return None
+    return float(state.current) if state is not None and state.current > 0 else None
+
+
+def _usable() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _core(cpu: int) -> tuple[str, str]:
+    topology = _CPUS / f"cpu{cpu}" / "topology"
+    package, core = _text(topology / "physical_package_id"), _text(topology / "core_id")
+    return (package, core) if core else ("", str(cpu))
+
+
+def _size(text: str) -> int:
+    digits, unit = text.rstrip("KMG"), text[-1:]
+    return int(digits) * _UNITS.get(unit, 1) if digits.isdecimal() else 0
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

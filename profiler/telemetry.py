@@ -1,0 +1,166 @@
+"""How a local device stands, and the environment that measurements are made in.
+
+Without torch: the daemon asks here, too, and both must come to the same
+fingerprint. Devices are named as torch names them: "cpu", "cuda:0", ...
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler import nvml, processor
+from profiler.interface import Environment
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """A device at one moment; None stands for what cannot be read.
+
+    Attributes:
+        time: when it was read.
+        utilization: share in use, 0 to 1.
+        memory_used_bytes: by anyone.
+        memory_total_bytes: of the device.
+        temperature_celsius: degrees.
+        power_watts: draw.
+        clock_mhz: of the cores.
+        throttle_reasons: why clocks are held down; empty when they are not.
+        processes: others on the device, as "pid name".
+    """
+
+    time: datetime
+    utilization: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    clock_mhz: float | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    processes: tuple[str, ...] = ()
+
+
+def read(device: str, own_processes: Collection[int] = ()) -> Telemetry:
+    """Returns how a device stands now; the CPU is watched for 50 ms.
+
+    Args:
+        device: "cpu" or "cuda:0".
+        own_processes: process ids that are not listed among the others.
+
+    Raises:
+        OSError: the driver does not answer for it any more.
+        ValueError: there is no such device.
+    """
+    now = datetime.now(UTC)
+    if device == "cpu":
+        used, total = processor.memory()
+        return Telemetry(
+            time=now,
+            utilization=processor.utilization(),
+            memory_used_bytes=used,
+            memory_total_bytes=total,
+            temperature_celsius=processor.temperature_celsius(),
+            clock_mhz=processor.clock_mhz(),
+        )
+    state = nvml.state(_gpu(device), own_processes)
+    return Telemetry(
+        time=now,
+        utilization=state.utilization,
+        memory_used_bytes=state.memory_used_bytes,
+        memory_total_bytes=state.memory_total_bytes,
+        temperature_celsius=state.temperature_celsius,
+        power_watts=state.power_watts,
+        clock_mhz=state.clock_mhz,
+        throttle_reasons=state.throttle_reasons,
+        processes=state.processes,
+    )
+
+
+def current_environment(device: str) -> Environment:
+    """Returns where and with what a measurement on the device would be made now.
+
+    Args:
+        device: "cpu" or "cuda:0".
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    torch_version, cuda_version = _torch_versions()
+    versions: dict[str, Any] = {
+        "torch_version": torch_version,
+        "transformers_version": _version("transformers"),
+        "platform": f"{platform.system()} {platform.release()}",
+        "python_version": platform.python_version(),
+    }
+    if device == "cpu":
+        return Environment(
+            device_name=processor.name(),
+            device_kind="cpu",
+            threads=processor.threads(),
+            **versions,
+        )
+    gpu = _gpu(device)
+    return Environment(
+        device_name=gpu.name,
+        device_kind="cuda",
+        device_uuid=gpu.uuid,
+        driver_version=nvml.driver_version(),
+        cuda_version=cuda_version,
+        **versions,
+    )
+
+
+def _gpu(device: str) -> nvml.Gpu:
+    kind, _, number = device.partition(":")
+    gpus = nvml.gpus()
+    if kind != "cuda" or not number.isdecimal() or int(number) >= len(gpus):
+        known = ", ".join(["cpu", *(f"cuda:{index}" for index in range(len(gpus)))])
+        raise ValueError(f"there is no device {device!r}; there are {known}")
+    return gpus[int(number)]
+
+
+@lru_cache(maxsize=1)
+def _torch_versions() -> tuple[str, str]:
+    """Returns torch's version and that of its CUDA, empty where it has none.
+
+    Read from the source of torch/version.py: importing it would load torch, and
+    the package's metadata leaves out the local part of the version, such as
+    "+cu130", that torch.__version__ has.
+    """
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "", ""
+    found = {"__version__": _version("torch"), "cuda": ""}
+    try:
+        tree = ast.parse((Path(spec.origin).parent / "version.py").read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):
+        return found["__version__"], ""
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if (
+            isinstance(target, ast.Name)
+            and target.id in found
+            and isinstance(value, ast.Constant)
+            and isinstance(value.value, str)
+        ):
+            found[target.id] = value.value
+    return found["__version__"], found["cuda"]
+
+
+@lru_cache(maxsize=8)
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -37,3 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     code: int = app.run(arguments)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

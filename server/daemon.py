@@ -1,0 +1,129 @@
+"""The daemon: opens the store, answers over gRPC, ends in good order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from server import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    import grpc
+
+    from server.configuration import Configuration
+
+_log = structlog.get_logger(__name__)
+
+
+class Daemon:
+    """One daemon, bound to its address on construction.
+
+    Args:
+        configuration: its settings.
+
+    Raises:
+        StoreError: the store cannot be used.
+        AddressInUseError: the address cannot be listened on.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        # Loaded here, so that --help and a wrong setting do not wait for it.
+        from server.cost_models import CostModels  # noqa: PLC0415
+        from server.devices import DeviceRegistry  # noqa: PLC0415
+        from server.rpc_server import RpcServer  # noqa: PLC0415
+        from server.state import State  # noqa: PLC0415
+        from server.store import Store  # noqa: PLC0415
+
+        self._configuration = configuration
+        self._store = Store(
+            configuration.data_dir, configuration.database_url, configuration.max_store_bytes
+        )
+        try:
+            devices = DeviceRegistry()
+            self.state = State(
+                configuration=configuration,
+                store=self._store,
+                devices=devices,
+                cost_models=CostModels(self._store, devices),
+            )
+            self._server = RpcServer(configuration, self._services())
+        except BaseException:
+            self._store.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that it listens on."""
+        return self._server.address
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """Drains the calls in flight and closes the store."""
+        self._server.refuse()
+        self._server.stop(self._configuration.drain_seconds)
+        self._store.close()
+
+    def _services(self) -> dict[str, Callable[[grpc.Server], None]]:
+        from server.catalog_service import CatalogService  # noqa: PLC0415
+        from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc  # noqa: PLC0415
+
+        state = self.state
+        catalog = CatalogService(
+            state.store, state.devices, state.cost_models, self._configuration.fit_timeout
+        )
+        return {
+            catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name: partial(
+                catalog_pb2_grpc.add_CatalogServiceServicer_to_server, catalog
+            ),
+        }
+
+
+def serve(configuration: Configuration) -> int:
+    """Runs the daemon until SIGTERM or SIGINT and returns the exit code.
+
+    Prints ``listening on HOST:PORT`` as the one line on standard output once
+    it answers. A second signal ends it without waiting for calls in flight.
+    """
+    logs.set_up(configuration.log_level, configuration.log_format)
+    # torch must number GPUs as the driver's library does, in the worker, too.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    # Of a port that is taken we tell ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from server.rpc_server import AddressInUseError  # noqa: PLC0415 - after the variables above
+    from server.store.errors import StoreError  # noqa: PLC0415
+
+    ending = threading.Event()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if ending.is_set():
+            os._exit(128 + number)
+        ending.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    try:
+        daemon = Daemon(configuration)
+    except (StoreError, AddressInUseError) as error:
+        print(f"tokenpace: {error}", file=sys.stderr)
+        return 1
+
+    daemon.start()
+    print(f"listening on {daemon.address}", flush=True)
+    _log.info("started", address=daemon.address, data_dir=str(configuration.data_dir))
+    ending.wait()
+    _log.info("draining", seconds=configuration.drain_seconds)
+    daemon.stop()
+    _log.info("ended")
+    return 0

@@ -1,0 +1,170 @@
+"""API messages of what the daemon knows: devices, environments, measurements, cost models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from model.estimate import Provenance
+from model.precision import Precision
+from tokenpace.v1 import catalog_pb2, types_pb2
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from model.estimate import ValidationScore
+    from model.measurement import Distribution
+    from profiler.interface import Environment
+    from profiler.telemetry import Telemetry
+    from server.devices import Device
+    from server.records import CostModelRecord, MeasurementRecord
+
+_PRECISIONS = {
+    precision: cast("types_pb2.Precision", types_pb2.Precision.Value(f"PRECISION_{precision.name}"))
+    for precision in Precision
+}
+_PROVENANCES = {
+    provenance: cast(
+        "types_pb2.Provenance", types_pb2.Provenance.Value(f"PROVENANCE_{provenance.name}")
+    )
+    for provenance in Provenance
+}
+
+
+def precision_number(precision: Precision) -> types_pb2.Precision:
+    """Returns the API's number of a precision."""
+    return _PRECISIONS[precision]
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """Returns a moment as the API writes it."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def distribution(spread: Distribution) -> types_pb2.Distribution:
+    """Returns the spread of repeated timings."""
+    return types_pb2.Distribution(
+        median=spread.median, p10=spread.p10, p90=spread.p90, samples=spread.samples
+    )
+
+
+def environment(found: Environment) -> types_pb2.Environment:
+    """Returns where and with what something was measured."""
+    return types_pb2.Environment(
+        fingerprint=found.fingerprint,
+        device_name=found.device_name,
+        device_kind=found.device_kind,
+        device_uuid=found.device_uuid,
+        driver_version=found.driver_version,
+        cuda_version=found.cuda_version,
+        torch_version=found.torch_version,
+        transformers_version=found.transformers_version,
+        threads=found.threads,
+        platform=found.platform,
+        python_version=found.python_version,
+    )
+
+
+def measurement(record: MeasurementRecord) -> types_pb2.Measurement:
+    """Returns a stored measurement."""
+    point = record.measurement
+    return types_pb2.Measurement(
+        id=record.id,
+        job_id=record.job_id,
+        device=record.device,
+        fingerprint=record.fingerprint,
+        kind=point.kind,
+        precision=precision_number(point.precision),
+        engine=point.engine,
+        shape=point.shape,
+        latency_ms=distribution(point.latency_ms),
+        create_time=timestamp(record.create_time),
+        flags=point.flags,
+    )
+
+
+def cost_model(record: CostModelRecord) -> catalog_pb2.CostModel:
+    """Returns a fitted cost model."""
+    return catalog_pb2.CostModel(
+        id=record.id,
+        device=record.device,
+        fingerprint=record.fingerprint,
+        create_time=timestamp(record.create_time),
+        measurement_count=record.measurement_count,
+        current=record.current,
+        scores=[_score(score) for score in record.scores],
+        precisions=[precision_number(precision) for precision in record.precisions],
+        engines=record.engines,
+        provenance=_PROVENANCES[Provenance.MEASURED_LOCALLY],
+    )
+
+
+def device(
+    known: Device,
+    *,
+    state: Telemetry | None,
+    current: CostModelRecord | None,
+    measurement_count: int,
+) -> catalog_pb2.Device:
+    """Returns a device.
+
+    Args:
+        known: the device.
+        state: how it stands now; None where that cannot be told.
+        current: its cost model; None where there is none.
+        measurement_count: rows measured in its present environment.
+    """
+    sheet = known.sheet
+    provenance = Provenance.ANALYTICAL if current is None else Provenance.MEASURED_LOCALLY
+    return catalog_pb2.Device(
+        name=known.name,
+        display_name=sheet.display_name,
+        local=known.local,
+        kind=sheet.kind,
+        memory_bytes=sheet.memory_bytes,
+        bandwidth_bytes_per_second=sheet.bandwidth_bytes_per_second,
+        last_level_cache_bytes=sheet.last_level_cache_bytes,
+        link_bytes_per_second=sheet.link_bytes_per_second,
+        link_name=sheet.link_name,
+        peaks=[
+            catalog_pb2.PeakRate(precision=precision_number(precision), flops_per_second=rate)
+            for precision, rate in sheet.peaks.items()
+        ],
+        source="measured" if known.local else " ".join(sheet.sources),
+        provenance=_PROVENANCES[provenance],
+        cost_model=current.id if current is not None else "",
+        measurement_count=measurement_count,
+        telemetry=_telemetry(state) if state is not None else None,
+        environment=environment(known.environment) if known.environment is not None else None,
+        data_sheet=known.data_sheet,
+    )
+
+
+def _telemetry(state: Telemetry) -> catalog_pb2.Telemetry:
+    return catalog_pb2.Telemetry(
+        time=timestamp(state.time),
+        utilization=state.utilization,
+        memory_used_bytes=state.memory_used_bytes,
+        memory_total_bytes=state.memory_total_bytes,
+        temperature_celsius=state.temperature_celsius,
+        power_watts=state.power_watts,
+        clock_mhz=state.clock_mhz,
+        throttle_reasons=state.throttle_reasons,
+        processes=state.processes,
+    )
+
+
+def _score(score: ValidationScore) -> catalog_pb2.ValidationScore:
+    return catalog_pb2.ValidationScore(
+        kind=score.kind,
+        precision=precision_number(score.precision),
+        rows=score.rows,
+        groups=score.groups,
+        mean_error=score.mean_error,
+        median_error=score.median_error,
+        p90_error=score.p90_error,
+        coverage=score.coverage,
+    )

@@ -1,0 +1,112 @@
+"""The gRPC server around the services: threads, limits, health, reflection."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from server.interceptors import CallInterceptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from server.configuration import Configuration
+
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+class AddressInUseError(Exception):
+    """The address cannot be listened on; the text names the remedy."""
+
+
+class RpcServer:
+    """A server that is bound to its address on construction and answers once started.
+
+    Args:
+        configuration: address, limits and numbers of threads.
+        services: by full name, what registers each on a server.
+
+    Raises:
+        AddressInUseError: the address is taken or not of this machine.
+    """
+
+    def __init__(
+        self, configuration: Configuration, services: Mapping[str, Callable[[grpc.Server], None]]
+    ) -> None:
+        self._pool = ThreadPoolExecutor(
+            # Streams and fits hold their thread; what is left answers short calls.
+            configuration.max_workers + configuration.max_streams,
+            thread_name_prefix="rpc",
+        )
+        self._server = grpc.server(
+            self._pool,
+            interceptors=[CallInterceptor(configuration.max_streams)],
+            options=[
+                ("grpc.max_receive_message_length", configuration.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Two daemons on one port would take turns in answering.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        self._names = tuple(services)
+        for register in services.values():
+            register(self._server)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._add_reflection()
+        self.address = self._bind(configuration.address)
+
+    def start(self) -> None:
+        """Begins to answer; health says SERVING."""
+        self._server.start()
+        for name in (*self._names, health.OVERALL_HEALTH):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def refuse(self) -> None:
+        """Lets health say NOT_SERVING for good; calls are still answered."""
+        self._health.enter_graceful_shutdown()
+
+    def stop(self, grace_s: float) -> None:
+        """Takes no new calls, waits for those in flight and cuts off what is left.
+
+        Args:
+            grace_s: seconds to wait for.
+        """
+        self._server.stop(grace_s).wait()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _bind(self, address: str) -> str:
+        host, _, _ = address.rpartition(":")
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise AddressInUseError(
+                f"cannot listen on {address}: it is taken by another process or is not an"
+                " address of this machine; name another with --address (port 0 picks a free one)"
+            )
+        return f"{host}:{port}"
+
+    def _add_reflection(self) -> None:
+        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
+        servicer = reflection.ReflectionServicer(names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
+        # Version 1 has the same messages on the wire under another name, and
+        # newer clients ask for it first.
+        handler = grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    REFLECTION_V1, {"ServerReflectionInfo": handler}
+                ),
+            )
+        )

@@ -151,7 +151,6 @@ def _table(client: Client) -> RenderableType:
         "90% interval",
         "TTFT ms",
         "90% interval ",
-        "source",
         right=("batch", "ms/token", "TTFT ms"),
     )
     for (preset, batch), result in zip(questions, answers.results, strict=True):
@@ -160,22 +159,18 @@ def _table(client: Client) -> RenderableType:
         else:
             rows.add_row(preset, f"{batch}", text.NONE, result.error.message)
     device = client.device("local").device
+    source = text.enum(types_pb2.Provenance, "PROVENANCE_", device.provenance)
     title = (
-        f"\nPredicted on {device.display_name}: "
+        f"\nPredicted on {device.display_name} ({source.replace('-', ' ')}): "
         f"{INPUT_TOKENS} tokens in, {OUTPUT_TOKENS} out, static batches\n"
     )
     return Group(Text(title), rows)
 
 
-def _figures(answer: latency_pb2.PredictResponse) -> tuple[str, str, str, str, str]:
-    source = text.enum(types_pb2.Provenance, "PROVENANCE_", answer.provenance)
-    return (
-        text.figure(answer.tpot_ms.value),
-        text.interval(answer.tpot_ms),
-        text.figure(answer.ttft_ms.value),
-        text.interval(answer.ttft_ms),
-        source.replace("-", " "),
-    )
+def _figures(answer: latency_pb2.PredictResponse) -> Iterator[str]:
+    for estimate in (answer.tpot_ms, answer.ttft_ms):
+        yield text.figure(estimate.value)
+        yield text.interval(estimate)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ def device(daemon):
                 response=latency_pb2.PredictResponse(
                     tpot_ms=types_pb2.Estimate(value=41.27, lower=38, upper=45),
                     ttft_ms=types_pb2.Estimate(value=300, lower=280, upper=333),
-                    provenance=types_pb2.PROVENANCE_MEASURED_LOCALLY,
                 )
             )
             for _ in request.requests
@@ -35,7 +34,11 @@ def device(daemon):
     daemon.answers |= {
         "BatchPredict": answer,
         "GetDevice": catalog_pb2.GetDeviceResponse(
-            device=catalog_pb2.Device(display_name="Some CPU", cost_model="7f3a")
+            device=catalog_pb2.Device(
+                display_name="Some CPU",
+                cost_model="7f3a",
+                provenance=types_pb2.PROVENANCE_MEASURED_LOCALLY,
+            )
         ),
     }
     return daemon
@@ -54,8 +57,11 @@ def test_it_waits_for_the_campaign_then_shows_a_table_and_how_to_ask_more(device
     out = capsys.readouterr().out
     assert device.request("WatchProfileJob").id == "job-1"
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "Predicted on Some CPU: 128 tokens in, 64 out, static batches" in lines
-    assert "smollm2-135m 4 41.3 38.0 to 45.0 300 280 to 333 measured locally" in lines
+    assert (
+        "Predicted on Some CPU (measured locally): 128 tokens in, 64 out, static batches"
+        in " ".join(lines)
+    )
+    assert "smollm2-135m 4 41.3 38.0 to 45.0 300 280 to 333" in lines
     assert any(line.startswith("smollm2-135m 1 - no such preset") for line in lines)
     assert f"--address {device.address}" in out
     asked = {request.model.preset for request in device.request("BatchPredict").requests}

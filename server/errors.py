@@ -81,7 +81,10 @@ class ServiceError(Exception):
 
 def quote(value: object) -> str:
     """Returns the value as an error message quotes it: at most 100 characters, no control ones."""
-    return _quoting.repr(value)
+    shown = _quoting.repr(value)
+    return (
+        shown if len(shown) <= MAX_QUOTED_CHARACTERS else shown[: MAX_QUOTED_CHARACTERS - 1] + "…"
+    )
 
 
 def invalid_argument(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection, Engine
 
-_MIGRATIONS = Path(__file__).parent.parent / "migrations"
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
 _BUSY_S = 10.0
 _BEGIN = "sqlite_begin"
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -123,7 +123,7 @@ class Database:
 
     def _migrate(self) -> None:
         """Brings the tables to this version; alembic is loaded only where there is work."""
-        known = sorted(file.stem.split("_")[0] for file in _MIGRATIONS.glob("versions/0*.py"))
+        known = known_revisions()
         with self.read() as connection:
             revision = _revision(connection)
         if revision == known[-1]:
@@ -138,10 +138,15 @@ class Database:
         from alembic.config import Config  # noqa: PLC0415
 
         config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         with self.write() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def known_revisions() -> list[str]:
+    """Returns the revisions that this version knows, oldest first: their files begin with them."""
+    return sorted(file.stem.split("_")[0] for file in MIGRATIONS.glob("versions/0*.py"))
 
 
 def _revision(connection: Connection) -> str | None:

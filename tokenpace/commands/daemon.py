@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json as jsonlib
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from tokenpace.commands.session import USAGE, CommandError, Json, output
 from tokenpace.render import text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
 _OWN_PACKAGES = frozenset({"model", "profiler", "server", "tokenpace"})
@@ -50,7 +52,8 @@ def serve(
         log_level=log_level,
         log_format=log_format,
     )
-    code = _server("server.daemon").serve(settings)
+    with _missing_extra_named():
+        code = _load_module("server.daemon").serve(settings)
     if code:
         raise typer.Exit(code)
 
@@ -88,7 +91,8 @@ def config(
 
 
 def _load(**flags: object) -> tuple[Any, dict[str, str]]:
-    configuration = _server("server.configuration")
+    with _missing_extra_named():
+        configuration = _load_module("server.configuration")
     try:
         settings, origins = configuration.load(flags, os.environ)
     except configuration.ConfigurationError as error:
@@ -96,16 +100,21 @@ def _load(**flags: object) -> tuple[Any, dict[str, str]]:
     return settings, origins
 
 
-def _server(name: str) -> ModuleType:
+def _load_module(name: str) -> ModuleType:
     # By name, at this moment: all other commands work without the daemon's packages.
+    return importlib.import_module(name)
+
+
+@contextmanager
+def _missing_extra_named() -> Iterator[None]:
     try:
-        return importlib.import_module(name)
+        yield
     except ModuleNotFoundError as error:
-        missing = error.name or name
+        missing = error.name or ""
         if missing.partition(".")[0] in _OWN_PACKAGES:
             raise
         raise CommandError(
             USAGE,
-            f"this command needs {missing}: install the extra `server`: "
+            f"this command needs {missing}: install the extras `server` and `profiler`: "
             "pip install 'tokenpace[server,profiler]'",
         ) from error

@@ -82,15 +82,17 @@ def _talk(
     process: subprocess.Popen[bytes], data: bytes, timeout_s: float, cancelled: Event | None
 ) -> tuple[bytes, bytes]:
     end = time.monotonic() + timeout_s
+    unsent: bytes | None = data
     while True:
         if cancelled is not None and cancelled.is_set():
             raise FitCancelledError("fitting was cancelled")
         left = end - time.monotonic()
         if left <= 0:
             raise FitTimeoutError(f"fitting took longer than {timeout_s:.0f} s")
-        # A call that timed out goes on where it was; the input counts once.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(data, timeout=min(_POLL_S, left))
+        try:
+            return process.communicate(unsent, timeout=min(_POLL_S, left))
+        except subprocess.TimeoutExpired:
+            unsent = None  # the next call goes on where this one was
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

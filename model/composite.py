@@ -1,0 +1,131 @@
+"""A fitted cost model where it holds measurements, physics for the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model.engines import engine_names
+from model.estimate import Provenance, StepEstimate
+from model.operations import OperationKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.analytical import AnalyticalCostModel
+    from model.estimate import CostModel, Phase
+    from model.operations import Operation
+    from model.precision import Precision
+
+COLLECTIVES = frozenset({OperationKind.ALL_REDUCE, OperationKind.POINT_TO_POINT})
+OVERHEADS = frozenset(
+    {
+        OperationKind.LAYER_OVERHEAD,
+        OperationKind.STEP_OVERHEAD,
+        OperationKind.REQUEST_OVERHEAD,
+    }
+)
+
+
+class CompositeCostModel:
+    """Prices each operation with the fitted cost model where that has seen its like.
+
+    Kernels (linear, attention, embedding) carry over from one engine to another, so they
+    need a fitted precision alone; overheads are the engine's own. Collectives were never
+    measured: a fitted cost model is of a single device.
+
+    Args:
+        fitted: of the device; None prices everything by physics.
+        analytical: of the same device and engine.
+        precision: of weights and activations.
+        kv_precision: of the KV cache.
+        engine: whose overheads count.
+    """
+
+    def __init__(
+        self,
+        fitted: CostModel | None,
+        analytical: AnalyticalCostModel,
+        precision: Precision,
+        kv_precision: Precision,
+        engine: str,
+    ) -> None:
+        self._fitted = fitted
+        self._analytical = analytical
+        engines = engine_names()
+        held = {
+            candidate
+            for candidate in {precision, kv_precision}
+            if fitted is not None and any(fitted.supports(candidate, name) for name in engines)
+        }
+        self.holds_precision = held >= {precision, kv_precision}
+        self.holds_engine = fitted is not None and fitted.supports(precision, engine)
+        self._held = frozenset(held)
+
+    @property
+    def fitted(self) -> CostModel | None:
+        """The fitted cost model, None where nothing was measured."""
+        return self._fitted
+
+    @property
+    def analytical(self) -> AnalyticalCostModel:
+        """The analytical one."""
+        return self._analytical
+
+    @property
+    def provenance(self) -> Provenance:
+        """That of the fitted cost model where it prices all that one device does."""
+        if self._fitted is not None and self.holds_precision and self.holds_engine:
+            return self._fitted.provenance
+        return Provenance.ANALYTICAL
+
+    def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
+        """Returns the weakest source among the figures of these operations."""
+        if all(self._is_fitted(operation) for operation in operations):
+            return self.provenance
+        return Provenance.ANALYTICAL
+
+    def supports(self, precision: Precision, engine: str) -> bool:
+        """Returns whether the fitted cost model holds that precision and engine."""
+        return self._fitted is not None and self._fitted.supports(precision, engine)
+
+    def estimate(
+        self, operations: Sequence[Operation], phase: Phase, confidence: float
+    ) -> StepEstimate:
+        """Returns the latency of the operations run one after the other.
+
+        The ends of the two intervals are added: errors are taken as fully correlated.
+
+        Args:
+            operations: of one step.
+            phase: picks the residuals that the fitted interval is calibrated on.
+            confidence: probability that the interval holds, 0.5 to 0.999.
+        """
+        fitted = self._fitted
+        if fitted is None:
+            return self._analytical.estimate(operations, phase, confidence)
+        seen = [self._is_fitted(operation) for operation in operations]
+        if all(seen):
+            return fitted.estimate(operations, phase, confidence)
+        if not any(seen):
+            return self._analytical.estimate(operations, phase, confidence)
+        learnt = fitted.estimate(
+            [o for o, known in zip(operations, seen, strict=True) if known], phase, confidence
+        )
+        guessed = self._analytical.estimate(
+            [o for o, known in zip(operations, seen, strict=True) if not known], phase, confidence
+        )
+        first, second = iter(learnt.operations_ms), iter(guessed.operations_ms)
+        return StepEstimate(
+            value_ms=learnt.value_ms + guessed.value_ms,
+            lower_ms=learnt.lower_ms + guessed.lower_ms,
+            upper_ms=learnt.upper_ms + guessed.upper_ms,
+            operations_ms=tuple(next(first if known else second) for known in seen),
+            outside=learnt.outside,
+        )
+
+    def _is_fitted(self, operation: Operation) -> bool:
+        if operation.kind in COLLECTIVES:
+            return False
+        if operation.kind in OVERHEADS:
+            return self.holds_engine
+        return operation.precision in self._held

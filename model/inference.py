@@ -1,0 +1,241 @@
+"""From operations to what a user asks: TTFT, TPOT, request latency, throughput, memory.
+
+Static batching (``batch_size`` alone): the sequences of a replica are prefilled, then
+decoded, together.
+
+Continuous batching (``concurrency``): a closed loop with so many requests in flight, of
+which R run together on a replica. While one request generates its ``n`` tokens each of
+the other R - 1 brings one prefill, so that (R - 1) / n prefills are stolen from every
+decode step, and as many are ahead of a new request: TPOT = decode step + (R - 1) / n x
+prefill, TTFT = prefill + (R - 1) / n x prefill + half a decode step until the next batch
+is made up. That conserves work: TTFT + (n - 1) x TPOT is what R prefills and the decode
+steps take. With chunked prefill the chunks run in mixed steps, and what they add to a
+decode step is the work that is stolen. Requests beyond R wait: with C in flight and R
+running a request takes C / R times as long, and all of the wait is in TTFT.
+
+Ends of intervals are combined with each other: the errors of the phases are taken as
+fully correlated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.memory import (
+    MemoryFootprint,
+    activations_bytes,
+    kv_cache_bytes_per_sequence,
+    weights_bytes,
+)
+from model.notices import (
+    Notice,
+    memory_notice,
+    outside_notice,
+    saturated_notice,
+    standing_notices,
+)
+from model.steps import Estimate, PhaseCost, Question, StepPricer, chunk_count
+
+if TYPE_CHECKING:
+    from model.composite import CompositeCostModel
+    from model.estimate import Phase, Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationCost:
+    """One row of a breakdown; fields as in the API's message."""
+
+    phase: Phase
+    name: str
+    kind: str
+    count: int
+    latency_ms: float
+    flops: float
+    bytes: float
+    share: float
+    bound: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """A prediction; fields as in the API's ``PredictResponse``."""
+
+    ttft_ms: Estimate
+    tpot_ms: Estimate | None
+    request_latency_ms: Estimate
+    tokens_per_second: Estimate | None
+    tokens_per_second_per_gpu: Estimate | None
+    memory: MemoryFootprint
+    breakdown: tuple[OperationCost, ...]
+    provenance: Provenance
+    notices: tuple[Notice, ...]
+
+
+def predict(
+    question: Question, cost_model: CompositeCostModel, *, with_breakdown: bool = False
+) -> Inference:
+    """Answers a question.
+
+    Args:
+        question: what is asked; its parallelism fits its architecture.
+        cost_model: of the device, for the question's precisions and engine.
+        with_breakdown: whether to list the cost of each operation.
+    """
+    workload = question.workload
+    pricer = StepPricer(question, cost_model)
+    notices = list(standing_notices(question, cost_model))
+    together = _together(question)
+    memory = footprint(question, cost_model, together)
+    if memory.fits is False:
+        notices.append(memory_notice(memory))
+    if workload.concurrency:
+        slots = together if memory.fits is not False else _slots(question, cost_model, together)
+        asked = -(-workload.concurrency // question.parallelism.data)
+        if asked > slots:
+            notices.append(saturated_notice(asked, slots, cap=slots == together))
+        phases, ttft, tpot = _continuous(question, pricer, slots, asked / slots)
+    else:
+        phases, ttft, tpot = _static(question, pricer, together)
+    steps = max(0, workload.output_tokens - 1)
+    latency = ttft if tpot is None else Estimate(*map(lambda a, b: a + steps * b, ttft, tpot))
+    throughput = _throughput(question, latency)
+    devices = question.parallelism.devices
+    outside = frozenset(name for phase in phases for name in phase.estimate.outside)
+    if outside:
+        notices.append(outside_notice(outside))
+    return Inference(
+        ttft_ms=ttft,
+        tpot_ms=tpot,
+        request_latency_ms=latency,
+        tokens_per_second=throughput,
+        tokens_per_second_per_gpu=throughput and Estimate(*(x / devices for x in throughput)),
+        memory=memory,
+        breakdown=_breakdown(phases, cost_model) if with_breakdown else (),
+        provenance=min(cost_model.provenance_of(phase.operations) for phase in phases),
+        notices=tuple(notices),
+    )
+
+
+def footprint(
+    question: Question, cost_model: CompositeCostModel, sequences: int
+) -> MemoryFootprint:
+    """Returns what ``sequences`` on one replica need on its fullest device."""
+    workload, parallelism = question.workload, question.parallelism
+    length = workload.input_tokens + workload.output_tokens
+    new = workload.input_tokens - workload.cached_prefix_tokens
+    prompts = 1 if workload.concurrency else sequences
+    tokens = min(prompts * new, workload.prefill_chunk_tokens or prompts * new)
+    if workload.concurrency:
+        tokens += sequences
+    return MemoryFootprint(
+        weights_bytes=weights_bytes(question.architecture, parallelism, question.precision),
+        kv_cache_bytes=sequences
+        * kv_cache_bytes_per_sequence(
+            question.architecture, parallelism, question.kv_precision, length
+        ),
+        activations_bytes=activations_bytes(
+            question.architecture, parallelism, question.precision, tokens, sequences
+        ),
+        capacity_bytes=cost_model.analytical.sheet.memory_bytes,
+    )
+
+
+def _together(question: Question) -> int:
+    """Returns the sequences that the fullest replica would run together, memory aside."""
+    workload, data = question.workload, question.parallelism.data
+    cap = -(-workload.batch_size // data)
+    if not workload.concurrency:
+        return max(1, cap)
+    asked = -(-workload.concurrency // data)
+    return min(asked, cap) if cap else asked
+
+
+def _slots(question: Question, cost_model: CompositeCostModel, together: int) -> int:
+    """Returns how many of the sequences fit in memory, at least 1."""
+    low, high = 1, together  # high does not fit
+    while high - low > 1:
+        middle = (low + high) // 2
+        if footprint(question, cost_model, middle).fits:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _static(
+    question: Question, pricer: StepPricer, together: int
+) -> tuple[list[PhaseCost], Estimate, Estimate | None]:
+    prefill = pricer.prefill(together)
+    if question.workload.output_tokens < 2:
+        return [prefill], prefill.milliseconds, None
+    decode = pricer.decode(together)
+    return [prefill, decode], prefill.milliseconds, decode.milliseconds
+
+
+def _continuous(
+    question: Question, pricer: StepPricer, running: int, load: float
+) -> tuple[list[PhaseCost], Estimate, Estimate | None]:
+    """Returns the phases, TTFT and TPOT of ``running`` requests, ``load`` times as many waiting."""
+    workload = question.workload
+    generated = max(1, workload.output_tokens)
+    decodes = workload.output_tokens > 1
+    mixed = bool(workload.prefill_chunk_tokens) and decodes and running > 1
+    prefill = pricer.mixed_prefill(running - 1) if mixed else pricer.prefill(1)
+    decode = pricer.decode(running) if decodes else None
+    chunks = chunk_count(workload) if mixed else 0
+
+    def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
+        # Of a pipeline one prefill occupies a stage at a time.
+        work = max(0.0, prefill_ms - chunks * decode_ms) / pricer.stages
+        stolen = (running - 1) / generated * work
+        ttft = prefill_ms + stolen + (decode_ms / 2 if running > 1 else 0.0)
+        tpot = decode_ms + stolen
+        latency = ttft + (workload.output_tokens - 1) * tpot if decodes else ttft
+        return ttft + (load - 1.0) * latency, tpot
+
+    nothing = Estimate(0.0, 0.0, 0.0)
+    pairs = zip(prefill.milliseconds, decode.milliseconds if decode else nothing, strict=True)
+    ttfts, tpots = zip(*(compose(*pair) for pair in pairs), strict=True)
+    if decode is None:
+        return [prefill], _ordered(*ttfts), None
+    return [prefill, decode], _ordered(*ttfts), _ordered(*tpots)
+
+
+def _ordered(value: float, lower: float, upper: float) -> Estimate:
+    """Returns the estimate; a difference of two phases may have crossed its ends."""
+    return Estimate(value, min(value, lower), max(value, upper))
+
+
+def _throughput(question: Question, latency: Estimate) -> Estimate | None:
+    """Returns the generated tokens of the whole deployment over wall time."""
+    workload = question.workload
+    requests = workload.concurrency or max(1, workload.batch_size)
+    tokens = requests * workload.output_tokens * 1e3
+    if not tokens:
+        return None
+    return Estimate(tokens / latency.value, tokens / latency.upper, tokens / latency.lower)
+
+
+def _breakdown(
+    phases: list[PhaseCost], cost_model: CompositeCostModel
+) -> tuple[OperationCost, ...]:
+    rows = []
+    for phase in phases:
+        total = phase.milliseconds.value
+        for operation, time in zip(phase.operations, phase.estimate.operations_ms, strict=True):
+            latency = time * phase.overlap
+            rows.append(
+                OperationCost(
+                    phase=phase.phase,
+                    name=operation.name,
+                    kind=operation.kind.value,
+                    count=operation.count,
+                    latency_ms=latency,
+                    flops=operation.flops * operation.count,
+                    bytes=operation.bytes * operation.count,
+                    share=latency / total if total else 0.0,
+                    bound=cost_model.analytical.bound(operation),
+                )
+            )
+    return tuple(rows)

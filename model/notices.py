@@ -1,0 +1,134 @@
+"""What the reader of a prediction should know; codes are stable names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.analytical import NODE_RANKS
+from model.engines import engine as engine_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from model.composite import CompositeCostModel
+    from model.memory import MemoryFootprint
+    from model.steps import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A remark on an answer: a stable code, and what it means here with the remedy."""
+
+    code: str
+    text: str
+
+
+def standing_notices(question: Question, cost_model: CompositeCostModel) -> Iterator[Notice]:
+    """Yields what can be said before anything is priced."""
+    sheet = cost_model.analytical.sheet
+    yield from _source_notices(question, cost_model)
+    if not cost_model.analytical.knows_rates:
+        yield Notice(
+            "DEVICE_RATES_ASSUMED",
+            f"peak rates of {sheet.display_name or sheet.name} are not known;"
+            " those of a common device of its kind are assumed",
+        )
+    precision = question.precision
+    compute = sheet.compute_precision(precision)
+    if compute is not precision.compute:
+        yield Notice(
+            "PRECISION_SUBSTITUTED",
+            f"{sheet.name} has no {precision} multipliers: weights are held in {precision}"
+            f" and multiplied in {compute}",
+        )
+    ranks = question.parallelism.tensor
+    if ranks > 1 and not sheet.link_bytes_per_second:
+        yield Notice(
+            "LINK_ASSUMED",
+            f"{sheet.name} has no link to peers on its data sheet; ranks are taken to talk over"
+            f" {'PCIe' if sheet.kind == 'cuda' else 'memory'}",
+        )
+    if ranks > NODE_RANKS:
+        yield Notice(
+            "NETWORK_ASSUMED",
+            f"{ranks} tensor-parallel ranks are more than the {NODE_RANKS} that share a link;"
+            " a network of 400 Gb/s a device is assumed",
+        )
+    if question.workload.concurrency and not engine_of(question.engine).continuous:
+        yield Notice(
+            "CONTINUOUS_BATCHING_ASSUMED",
+            f"{question.engine} batches statically; a scheduler that lets requests join and"
+            " leave its batch is assumed",
+        )
+    positions = question.architecture.learned_positions
+    longest = question.workload.input_tokens + question.workload.output_tokens
+    if 0 < positions < longest:
+        yield Notice(
+            "BEYOND_LEARNED_POSITIONS",
+            f"{longest} tokens are more than the {positions} positions that the model has"
+            " learned; it cannot run so",
+        )
+
+
+def outside_notice(names: frozenset[str]) -> Notice:
+    """Returns the remark on operations outside the measured domain."""
+    return Notice(
+        "OUTSIDE_MEASURED_DOMAIN",
+        f"no measurement is near these sizes of {', '.join(sorted(names))}; the interval is"
+        " widened; profile longer to cover them",
+    )
+
+
+def memory_notice(memory: MemoryFootprint) -> Notice:
+    """Returns the remark on a model or a load that does not fit."""
+    alone = memory.weights_bytes > memory.capacity_bytes
+    return Notice(
+        "DOES_NOT_FIT",
+        f"{memory.total_bytes / 1e9:.3g} GB are needed on one device and"
+        f" {memory.capacity_bytes / 1e9:.3g} GB are there{', too few for the weights' * alone};"
+        " the figures are hypothetical; use more devices, fewer sequences or a smaller precision",
+    )
+
+
+def saturated_notice(asked: int, slots: int, *, cap: bool) -> Notice:
+    """Returns the remark on a load beyond capacity.
+
+    Args:
+        asked: requests in flight on one data-parallel rank.
+        slots: of which so many run together.
+        cap: whether the batch size limits them; else the KV cache does.
+    """
+    limit = "the batch size" if cap else "memory for the KV cache"
+    return Notice(
+        "SATURATED",
+        f"{asked} requests are in flight on a replica and {limit} lets {slots} run together;"
+        " the others wait, which TTFT holds",
+    )
+
+
+def _source_notices(question: Question, cost_model: CompositeCostModel) -> Iterator[Notice]:
+    if cost_model.fitted is None:
+        yield Notice(
+            "NO_MEASUREMENTS",
+            "nothing was measured on this device: figures come from physics and data sheet"
+            " alone, with a wide interval; a profile job on the device narrows it",
+        )
+    elif not cost_model.holds_precision:
+        yield Notice(
+            "PRECISION_NOT_MEASURED",
+            f"{question.precision} with a KV cache in {question.kv_precision} was not measured"
+            " on this device: physics fills in, with a wide interval",
+        )
+    if not cost_model.holds_engine:
+        yield Notice(
+            "ENGINE_NOT_FITTED",
+            f"overheads of {question.engine} were not fitted on this device; round figures are"
+            " assumed",
+        )
+    parallelism = question.parallelism
+    if cost_model.fitted is not None and max(parallelism.tensor, parallelism.pipeline) > 1:
+        yield Notice(
+            "COMMUNICATION_NOT_MEASURED",
+            "what ranks send each other was not measured; it is priced by the link's data sheet",
+        )

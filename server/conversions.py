@@ -1,0 +1,316 @@
+"""From the API's messages to the model's dataclasses and back.
+
+Every check of a request is made here or in the dataclass itself; what is wrong is
+collected, so that a caller sees all of it at once.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf import struct_pb2
+
+from model.architecture import Activation, Norm
+from model.dense import dense_architecture, dense_dimensions
+from model.engines import engine, engine_names
+from model.errors import InvalidFieldError, UnknownNameError
+from model.estimate import Provenance
+from model.huggingface import architecture_from_config
+from model.precision import Precision
+from model.presets import preset
+from model.sizes import architecture_of_size
+from model.workload import Parallelism, Workload
+from server.errors import Violation, invalid_argument, not_found, quote
+from tokenpace.v1 import types_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from model.architecture import Architecture
+
+_T = TypeVar("_T")
+
+MAX_CONFIG_BYTES = 1 << 20
+DEFAULT_CONFIDENCE = 0.9
+LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE = 0.5, 0.999
+
+# Larger configurations are read again each time: a cache of them would be a leak.
+_CACHED_CONFIG_BYTES = 32 << 10
+
+_PRECISIONS = {
+    int(types_pb2.Precision.Value(f"PRECISION_{precision.name}")): precision
+    for precision in Precision
+}
+_PROVENANCES = {int(provenance): provenance for provenance in Provenance}
+_ACTIVATIONS: dict[int, Activation] = {
+    types_pb2.ACTIVATION_UNSPECIFIED: Activation.SILU,
+    types_pb2.ACTIVATION_SILU: Activation.SILU,
+    types_pb2.ACTIVATION_GELU: Activation.GELU,
+    types_pb2.ACTIVATION_RELU: Activation.RELU,
+}
+_ACTIVATION_NUMBERS = {
+    Activation.SILU: types_pb2.ACTIVATION_SILU,
+    Activation.GELU: types_pb2.ACTIVATION_GELU,
+    Activation.RELU: types_pb2.ACTIVATION_RELU,
+}
+_NORMS: dict[int, Norm] = {
+    types_pb2.NORM_UNSPECIFIED: Norm.RMS,
+    types_pb2.NORM_RMS: Norm.RMS,
+    types_pb2.NORM_LAYER: Norm.LAYER,
+}
+_NORM_NUMBERS = {Norm.RMS: types_pb2.NORM_RMS, Norm.LAYER: types_pb2.NORM_LAYER}
+
+
+class Violations:
+    """Collects what is wrong with a request."""
+
+    def __init__(self) -> None:
+        self._found: list[Violation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Notes one field at fault."""
+        self._found.append(Violation(field, description))
+
+    @contextmanager
+    def within(self, field: str) -> Iterator[None]:
+        """Notes an InvalidFieldError of the block as one of the field ``field``."""
+        try:
+            yield
+        except InvalidFieldError as error:
+            located = error.within(field)
+            self.add(located.field, located.message)
+
+    def check(self) -> None:
+        """Ends the call where anything was noted.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT.
+        """
+        if self._found:
+            raise invalid_argument(self._found)
+
+
+def architecture_of(spec: types_pb2.ModelSpec, field: str = "model") -> Architecture:
+    """Returns the architecture that a model spec names, describes or counts.
+
+    Args:
+        spec: of which exactly one way is set.
+        field: path of the spec in its request.
+
+    Raises:
+        ServiceError: NOT_FOUND, no preset has that name.
+        InvalidFieldError: the spec cannot be used; its path begins with ``field``.
+    """
+    kind = spec.WhichOneof("spec")
+    if kind == "preset" and spec.preset:
+        try:
+            return preset(spec.preset)
+        except UnknownNameError as error:
+            raise not_found("preset", error.name, error.message, f"{field}.preset") from None
+    try:
+        match kind:
+            case "huggingface_config":
+                return _architecture_of_config(spec.huggingface_config)
+            case "parameter_count":
+                return _architecture_of_size(spec.parameter_count)
+            case "architecture":
+                return _architecture_of_message(spec.architecture)
+    except InvalidFieldError as error:
+        raise error.within(field) from None
+    raise InvalidFieldError(
+        f"{field}.preset" if kind else field,
+        "required; set a preset, huggingface_config, parameter_count or architecture",
+    )
+
+
+@lru_cache(maxsize=512)
+def architecture_message(architecture: Architecture) -> types_pb2.Architecture:
+    """Returns an architecture as the API writes it; shared, so not to be changed."""
+    dimensions = dense_dimensions(architecture)
+    plain = {key: value for key, value in dimensions.items() if key not in {"activation", "norm"}}
+    return types_pb2.Architecture(
+        **plain,  # type: ignore[arg-type] # a dictionary's values have one type
+        activation=_ACTIVATION_NUMBERS[dimensions["activation"]],
+        norm=_NORM_NUMBERS[dimensions["norm"]],
+        parameter_count=architecture.parameter_count(),
+        model_type=architecture.model_type,
+        source=architecture.source,
+    )
+
+
+def precision_of(number: int, field: str) -> Precision | None:
+    """Returns the precision of an API number; None where it is unspecified.
+
+    Raises:
+        InvalidFieldError: no precision has that number.
+    """
+    return _member(_PRECISIONS, number, field)
+
+
+def provenance_of(number: int, field: str) -> Provenance | None:
+    """Returns the provenance of an API number; None where it is unspecified.
+
+    Raises:
+        InvalidFieldError: no provenance has that number.
+    """
+    return _member(_PROVENANCES, number, field)
+
+
+def workload_of(message: types_pb2.Workload) -> Workload:
+    """Returns what is asked of the model.
+
+    Raises:
+        InvalidFieldError: a value is out of range; names it.
+    """
+    return Workload(
+        input_tokens=message.input_tokens,
+        output_tokens=message.output_tokens,
+        batch_size=message.batch_size,
+        concurrency=message.concurrency,
+        cached_prefix_tokens=message.cached_prefix_tokens,
+        prefill_chunk_tokens=message.prefill_chunk_tokens,
+    )
+
+
+def parallelism_of(message: types_pb2.Parallelism) -> Parallelism:
+    """Returns how the model is spread; zeros are ones.
+
+    Raises:
+        InvalidFieldError: a degree is out of range; names it.
+    """
+    return Parallelism(
+        tensor=message.tensor or 1,
+        pipeline=message.pipeline or 1,
+        expert=message.expert or 1,
+        data=message.data or 1,
+    )
+
+
+def confidence_of(value: float, field: str) -> float:
+    """Returns the confidence of intervals; zero is 0.9.
+
+    Raises:
+        InvalidFieldError: it is not in 0.5 to 0.999.
+    """
+    if value == 0:
+        return DEFAULT_CONFIDENCE
+    if not LOWEST_CONFIDENCE <= value <= HIGHEST_CONFIDENCE:  # NaN fails this too
+        raise InvalidFieldError(
+            field, f"{value} is not in {LOWEST_CONFIDENCE} to {HIGHEST_CONFIDENCE}"
+        )
+    return value
+
+
+def engine_name(name: str, default: str, field: str) -> str:
+    """Returns the name of an engine; empty is ``default``.
+
+    Raises:
+        InvalidFieldError: no engine has that name.
+    """
+    try:
+        return engine(name or default).name
+    except UnknownNameError:
+        raise InvalidFieldError(
+            field, f"no engine is called {quote(name)}; known: {', '.join(engine_names())}"
+        ) from None
+
+
+def config_of(message: struct_pb2.Struct) -> dict[str, object]:
+    """Returns a Struct as a dictionary.
+
+    Raises:
+        InvalidFieldError: a number is not finite; names its key.
+    """
+    return {key: _plain(value, key) for key, value in message.fields.items()}
+
+
+def _plain(value: struct_pb2.Value, path: str) -> object:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            if not math.isfinite(value.number_value):
+                raise InvalidFieldError(path, f"{value.number_value} is not a finite number")
+            return value.number_value
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            fields = value.struct_value.fields.items()
+            return {key: _plain(inner, f"{path}.{key}") for key, inner in fields}
+        case "list_value":
+            items = enumerate(value.list_value.values)
+            return [_plain(inner, f"{path}[{index}]") for index, inner in items]
+    return None
+
+
+def _architecture_of_config(config: struct_pb2.Struct) -> Architecture:
+    size = config.ByteSize()
+    if size > MAX_CONFIG_BYTES:
+        raise InvalidFieldError(
+            "huggingface_config",
+            f"{size} bytes are more than {MAX_CONFIG_BYTES}; leave out what is no setting",
+        )
+    try:
+        if size > _CACHED_CONFIG_BYTES:
+            return architecture_from_config(config_of(config))
+        return _cached_config(config.SerializeToString(deterministic=True))
+    except InvalidFieldError as error:
+        raise error.within("huggingface_config") from None
+
+
+@lru_cache(maxsize=128)
+def _cached_config(serialised: bytes) -> Architecture:
+    return architecture_from_config(config_of(struct_pb2.Struct.FromString(serialised)))
+
+
+_architecture_of_size = lru_cache(maxsize=512)(architecture_of_size)
+
+
+def _architecture_of_message(message: types_pb2.Architecture) -> Architecture:
+    try:
+        return _cached_message(message.SerializeToString(deterministic=True))
+    except InvalidFieldError as error:
+        raise error.within("architecture") from None
+
+
+@lru_cache(maxsize=512)
+def _cached_message(serialised: bytes) -> Architecture:
+    message = types_pb2.Architecture.FromString(serialised)
+    return dense_architecture(
+        name=message.name,
+        hidden_size=message.hidden_size,
+        layer_count=message.layer_count,
+        query_heads=message.query_heads,
+        kv_heads=message.kv_heads,
+        head_dim=message.head_dim,
+        intermediate_size=message.intermediate_size,
+        vocab_size=message.vocab_size,
+        plain_mlp=message.plain_mlp,
+        activation=_known(_ACTIVATIONS, message.activation, "activation"),
+        tied_embeddings=message.tied_embeddings,
+        qkv_bias=message.qkv_bias,
+        attention_output_bias=message.attention_output_bias,
+        mlp_bias=message.mlp_bias,
+        qk_norm=message.qk_norm,
+        sliding_window=message.sliding_window,
+        full_attention_interval=message.full_attention_interval,
+        norm=_known(_NORMS, message.norm, "norm"),
+        norms_per_layer=message.norms_per_layer,
+        learned_positions=message.learned_positions,
+        head_bias=message.head_bias,
+    )
+
+
+def _member(members: Mapping[int, _T], number: int, field: str) -> _T | None:
+    return _known(members, number, field) if number else None
+
+
+def _known(members: Mapping[int, _T], number: int, field: str) -> _T:
+    if number not in members:
+        raise InvalidFieldError(
+            field, f"{number} is no value of this enum; the highest is {max(members)}"
+        )
+    return members[number]

@@ -1,0 +1,334 @@
+"""Answers a PredictRequest; shared by Predict, BatchPredict and Measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+from model.analytical import AnalyticalCostModel, generic_cpu
+from model.composite import CompositeCostModel
+from model.errors import InvalidFieldError
+from model.inference import predict
+from model.notices import Notice
+from model.precision import Precision
+from model.steps import Question
+from server.conversions import (
+    Violations,
+    architecture_message,
+    architecture_of,
+    confidence_of,
+    engine_name,
+    parallelism_of,
+    precision_of,
+    provenance_of,
+    workload_of,
+)
+from server.errors import failed_precondition, not_found
+from server.messages import precision_number
+from tokenpace.v1 import latency_pb2, types_pb2
+
+if TYPE_CHECKING:
+    from model.architecture import Architecture
+    from model.estimate import CostModel, Provenance
+    from model.inference import Inference, OperationCost
+    from model.memory import MemoryFootprint
+    from model.steps import Estimate
+    from model.workload import Parallelism, Workload
+    from server.devices import Device
+    from tokenpace.v1 import profiler_pb2
+
+ANALYTICAL = "analytical"
+"""What stands for a cost model's id where nothing was measured."""
+
+_MAX_INT32, _MAX_INT64 = 2**31 - 1, 2**63 - 1
+
+_PHASES = {"prefill": types_pb2.PHASE_PREFILL, "decode": types_pb2.PHASE_DECODE}
+
+
+class _Record(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+class _Current(Protocol):
+    @property
+    def record(self) -> _Record: ...
+    @property
+    def model(self) -> CostModel: ...
+
+
+class Devices(Protocol):
+    """What is needed of ``server.devices.DeviceRegistry``."""
+
+    def get(self, name: str, field: str = "device") -> Device:
+        """Returns the device of that name."""
+
+
+class CostModels(Protocol):
+    """What is needed of ``server.cost_models.CostModels``."""
+
+    def current(self, device: Device) -> _Current | None:
+        """Returns the device's cost model, None where nothing was fitted yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What a request's zeros and names came to mean.
+
+    Attributes:
+        device: that is answered for.
+        question: for the model.
+        notices: on what was substituted.
+    """
+
+    device: Device
+    question: Question
+    notices: tuple[Notice, ...]
+
+    def message(self) -> types_pb2.Resolved:
+        """Returns it as the API writes it."""
+        question = self.question
+        return types_pb2.Resolved(
+            device=self.device.name,
+            precision=precision_number(question.precision),
+            kv_cache_precision=precision_number(question.kv_precision),
+            engine=question.engine,
+            gpu_count=min(question.parallelism.devices, _MAX_INT32),
+            architecture=architecture_message(question.architecture),
+        )
+
+
+class Predictor:
+    """Answers requests by the current cost models; safe to use from any thread.
+
+    Args:
+        devices: that can be answered for.
+        cost_models: current ones.
+    """
+
+    def __init__(self, devices: Devices, cost_models: CostModels) -> None:
+        self._devices = devices
+        self._cost_models = cost_models
+        self._analytical: dict[tuple[str, str], AnalyticalCostModel] = {}
+        self._composites: dict[
+            tuple[str, str, Precision, Precision], tuple[CostModel | None, CompositeCostModel]
+        ] = {}
+
+    def predict(self, request: latency_pb2.PredictRequest) -> latency_pb2.PredictResponse:
+        """Answers a request.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT, NOT_FOUND (preset, device, calibration) or
+                FAILED_PRECONDITION (provenance weaker than required).
+        """
+        violations = Violations()
+        required = None
+        with violations.within(""):
+            required = provenance_of(request.require_provenance, "require_provenance")
+        resolution = self._resolve(request, violations)
+        if request.calibration:
+            raise not_found(
+                "calibration",
+                request.calibration,
+                "there are no calibrations yet; leave the field empty",
+                "calibration",
+            )
+        return self.answer(resolution, with_breakdown=request.include_breakdown, required=required)
+
+    def resolve(
+        self, request: latency_pb2.PredictRequest | profiler_pb2.MeasureRequest
+    ) -> Resolution:
+        """Returns what a request's zeros and names mean.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT or NOT_FOUND (preset, device).
+        """
+        return self._resolve(request, Violations())
+
+    def answer(
+        self,
+        resolution: Resolution,
+        *,
+        with_breakdown: bool = False,
+        required: Provenance | None = None,
+    ) -> latency_pb2.PredictResponse:
+        """Answers what a request came to mean.
+
+        Args:
+            resolution: of the request.
+            with_breakdown: whether to list the cost of each operation.
+            required: weakest provenance that will do.
+
+        Raises:
+            ServiceError: FAILED_PRECONDITION, the provenance is weaker than required.
+        """
+        current = self._cost_models.current(resolution.device)
+        composite = self._composite(resolution, current.model if current else None)
+        inference = predict(resolution.question, composite, with_breakdown=with_breakdown)
+        if required is not None and inference.provenance < required:
+            raise failed_precondition(
+                "PROVENANCE_TOO_WEAK",
+                resolution.device.name,
+                f"require_provenance: the answer for {resolution.device.name} would be"
+                f" {inference.provenance.name}, weaker than {required.name}; profile the device"
+                " or ask for less",
+                {"provenance": inference.provenance.name, "required": required.name},
+            )
+        used = composite.fitted is not None and (
+            composite.holds_precision or composite.holds_engine
+        )
+        cost_model = current.record.id if current is not None and used else ANALYTICAL
+        return _response(resolution, inference, cost_model)
+
+    def _resolve(
+        self,
+        request: latency_pb2.PredictRequest | profiler_pb2.MeasureRequest,
+        violations: Violations,
+    ) -> Resolution:
+        device = self._devices.get(request.device)
+        architecture: Architecture | None = None
+        workload: Workload | None = None
+        parallelism: Parallelism | None = None
+        precision = kv_precision = None
+        confidence, engine = 0.0, ""
+        # One block: the first fault of the plain fields is enough, and blocks cost time.
+        with violations.within(""):
+            precision = precision_of(request.precision, "precision")
+            kv_precision = precision_of(request.kv_cache_precision, "kv_cache_precision")
+            confidence = confidence_of(request.confidence, "confidence")
+            default_engine = "transformers" if device.local else "vllm"
+            engine = engine_name(request.engine, default_engine, "engine")
+        with violations.within(""):
+            architecture = architecture_of(request.model)
+        with violations.within("workload"):
+            if not request.HasField("workload"):
+                raise InvalidFieldError("", "required; input_tokens is at least 1")
+            workload = workload_of(request.workload)
+        with violations.within("parallelism"):
+            parallelism = parallelism_of(request.parallelism)
+            if architecture is not None:
+                parallelism.check(architecture)
+        violations.check()
+        assert architecture is not None  # noqa: S101 - each None above is a violation
+        assert workload is not None  # noqa: S101
+        assert parallelism is not None  # noqa: S101
+        notices: tuple[Notice, ...] = ()
+        if precision is None:
+            precision, notices = _default_precision(architecture, device)
+        return Resolution(
+            device=device,
+            question=Question(
+                architecture=architecture,
+                workload=workload,
+                parallelism=parallelism,
+                precision=precision,
+                kv_precision=kv_precision or precision.activation,
+                engine=engine,
+                confidence=confidence,
+            ),
+            notices=notices,
+        )
+
+    def _composite(self, resolution: Resolution, fitted: CostModel | None) -> CompositeCostModel:
+        question, device = resolution.question, resolution.device
+        key = (device.name, question.engine, question.precision, question.kv_precision)
+        known = self._composites.get(key)
+        if known is not None and known[0] is fitted:
+            return known[1]
+        composite = CompositeCostModel(
+            fitted,
+            self._analytical_model(device, question.engine),
+            question.precision,
+            question.kv_precision,
+            question.engine,
+        )
+        self._composites[key] = (fitted, composite)
+        return composite
+
+    def _analytical_model(self, device: Device, engine: str) -> AnalyticalCostModel:
+        key = (device.name, engine)
+        if key not in self._analytical:
+            sheet = device.sheet
+            if sheet.kind == "cpu" and device.environment is not None:
+                sheet = generic_cpu(sheet, device.environment.threads)
+            self._analytical[key] = AnalyticalCostModel(sheet, engine)
+        return self._analytical[key]
+
+
+def _default_precision(
+    architecture: Architecture, device: Device
+) -> tuple[Precision, tuple[Notice, ...]]:
+    """Returns fp32 on the CPU; on a GPU the stored format where it has it, else bf16."""
+    if device.sheet.kind == "cpu":
+        return Precision.FP32, ()
+    stored = architecture.stored_precision
+    if stored.activation is stored:  # no packed format: bf16 is what such models are served in
+        return Precision.BF16, ()
+    if device.sheet.compute_precision(stored) is stored.compute:
+        return stored, ()
+    notice = Notice(
+        "PRECISION_SUBSTITUTED",
+        f"the checkpoint is in {stored}, which {device.sheet.name} has no multipliers for;"
+        " bf16 is answered for",
+    )
+    return Precision.BF16, (notice,)
+
+
+def _response(
+    resolution: Resolution, inference: Inference, cost_model: str
+) -> latency_pb2.PredictResponse:
+    response = latency_pb2.PredictResponse(
+        ttft_ms=_estimate(inference.ttft_ms),
+        request_latency_ms=_estimate(inference.request_latency_ms),
+        memory=_memory(inference.memory),
+        provenance=cast("types_pb2.Provenance", int(inference.provenance)),
+        warnings=[
+            types_pb2.Warning(code=notice.code, text=notice.text)
+            for notice in (*resolution.notices, *inference.notices)
+        ],
+        cost_model=cost_model,
+        resolved=resolution.message(),
+    )
+    if inference.tpot_ms is not None:
+        response.tpot_ms.CopyFrom(_estimate(inference.tpot_ms))
+    if inference.tokens_per_second is not None:
+        response.tokens_per_second.CopyFrom(_estimate(inference.tokens_per_second))
+    if inference.tokens_per_second_per_gpu is not None:
+        response.tokens_per_second_per_gpu.CopyFrom(_estimate(inference.tokens_per_second_per_gpu))
+    if inference.breakdown:
+        response.breakdown.extend(_operation_cost(row) for row in inference.breakdown)
+    return response
+
+
+def _estimate(estimate: Estimate) -> types_pb2.Estimate:
+    return types_pb2.Estimate(value=estimate.value, lower=estimate.lower, upper=estimate.upper)
+
+
+def _memory(memory: MemoryFootprint) -> types_pb2.MemoryFootprint:
+    return types_pb2.MemoryFootprint(
+        fits=memory.fits,
+        weights_bytes=_int64(memory.weights_bytes),
+        kv_cache_bytes=_int64(memory.kv_cache_bytes),
+        activations_bytes=_int64(memory.activations_bytes),
+        total_bytes=_int64(memory.total_bytes),
+        capacity_bytes=memory.capacity_bytes,
+    )
+
+
+def _operation_cost(row: OperationCost) -> types_pb2.OperationCost:
+    return types_pb2.OperationCost(
+        phase=_PHASES[row.phase],
+        name=row.name,
+        kind=row.kind,
+        count=min(row.count, _MAX_INT32),
+        latency_ms=row.latency_ms,
+        flops=row.flops,
+        bytes=row.bytes,
+        share=row.share,
+        bound=row.bound,
+    )
+
+
+def _int64(value: float) -> int:
+    """Returns the bytes; a load beyond all memory of the world is cut to what the field holds."""
+    return min(round(value), _MAX_INT64)

@@ -77,14 +77,20 @@ class Daemon:
 
     def _services(self) -> dict[str, Callable[[grpc.Server], None]]:
         from server.catalog_service import CatalogService  # noqa: PLC0415
-        from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc  # noqa: PLC0415
+        from server.latency_service import LatencyService  # noqa: PLC0415
+        from server.predictor import Predictor  # noqa: PLC0415
+        from tokenpace.v1 import catalog_pb2_grpc, latency_pb2_grpc  # noqa: PLC0415
 
         state = self.state
+        latency = LatencyService(Predictor(state.devices, state.cost_models))
         catalog = CatalogService(
             state.store, state.devices, state.cost_models, self._configuration.fit_timeout
         )
         return {
-            catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name: partial(
+            "tokenpace.v1.LatencyService": partial(
+                latency_pb2_grpc.add_LatencyServiceServicer_to_server, latency
+            ),
+            "tokenpace.v1.CatalogService": partial(
                 catalog_pb2_grpc.add_CatalogServiceServicer_to_server, catalog
             ),
         }

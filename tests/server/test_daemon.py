@@ -1,0 +1,204 @@
+"""The daemon as a process: its output, its ends, its errors."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from server.store import Store
+from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc, latency_pb2, latency_pb2_grpc, types_pb2
+
+
+def command(data_dir, *flags):
+    return [
+        sys.executable,
+        "-m",
+        "server",
+        "--address",
+        "127.0.0.1:0",
+        "--data-dir",
+        str(data_dir),
+        *flags,
+    ]
+
+
+@contextmanager
+def running(data_dir, *flags):
+    with subprocess.Popen(
+        command(data_dir, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("listening on 127.0.0.1:"), process.stderr.read()
+            yield process, line.removeprefix("listening on ").strip()
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def failed(data_dir, *flags):
+    done = subprocess.run(
+        command(data_dir, *flags), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def predict(address):
+    request = latency_pb2.PredictRequest(
+        model=types_pb2.ModelSpec(preset="smollm2-135m"),
+        workload=types_pb2.Workload(input_tokens=32, output_tokens=8),
+    )
+    with grpc.insecure_channel(address) as channel:
+        return latency_pb2_grpc.LatencyServiceStub(channel).Predict(request, timeout=30)
+
+
+def resident_bytes(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("no VmRSS")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_answers_and_ends_with_code_0(tmp_path, number):
+    with running(tmp_path) as (process, address):
+        assert predict(address).tpot_ms.value > 0
+        process.send_signal(number)
+        output, messages = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert output == ""
+    assert "Traceback" not in messages
+    Store(tmp_path).close()  # nobody holds the folder
+
+
+def test_it_starts_fast_and_stays_small(tmp_path):
+    Store(tmp_path).close()
+    start = time.monotonic()
+    with running(tmp_path) as (process, address):
+        predict(address)
+        elapsed = time.monotonic() - start
+        assert resident_bytes(process.pid) < 300e6
+    # The bound is 3 s; a machine under test is allowed some load.
+    assert elapsed < 6
+
+
+def test_no_heavy_library_is_loaded(tmp_path):
+    with running(tmp_path) as (process, address):
+        predict(address)
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+    for library in ("libtorch", "pandas", "pyarrow", "sklearn"):
+        assert library not in maps
+
+
+def test_health_and_reflection_know_every_service(tmp_path):
+    with running(tmp_path) as (_, address), grpc.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "tokenpace.v1.LatencyService", "tokenpace.v1.CatalogService"):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError):
+            health.Check(health_pb2.HealthCheckRequest(service="none"), timeout=10)
+        for version in ("v1", "v1alpha"):
+            ask = channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            questions = [
+                reflection_pb2.ServerReflectionRequest(list_services=""),
+                reflection_pb2.ServerReflectionRequest(
+                    file_containing_symbol="tokenpace.v1.CatalogService"
+                ),
+            ]
+            listed, described = ask(iter(questions), timeout=10)
+            names = [service.name for service in listed.list_services_response.service]
+            assert "tokenpace.v1.LatencyService" in names
+            assert described.file_descriptor_response.file_descriptor_proto
+
+
+def test_a_drain_lets_calls_in_flight_end_and_tells_watchers(tmp_path):
+    with running(tmp_path, "--drain-seconds", "5") as (process, address):
+        with grpc.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=30)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            catalog = catalog_pb2_grpc.CatalogServiceStub(channel)
+            call = catalog.ListDevices.future(catalog_pb2.ListDevicesRequest(), timeout=30)
+            time.sleep(0.02)  # the call takes 50 ms: telemetry
+            process.send_signal(signal.SIGTERM)
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert call.result().total_size > 0
+            watch.cancel()
+        assert process.wait(timeout=20) == 0
+
+
+def test_a_request_over_the_limit_is_grpcs_own_error(tmp_path):
+    with running(tmp_path) as (_, address), grpc.insecure_channel(address) as channel:
+        request = catalog_pb2.GetDeviceRequest(name="x" * (17 << 20))
+        with pytest.raises(grpc.RpcError) as caught:
+            catalog_pb2_grpc.CatalogServiceStub(channel).GetDevice(request, timeout=30)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_taken_port_is_one_clear_line(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, message = failed(tmp_path, "--address", f"127.0.0.1:{port}")
+    assert code == 1
+    assert message.count("\n") == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in message
+    assert "--address" in message
+
+
+def test_a_broken_store_is_one_clear_line(tmp_path):
+    (tmp_path / "tokenpace.db").write_bytes(b"no database" * 1000)
+    code, message = failed(tmp_path)
+    assert code == 1
+    assert message.count("\n") == 1
+    assert "is damaged" in message
+
+
+def test_a_full_disk_at_the_start_is_one_clear_line(tmp_path):
+    code, message = failed(tmp_path, "--max-store-bytes", "8KiB")
+    assert code == 1
+    assert message.count("\n") == 1
+    assert "is full" in message
+
+
+def test_a_second_daemon_on_the_folder_is_one_clear_line(tmp_path):
+    with running(tmp_path) as (process, _):
+        code, message = failed(tmp_path)
+    assert code == 1
+    assert message.count("\n") == 1
+    assert f"process {process.pid}" in message
+
+
+def test_a_wrong_setting_is_wrong_usage(tmp_path):
+    code, message = failed(tmp_path, "--log-level", "loud")
+    assert code == 2
+    assert "log_level (flag --log-level)" in message
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    with (
+        running(tmp_path, "--drain-seconds", "60") as (process, address),
+        grpc.insecure_channel(address) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        next(watch)
+        process.send_signal(signal.SIGTERM)
+        next(watch)  # NOT_SERVING: it drains and waits for this very stream
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 128 + signal.SIGTERM

@@ -50,6 +50,48 @@ class Telemetry:
     processes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalDevice:
+    """A device of this machine.
+
+    Attributes:
+        torch_name: "cpu", "cuda:0", ...
+        display_name: as the driver or the processor states it.
+        memory_bytes: of the device.
+        last_level_cache_bytes: 0 where it cannot be read.
+        environment: that measurements on it are made in.
+    """
+
+    torch_name: str
+    display_name: str
+    memory_bytes: int
+    last_level_cache_bytes: int
+    environment: Environment
+
+
+def local_devices() -> tuple[LocalDevice, ...]:
+    """Returns the devices of this machine: the GPUs that CUDA may use, then the CPU."""
+    gpus = [
+        LocalDevice(
+            torch_name=f"cuda:{index}",
+            display_name=gpu.name,
+            memory_bytes=gpu.memory_bytes,
+            last_level_cache_bytes=0,
+            environment=current_environment(f"cuda:{index}"),
+        )
+        for index, gpu in enumerate(nvml.gpus())
+    ]
+    _, memory_bytes = processor.memory()
+    cpu = LocalDevice(
+        torch_name="cpu",
+        display_name=processor.name(),
+        memory_bytes=memory_bytes,
+        last_level_cache_bytes=processor.last_level_cache_bytes(),
+        environment=current_environment("cpu"),
+    )
+    return (*gpus, cpu)
+
+
 def read(device: str, own_processes: Collection[int] = ()) -> Telemetry:
     """Returns how a device stands now; the CPU is watched for 50 ms.
 

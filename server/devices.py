@@ -9,14 +9,14 @@ import structlog
 
 from model.errors import UnknownNameError
 from model.hardware import DataSheet, data_sheet, device_names, recognise
-from profiler import nvml, processor, telemetry
+from profiler import telemetry
 from server.errors import failed_precondition, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from profiler.interface import Environment
-    from profiler.telemetry import Telemetry
+    from profiler.telemetry import LocalDevice, Telemetry
 
 LOCAL = "local"
 CPU = "cpu"
@@ -119,54 +119,45 @@ class DeviceRegistry:
 
 
 def _find() -> list[Device]:
-    gpus = [_gpu(index, gpu) for index, gpu in enumerate(nvml.gpus())]
-    cpu = _cpu()
-    local = gpus or [replace(cpu, name=LOCAL)]
+    *gpus, processor = telemetry.local_devices()
+    cpu = _cpu(processor)
+    here = [_gpu(index, gpu) for index, gpu in enumerate(gpus)] or [replace(cpu, name=LOCAL)]
     elsewhere = [
         Device(name=name, stored_name=name, sheet=data_sheet(name))
         for name in device_names()
         if name != CPU
     ]
-    return [*local, cpu, *elsewhere]
+    return [*here, cpu, *elsewhere]
 
 
-def _cpu() -> Device:
-    _, memory_bytes = processor.memory()
-    environment = telemetry.current_environment(CPU)
+def _cpu(found: LocalDevice) -> Device:
     return Device(
         name=CPU,
         stored_name=CPU,
         sheet=replace(
             data_sheet(CPU),
-            display_name=environment.device_name,
-            memory_bytes=memory_bytes,
-            last_level_cache_bytes=processor.last_level_cache_bytes(),
+            display_name=found.display_name,
+            memory_bytes=found.memory_bytes,
+            last_level_cache_bytes=found.last_level_cache_bytes,
         ),
-        torch_name="cpu",
-        environment=environment,
+        torch_name=found.torch_name,
+        environment=found.environment,
     )
 
 
-def _gpu(index: int, gpu: nvml.Gpu) -> Device:
+def _gpu(index: int, found: LocalDevice) -> Device:
     name = f"{LOCAL}:{index}" if index else LOCAL
-    known = recognise(gpu.name, gpu.memory_bytes)
-    sheet = (
-        replace(known, display_name=gpu.name, memory_bytes=gpu.memory_bytes)
-        if known is not None
-        else DataSheet(
-            name=name,
-            display_name=gpu.name,
-            kind="cuda",
-            memory_bytes=gpu.memory_bytes,
-            peaks={},
-        )
-    )
-    torch_name = f"cuda:{index}"
+    known = recognise(found.display_name, found.memory_bytes)
+    blank = DataSheet(name=name, display_name="", kind="cuda", peaks={})
     return Device(
         name=name,
         stored_name=name,
-        sheet=sheet,
+        sheet=replace(
+            known or blank,
+            display_name=found.display_name,
+            memory_bytes=found.memory_bytes,
+        ),
         data_sheet=known.name if known is not None else "",
-        torch_name=torch_name,
-        environment=telemetry.current_environment(torch_name),
+        torch_name=found.torch_name,
+        environment=found.environment,
     )

@@ -154,6 +154,14 @@ def test_the_environment_of_a_gpu_tells_cards_apart(driver):
     assert first.fingerprint != second.fingerprint
 
 
+def test_gpus_are_listed_before_the_cpu(driver):
+    first, second, cpu = telemetry.local_devices()
+    assert (first.torch_name, second.torch_name, cpu.torch_name) == ("cuda:0", "cuda:1", "cpu")
+    assert first.memory_bytes == 85_520_809_984
+    assert second.environment == telemetry.current_environment("cuda:1")
+    assert cpu.last_level_cache_bytes == processor.last_level_cache_bytes()
+
+
 @pytest.mark.parametrize(
     ("setting", "uuids"),
     [

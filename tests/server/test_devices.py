@@ -1,32 +1,29 @@
 import pytest
 
 from model.hardware import device_names
-from profiler import nvml
+from profiler import telemetry
 from profiler.interface import Environment
-from server import devices
+from profiler.telemetry import LocalDevice
 from server.devices import DeviceRegistry
 from server.errors import ServiceError
 
 
-def gpu(name="NVIDIA H100 80GB HBM3", uuid="GPU-0"):
-    return nvml.Gpu(name=name, uuid=uuid, memory_bytes=85_520_809_984, handle=None)
+def gpu(name="NVIDIA H100 80GB HBM3", index=0):
+    return LocalDevice(
+        torch_name=f"cuda:{index}",
+        display_name=name,
+        memory_bytes=85_520_809_984,
+        last_level_cache_bytes=0,
+        environment=Environment(device_name=name, device_kind="cuda", device_uuid=f"GPU-{index}"),
+    )
 
 
 @pytest.fixture
 def with_gpus(monkeypatch):
+    cpu = telemetry.local_devices()[-1]
+
     def install(*found):
-        monkeypatch.setattr(devices.nvml, "gpus", lambda: found)
-        real = devices.telemetry.current_environment
-
-        def environment(name):
-            if name == "cpu":
-                return real(name)
-            index = int(name.removeprefix("cuda:"))
-            return Environment(
-                device_name=found[index].name, device_kind="cuda", device_uuid=found[index].uuid
-            )
-
-        monkeypatch.setattr(devices.telemetry, "current_environment", environment)
+        monkeypatch.setattr(telemetry, "local_devices", lambda: (*found, cpu))
         return DeviceRegistry()
 
     return install
@@ -44,7 +41,7 @@ def test_without_a_gpu_local_is_the_cpu(with_gpus):
 
 
 def test_gpus_come_first_and_are_recognised(with_gpus):
-    registry = with_gpus(gpu(), gpu("NVIDIA Unheard Of", "GPU-1"))
+    registry = with_gpus(gpu(), gpu("NVIDIA Unheard Of", 1))
     assert [device.name for device in registry.all()][:3] == ["local", "local:1", "cpu"]
     local, second = registry.get("local"), registry.get("local:1")
     assert (local.data_sheet, local.torch_name) == ("h100-sxm", "cuda:0")
@@ -81,5 +78,5 @@ def test_a_lost_driver_leaves_the_device_without_telemetry(with_gpus, monkeypatc
     def lost(*arguments):
         raise OSError("GPU is lost")
 
-    monkeypatch.setattr(devices.telemetry, "read", lost)
+    monkeypatch.setattr(telemetry, "read", lost)
     assert registry.telemetry(registry.get("local")) is None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from server.configuration import Configuration
 
+_EXIT_S = 5.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -131,5 +133,10 @@ def serve(configuration: Configuration) -> int:
     ending.wait()
     _log.info("draining", seconds=configuration.drain_seconds)
     daemon.stop()
+    # Python waits for its threads; a handler that never saw its call end must
+    # not keep the daemon from ending.
+    last = threading.Timer(_EXIT_S, os._exit, [0])
+    last.daemon = True
+    last.start()
     _log.info("ended")
     return 0

@@ -1,0 +1,446 @@
+"""Composition: static and continuous batching, chunks, pipelines, intervals, notices."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.analytical import AnalyticalCostModel, generic_cpu
+from model.composite import COLLECTIVES, CompositeCostModel
+from model.engines import engine_names
+from model.estimate import Phase, Provenance, StepEstimate
+from model.hardware import data_sheet
+from model.inference import predict
+from model.operations import OperationKind
+from model.precision import Precision
+from model.presets import preset
+from model.steps import Question, StepPricer, chunk_count
+from model.workload import Parallelism, Workload
+
+
+def ask(
+    workload,
+    name="llama-3.1-8b",
+    device="h100-sxm",
+    engine="vllm",
+    precision=Precision.BF16,
+    kv_precision=None,
+    confidence=0.9,
+    fitted=None,
+    breakdown=False,
+    **degrees,
+):
+    sheet = data_sheet(device)
+    question = Question(
+        architecture=preset(name),
+        workload=workload,
+        parallelism=Parallelism(**degrees),
+        precision=precision,
+        kv_precision=kv_precision or precision.activation,
+        engine=engine,
+        confidence=confidence,
+    )
+    model = CompositeCostModel(
+        fitted,
+        AnalyticalCostModel(sheet if sheet.kind == "cuda" else generic_cpu(sheet, 2), engine),
+        question.precision,
+        question.kv_precision,
+        engine,
+    )
+    return predict(question, model, with_breakdown=breakdown)
+
+
+def work(**sizes):
+    return Workload(**({"input_tokens": 512, "output_tokens": 128} | sizes))
+
+
+def codes(answer):
+    return {notice.code for notice in answer.notices}
+
+
+@dataclass
+class Fitted:
+    """Holds bf16 and one engine; every run of an operation takes 1 ms."""
+
+    engine: str = "transformers"
+    outside: tuple[str, ...] = ()
+    provenance = Provenance.MEASURED_LOCALLY
+
+    def supports(self, precision, engine):
+        return precision is Precision.BF16 and engine == self.engine
+
+    def estimate(self, operations, phase, confidence):
+        assert not [o for o in operations if o.kind in COLLECTIVES]
+        times = tuple(float(o.count) for o in operations)
+        total = sum(times)
+        return StepEstimate(
+            value_ms=total,
+            lower_ms=0.9 * total,
+            upper_ms=1.1 * total,
+            operations_ms=times,
+            outside=self.outside,
+        )
+
+
+# --- static batching ----------------------------------------------------------
+
+
+def test_a_request_takes_ttft_and_a_tpot_for_each_further_token():
+    answer = ask(work())
+    for part in range(3):
+        assert answer.request_latency_ms[part] == pytest.approx(
+            answer.ttft_ms[part] + 127 * answer.tpot_ms[part]
+        )
+
+
+def test_throughput_is_generated_tokens_over_wall_time_and_devices():
+    answer = ask(work(batch_size=16), tensor=2, data=2)
+    assert answer.tokens_per_second.value == pytest.approx(
+        16 * 128 / (answer.request_latency_ms.value / 1e3)
+    )
+    assert answer.tokens_per_second_per_gpu.value == pytest.approx(
+        answer.tokens_per_second.value / 4
+    )
+
+
+def test_prefill_alone_has_no_tpot_and_no_throughput():
+    answer = ask(work(output_tokens=0))
+    assert answer.tpot_ms is None
+    assert answer.tokens_per_second is None
+    assert answer.tokens_per_second_per_gpu is None
+    assert answer.request_latency_ms == answer.ttft_ms
+
+
+def test_a_single_token_has_throughput_and_no_tpot():
+    answer = ask(work(output_tokens=1))
+    assert answer.tpot_ms is None
+    assert answer.tokens_per_second.value == pytest.approx(1e3 / answer.ttft_ms.value)
+
+
+def test_tpot_is_the_decode_step_at_the_mean_context():
+    short, long = ask(work(output_tokens=2048)), ask(work(input_tokens=1472, output_tokens=128))
+    assert short.tpot_ms == long.tpot_ms  # 512 + 1024 = 1472 + 64
+
+
+def test_the_fullest_replica_counts():
+    assert ask(work(batch_size=9), data=4).tpot_ms == ask(work(batch_size=3)).tpot_ms
+
+
+def test_a_cached_prefix_is_not_prefilled_again():
+    whole, cached = (
+        ask(work(input_tokens=4096)),
+        ask(work(input_tokens=4096, cached_prefix_tokens=4000)),
+    )
+    assert cached.ttft_ms.value < whole.ttft_ms.value / 5
+    assert cached.tpot_ms == whole.tpot_ms
+    assert cached.memory.kv_cache_bytes == whole.memory.kv_cache_bytes
+
+
+def test_chunks_cost_more_than_the_whole_and_about_as_much():
+    whole = ask(work(input_tokens=8192))
+    chunked = ask(work(input_tokens=8192, prefill_chunk_tokens=1024))
+    assert whole.ttft_ms.value < chunked.ttft_ms.value < 1.5 * whole.ttft_ms.value
+
+
+def test_a_chunk_as_long_as_the_prompt_changes_nothing():
+    assert ask(work(prefill_chunk_tokens=512)).ttft_ms == ask(work()).ttft_ms
+
+
+def test_chunks_count_every_token_and_every_visible_key_once():
+    """Sampled chunks stand for their neighbours: FLOPs are those of the whole prompt."""
+
+    def flops(chunk):
+        answer = ask(work(input_tokens=10_000, prefill_chunk_tokens=chunk), breakdown=True)
+        rows = [row for row in answer.breakdown if row.phase is Phase.PREFILL]
+        return (
+            sum(row.flops for row in rows if row.name == "attention"),
+            sum(row.flops for row in rows if row.name == "down_proj"),
+        )
+
+    whole, chunked = flops(0), flops(100)
+    assert chunked[0] == pytest.approx(whole[0], rel=0.01)
+    assert chunked[1] == whole[1]
+
+
+def test_a_step_takes_as_many_whole_prompts_as_its_tokens_allow():
+    two_by_two = ask(work(batch_size=4, prefill_chunk_tokens=1024), breakdown=True)
+    (row,) = [r for r in two_by_two.breakdown if r.name == "down_proj" and r.phase == "prefill"]
+    assert row.count == 2 * 32
+
+
+def test_chunk_count_rounds_up():
+    assert chunk_count(work(input_tokens=100, prefill_chunk_tokens=30)) == 4
+    assert chunk_count(work(input_tokens=100, cached_prefix_tokens=50)) == 1
+
+
+@pytest.mark.parametrize("input_tokens", [16_777_216])
+def test_millions_of_chunks_are_priced_at_once(input_tokens):
+    answer = ask(work(input_tokens=input_tokens, prefill_chunk_tokens=1))
+    assert math.isfinite(answer.ttft_ms.value)
+
+
+# --- pipelines ----------------------------------------------------------------
+
+
+def test_microbatches_keep_all_stages_busy():
+    one = ask(work(batch_size=8), "llama-3.1-70b")
+    four = ask(work(batch_size=32), "llama-3.1-70b", pipeline=4)
+    # Each group of 8 passes four stages in about the time of one device.
+    assert four.tpot_ms.value == pytest.approx(one.tpot_ms.value, rel=0.05)
+
+
+def test_engines_without_microbatches_send_the_batch_through_stage_by_stage():
+    one = ask(work(batch_size=8), engine="transformers")
+    four = ask(work(batch_size=8), engine="transformers", pipeline=4)
+    assert one.tpot_ms.value < four.tpot_ms.value < 1.05 * one.tpot_ms.value
+
+
+def test_prefill_groups_overlap():
+    alone, piped = (
+        ask(work(input_tokens=4096, batch_size=8), "llama-3.1-70b", pipeline=p) for p in (1, 8)
+    )
+    # Eight groups over eight stages: (8 + 7) / 8 of one group's pass.
+    assert piped.ttft_ms.value == pytest.approx(alone.ttft_ms.value * 15 / 64, rel=0.1)
+
+
+# --- continuous batching ------------------------------------------------------
+
+
+def test_one_request_in_flight_is_a_static_batch_of_one():
+    static, alone = ask(work()), ask(work(concurrency=1))
+    assert alone.ttft_ms == static.ttft_ms
+    assert alone.tpot_ms == static.tpot_ms
+
+
+def test_work_is_conserved_in_the_closed_loop():
+    """A cycle of R requests is R prefills and the decode steps, and half a step of waiting."""
+    running = 32
+    answer = ask(work(concurrency=running))
+    prefill = ask(work()).ttft_ms.value
+    decode = ask(work(batch_size=running)).tpot_ms.value
+    cycle = running * prefill + 127 * decode
+    assert answer.request_latency_ms.value == pytest.approx(cycle + decode / 2)
+    assert answer.tpot_ms.value == pytest.approx(decode + 31 / 128 * prefill)
+
+
+def test_prefill_alone_waits_for_all_the_others():
+    answer = ask(work(output_tokens=0, concurrency=10))
+    assert answer.ttft_ms.value == pytest.approx(10 * ask(work()).ttft_ms.value)
+
+
+def test_chunks_shorten_the_gap_between_tokens_and_lengthen_ttft():
+    whole = ask(work(input_tokens=8192, concurrency=16))
+    chunked = ask(work(input_tokens=8192, concurrency=16, prefill_chunk_tokens=512))
+    assert chunked.ttft_ms.value > whole.ttft_ms.value
+    assert chunked.tpot_ms.value < 1.5 * whole.tpot_ms.value
+
+
+def test_a_batch_cap_below_the_load_is_saturated_and_the_wait_is_in_ttft():
+    within, beyond = ask(work(concurrency=8, batch_size=8)), ask(work(concurrency=64, batch_size=8))
+    assert "SATURATED" not in codes(within)
+    assert "SATURATED" in codes(beyond)
+    assert beyond.tpot_ms == within.tpot_ms
+    assert beyond.request_latency_ms.value == pytest.approx(8 * within.request_latency_ms.value)
+    assert beyond.ttft_ms.value > 7 * within.request_latency_ms.value
+    assert beyond.tokens_per_second.value == pytest.approx(within.tokens_per_second.value)
+
+
+def test_a_kv_cache_that_does_not_fit_is_saturated():
+    answer = ask(work(input_tokens=8192, concurrency=1024))
+    assert {"SATURATED", "DOES_NOT_FIT"} <= codes(answer)
+    assert answer.memory.fits is False
+    room = (85_520_809_984 - answer.memory.weights_bytes) / (answer.memory.kv_cache_bytes / 1024)
+    most = ask(work(input_tokens=8192, concurrency=int(room * 0.95)))
+    assert most.memory.fits
+    assert answer.tokens_per_second.value == pytest.approx(most.tokens_per_second.value, rel=0.1)
+
+
+def test_an_engine_that_batches_statically_says_so():
+    assert "CONTINUOUS_BATCHING_ASSUMED" in codes(ask(work(concurrency=4), engine="transformers"))
+    assert "CONTINUOUS_BATCHING_ASSUMED" not in codes(ask(work(concurrency=4), engine="vllm"))
+
+
+# --- notices, memory, provenance ----------------------------------------------
+
+
+def test_a_model_that_does_not_fit_is_an_answer():
+    answer = ask(work(), "llama-3.1-405b")
+    assert answer.memory.fits is False
+    assert "DOES_NOT_FIT" in codes(answer)
+    assert "DOES_NOT_FIT" not in codes(ask(work()))
+
+
+def test_an_unknown_capacity_is_no_complaint():
+    answer = ask(work(), device="cpu", precision=Precision.FP32)
+    assert answer.memory.fits is None
+    assert "DOES_NOT_FIT" not in codes(answer)
+
+
+def test_a_precision_that_the_device_lacks_is_marked():
+    assert "PRECISION_SUBSTITUTED" in codes(ask(work(), device="a100-sxm", precision=Precision.FP8))
+    assert "PRECISION_SUBSTITUTED" not in codes(ask(work(), precision=Precision.FP8))
+    assert "PRECISION_SUBSTITUTED" not in codes(
+        ask(work(), device="a100-sxm", precision=Precision.INT4)
+    )
+
+
+def test_tokens_beyond_learned_positions_are_marked():
+    assert "BEYOND_LEARNED_POSITIONS" in codes(ask(work(input_tokens=1000), "gpt2"))
+    assert "BEYOND_LEARNED_POSITIONS" not in codes(ask(work(input_tokens=800), "gpt2"))
+
+
+def test_what_links_the_ranks_is_marked_where_it_is_assumed():
+    cpu = ask(work(), "smollm2-135m", device="cpu", precision=Precision.FP32, tensor=3)
+    assert "LINK_ASSUMED" in codes(cpu)
+    assert "LINK_ASSUMED" not in codes(ask(work(), tensor=8))
+    assert "NETWORK_ASSUMED" in codes(ask(work(), tensor=16))
+    assert "NETWORK_ASSUMED" not in codes(ask(work(), tensor=8))
+
+
+def test_without_measurements_the_answer_is_analytical_and_wide():
+    answer = ask(work())
+    assert answer.provenance is Provenance.ANALYTICAL
+    assert {"NO_MEASUREMENTS", "ENGINE_NOT_FITTED"} <= codes(answer)
+    for figure in (answer.ttft_ms, answer.tpot_ms, answer.tokens_per_second):
+        assert figure.upper / figure.value == pytest.approx(2.0)
+        assert figure.value / figure.lower == pytest.approx(2.0)
+
+
+def test_a_fitted_cost_model_prices_all_that_it_holds():
+    answer = ask(work(), engine="transformers", fitted=Fitted())
+    assert answer.provenance is Provenance.MEASURED_LOCALLY
+    assert codes(answer) == set()
+    # 7 projections, attention and overhead in each of 32 layers, embedding, head and step overhead.
+    assert answer.tpot_ms.value == 32 * 9 + 3
+    assert answer.ttft_ms.value == 32 * 9 + 4  # and the request's
+    assert answer.tpot_ms.upper == pytest.approx(1.1 * answer.tpot_ms.value)
+
+
+def test_kernels_carry_over_to_an_engine_whose_overheads_are_unknown():
+    answer = ask(work(), engine="vllm", fitted=Fitted(), breakdown=True)
+    assert codes(answer) == {"ENGINE_NOT_FITTED"}
+    assert answer.provenance is Provenance.ANALYTICAL
+    rows = {row.name: row.latency_ms for row in answer.breakdown if row.phase is Phase.DECODE}
+    assert rows["qkv_proj"] == 32
+    assert rows["layer_overhead"] < 32
+    assert rows["step_overhead"] == pytest.approx(2.5, rel=0.1)
+
+
+def test_a_precision_that_was_not_measured_is_priced_by_physics():
+    answer = ask(work(), engine="transformers", precision=Precision.FP16, fitted=Fitted())
+    assert {"PRECISION_NOT_MEASURED", "ENGINE_NOT_FITTED"} <= codes(answer)
+    assert answer.provenance is Provenance.ANALYTICAL
+    assert answer.tpot_ms == ask(work(), engine="transformers", precision=Precision.FP16).tpot_ms
+
+
+def test_a_kv_cache_in_another_format_is_priced_by_physics_alone():
+    answer = ask(
+        work(),
+        engine="transformers",
+        kv_precision=Precision.FP8,
+        fitted=Fitted(),
+        breakdown=True,
+    )
+    rows = {row.name: row.latency_ms for row in answer.breakdown if row.phase is Phase.DECODE}
+    assert rows["attention"] < 32
+    assert rows["q_proj"] == 32
+    assert answer.provenance is Provenance.ANALYTICAL
+
+
+def test_collectives_are_never_asked_of_a_fitted_cost_model():
+    answer = ask(work(), engine="transformers", fitted=Fitted(), tensor=2, pipeline=2)
+    assert "COMMUNICATION_NOT_MEASURED" in codes(answer)
+    assert answer.provenance is Provenance.ANALYTICAL
+    assert answer.tpot_ms.value > 32 * 9 + 3
+
+
+def test_operations_outside_the_measured_domain_are_named():
+    answer = ask(work(), engine="transformers", fitted=Fitted(outside=("attention", "head")))
+    (notice,) = [n for n in answer.notices if n.code == "OUTSIDE_MEASURED_DOMAIN"]
+    assert "attention, head" in notice.text
+
+
+def test_the_breakdown_adds_up_to_the_phases():
+    for degrees in ({}, {"pipeline": 4, "tensor": 2}):
+        answer = ask(work(batch_size=6), breakdown=True, **degrees)
+        for phase, figure in ((Phase.PREFILL, answer.ttft_ms), (Phase.DECODE, answer.tpot_ms)):
+            rows = [row for row in answer.breakdown if row.phase is phase]
+            assert sum(row.latency_ms for row in rows) == pytest.approx(figure.value)
+            assert sum(row.share for row in rows) == pytest.approx(1.0)
+    assert {"bandwidth", "overhead", "communication"} <= {row.bound for row in answer.breakdown}
+
+
+def test_no_breakdown_unless_asked_for():
+    assert ask(work()).breakdown == ()
+
+
+# --- laws ---------------------------------------------------------------------
+
+WORKLOADS = st.builds(
+    Workload,
+    input_tokens=st.integers(1, 20_000),
+    output_tokens=st.integers(0, 5_000),
+    batch_size=st.integers(0, 300),
+    concurrency=st.integers(0, 300),
+)
+DEGREES = st.fixed_dictionaries(
+    {
+        "tensor": st.sampled_from([1, 2, 8, 32]),
+        "pipeline": st.sampled_from([1, 2, 5]),
+        "data": st.integers(1, 3),
+    }
+)
+
+
+@given(WORKLOADS, DEGREES, st.sampled_from(engine_names()), st.floats(0.5, 0.999))
+@settings(max_examples=120, deadline=None)
+def test_every_answer_is_finite_positive_and_inside_its_interval(
+    workload, degrees, engine, confidence
+):
+    answer = ask(workload, engine=engine, confidence=confidence, **degrees)
+    figures = [answer.ttft_ms, answer.request_latency_ms]
+    figures += [x for x in (answer.tpot_ms, answer.tokens_per_second) if x is not None]
+    for figure in figures:
+        assert 0 < figure.lower <= figure.value <= figure.upper < math.inf
+    assert (answer.tpot_ms is None) == (workload.output_tokens < 2)
+    assert answer.request_latency_ms.value >= answer.ttft_ms.value
+
+
+@given(WORKLOADS, DEGREES, st.integers(1, 100), st.sampled_from(["vllm", "transformers"]))
+@settings(max_examples=150, deadline=None)
+def test_more_tokens_and_sequences_are_never_faster(workload, degrees, more, engine):
+    def latency(**changes):
+        sizes = {
+            "input_tokens": workload.input_tokens,
+            "output_tokens": workload.output_tokens,
+            "batch_size": workload.batch_size if not workload.concurrency else 0,
+            "concurrency": workload.concurrency,
+        }
+        sizes = {name: size + changes.get(name, 0) for name, size in sizes.items()}
+        return ask(Workload(**sizes), engine=engine, **degrees)
+
+    base = latency()
+    load = "concurrency" if workload.concurrency else "batch_size"
+    for name in ("input_tokens", load):
+        grown = latency(**{name: more})
+        assert grown.request_latency_ms.value >= base.request_latency_ms.value * (1 - 1e-9)
+        if base.tpot_ms is not None and not workload.concurrency:
+            assert grown.tpot_ms.value >= base.tpot_ms.value * (1 - 1e-9)
+
+
+@given(st.integers(1, 5_000), st.integers(1, 3_000), st.integers(1, 50))
+@settings(max_examples=60, deadline=None)
+def test_chunks_cover_the_prompt_exactly(input_tokens, chunk, sequences):
+    question = Question(
+        architecture=preset("smollm2-135m"),
+        workload=Workload(input_tokens=input_tokens, prefill_chunk_tokens=chunk),
+        parallelism=Parallelism(),
+        precision=Precision.BF16,
+        kv_precision=Precision.BF16,
+        engine="vllm",
+    )
+    cost = StepPricer(question, AnalyticalCostModel(data_sheet("l4"), "vllm")).prefill(sequences)
+    tokens = sum(o.shape[0] * o.count for o in cost.operations if o.kind is OperationKind.EMBEDDING)
+    assert tokens == input_tokens * sequences

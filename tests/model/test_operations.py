@@ -1,0 +1,200 @@
+"""FLOPs and bytes against figures computed by hand."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.architecture import Attention, FeedForward, Layer, Norm
+from model.errors import InvalidFieldError
+from model.operations import (
+    SHAPE_FIELDS,
+    OperationKind,
+    all_reduce,
+    attention,
+    embedding,
+    layer_overhead,
+    linear,
+    step_operations,
+    sum_of_visible,
+    total,
+)
+from model.precision import Precision
+from model.presets import preset
+from model.workload import Parallelism, Sequences
+
+HEADS = Attention(query_heads=32, kv_heads=8, head_dim=128)
+
+
+def step(count=1, query=1, kv=1):
+    return (Sequences(count=count, query_tokens=query, kv_tokens=kv),)
+
+
+def operations(name="llama-3.1-8b", steps=None, engine="vllm", first=False, **degrees):
+    return step_operations(
+        preset(name),
+        steps or step(1, 1, 512),
+        Parallelism(**degrees),
+        Precision.BF16,
+        Precision.BF16,
+        engine,
+        first=first,
+    )
+
+
+def named(rows, name):
+    (row,) = [o for o in rows if o.name == name]
+    return row
+
+
+def test_a_linear_counts_a_multiply_add_as_two_and_moves_everything_once():
+    row = linear("x", 3, 5, 7, Precision.BF16)
+    assert row.flops == 2 * 3 * 5 * 7
+    assert row.bytes == 2 * (5 * 7 + 3 * 5 + 3 * 7)
+
+
+def test_packed_weights_shrink_the_weights_alone():
+    row = linear("x", 1, 4096, 4096, Precision.FP8)
+    assert row.bytes == 4096 * 4096 + 2 * 2 * 4096
+
+
+def test_decode_attention_reads_the_whole_cache_of_the_kv_heads():
+    row = attention(4, 1, 1000, HEADS, Precision.BF16)
+    assert row.flops == 4 * 4 * 1000 * 32 * 128  # QK and PV, two each
+    assert row.bytes == 4 * 2 * 2 * (1000 * 8 * 128 + 32 * 128)
+
+
+def test_causal_prefill_sees_half_of_the_square():
+    row = attention(1, 512, 512, HEADS, Precision.BF16)
+    assert row.flops == 4 * (512 * 513 / 2) * 32 * 128
+
+
+def test_a_window_bounds_what_is_seen_and_read():
+    narrow = replace(HEADS, window=64)
+    decode = attention(1, 1, 1000, narrow, Precision.BF16)
+    assert decode.flops == 4 * 64 * 32 * 128
+    assert decode.shape[2] == 64
+    prefill = attention(1, 100, 100, narrow, Precision.BF16)
+    assert prefill.flops == 4 * (64 * 65 / 2 + 36 * 64) * 32 * 128
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(0, 40),
+    st.integers(1, 60),
+)
+def test_visible_keys_agree_with_counting_them_one_by_one(query, past, window):
+    kv = query + past
+    counted = sum(min(past + i + 1, window) for i in range(query))
+    assert sum_of_visible(query, kv, window) == counted
+
+
+def test_a_ring_all_reduce_sends_twice_the_message_less_ones_own_share():
+    assert all_reduce(1000, 4, Precision.BF16).bytes == 2000 * 2 * 3 / 4
+
+
+def test_the_embedding_reads_and_writes_its_rows():
+    assert embedding(10, 64, Precision.FP32).bytes == 2 * 10 * 64 * 4
+
+
+def test_elementwise_kernels_of_a_llama_layer():
+    layer = Layer(
+        attention=Attention(query_heads=4, kv_heads=2, head_dim=8),
+        feed_forward=FeedForward(intermediate_size=100),
+    )
+    row = layer_overhead(32, layer, 3, 1, Precision.FP32)
+    # Two RMS norms of 6, rotary and cache 10, activation and product 2, residual sums 2.
+    assert row.shape == (26, 3 * ((12 + 2) * 32 + 5 * (32 + 16) + 2 * 100), 1)
+    layer_norms = replace(layer, norm=Norm.LAYER)
+    assert layer_overhead(32, layer_norms, 3, 1, Precision.FP32).shape[0] == 16
+
+
+def test_a_decode_step_of_a_whole_model_does_two_flops_a_weight():
+    flops, moved = total(operations(steps=step(1, 1, 1)))
+    architecture = preset("llama-3.1-8b")
+    used = architecture.parameter_count() - architecture.vocab_size * architecture.hidden_size
+    assert flops == pytest.approx(2 * used, rel=0.005)
+    assert moved == pytest.approx(2 * used, rel=0.01)
+
+
+def test_eager_engines_run_projections_apart_and_fused_ones_together():
+    eager, fused = operations(engine="transformers"), operations(engine="vllm")
+    assert {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"} <= {o.name for o in eager}
+    assert named(fused, "qkv_proj").shape == (1, 4096 + 2 * 1024, 4096)
+    assert named(fused, "gate_up_proj").shape == (1, 2 * 14336, 4096)
+    linear_flops = [
+        sum(o.flops for o in rows if o.kind is OperationKind.LINEAR) for rows in (eager, fused)
+    ]
+    assert linear_flops[0] == linear_flops[1]
+
+
+@pytest.mark.parametrize("tensor", [2, 4, 8, 16, 32])
+def test_tensor_parallel_ranks_share_the_flops(tensor):
+    one, many = operations(), operations(tensor=tensor)
+    for name in ("o_proj", "gate_up_proj", "down_proj", "head", "attention"):
+        assert named(many, name).flops * tensor == pytest.approx(named(one, name).flops, rel=1e-3)
+    reduced = named(many, "all_reduce")
+    assert reduced.count == 2 * 32
+    assert reduced.shape == (4096 * 2, tensor)
+
+
+def test_kv_heads_are_replicated_when_there_are_too_few():
+    assert named(operations(tensor=16), "attention").shape[3:5] == (2, 1)
+
+
+def test_a_degree_that_does_not_fit_the_heads_is_named():
+    with pytest.raises(InvalidFieldError) as caught:
+        operations(tensor=3)
+    assert caught.value.field == "tensor"
+
+
+def test_pipeline_stages_hand_the_residual_stream_on():
+    rows = operations(steps=step(4, 1, 100), pipeline=4)
+    handed = named(rows, "stage_to_stage")
+    assert handed.count == 3
+    assert handed.bytes == 4 * 4096 * 2
+
+
+def test_a_request_pays_its_overhead_once():
+    kinds = [o.kind for o in operations(first=True)]
+    assert kinds.count(OperationKind.REQUEST_OVERHEAD) == 1
+    assert OperationKind.REQUEST_OVERHEAD not in [o.kind for o in operations()]
+
+
+def test_windowed_and_full_layers_are_priced_apart():
+    rows = operations("gemma-3-1b", step(1, 1, 4096))
+    attentions = [o for o in rows if o.kind is OperationKind.ATTENTION]
+    assert sorted((o.shape[2], o.count) for o in attentions) == [(512, 22), (4096, 4)]
+
+
+@given(
+    st.sampled_from(["gpt2", "gemma-3-1b", "llama-3.2-1b", "qwen3-0.6b", "phi-2"]),
+    st.integers(1, 64),
+    st.integers(1, 2048),
+    st.integers(0, 2048),
+    st.sampled_from(["transformers", "vllm"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_operation_has_the_sizes_of_its_kind(name, count, query, past, engine):
+    rows = operations(name, step(count, query, query + past), engine, first=True)
+    for row in rows:
+        assert len(row.shape) == len(SHAPE_FIELDS[row.kind])
+        assert all(size > 0 for size in row.shape)
+        assert row.flops >= 0
+        assert row.bytes >= 0
+        assert row.count > 0
+
+
+@given(st.integers(1, 64), st.integers(1, 512), st.integers(0, 512), st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_more_work_costs_more_flops_and_bytes(count, query, past, more):
+    base = total(operations(steps=step(count, query, query + past)))
+    for grown in (
+        step(count + more, query, query + past),
+        step(count, query + more, query + more + past),
+        step(count, query, query + past + more),
+    ):
+        flops, moved = total(operations(steps=grown))
+        assert flops > base[0]
+        assert moved > base[1]

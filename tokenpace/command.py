@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 the daemon said no, 2 wrong usage, 3 unreachable, 130 interrupted.
     """
+    # gRPC's own log would stand between the lines of the command's; read at its import.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         # By name, at this moment: the packages of the extra may be missing.
         app = importlib.import_module("tokenpace.commands.app")

@@ -147,4 +147,8 @@ def progress_bar(text: str) -> Iterator[Report]:
             total = None if fraction is None else 1.0
             progress.update(task, total=total, completed=fraction or 0.0, description=text)
 
-        yield report
+        try:
+            yield report
+        except BaseException:
+            progress.update(task, visible=False)  # the error's line says what there is to say
+            raise

@@ -1,0 +1,105 @@
+"""The client and the command with the real daemon, started as users start it."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tokenpace.client import Client, TokenpaceError, predict_request
+
+COMMAND = (sys.executable, "-m", "tokenpace.command")
+
+
+def run(*arguments):
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+    """The daemon's process and its address."""
+    folder = tmp_path_factory.mktemp("data")
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--address", "127.0.0.1:0", "--data-dir", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = process.stdout.readline()
+    assert line.startswith("listening on 127.0.0.1:")
+    yield process, line.removeprefix("listening on ").strip()
+    process.send_signal(signal.SIGTERM)
+    rest, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+    assert rest == ""  # the one line was all
+    assert "Traceback" not in log
+
+
+@pytest.fixture(scope="module")
+def address(serving):
+    return serving[1]
+
+
+def test_the_client_is_answered(address):
+    with Client(address) as client:
+        answer = client.predict(
+            "llama-3.1-8b", input_tokens=512, output_tokens=128, tensor=2, device="h100-sxm"
+        )
+        assert answer.tpot_ms.lower < answer.tpot_ms.value < answer.tpot_ms.upper
+        assert answer.resolved.gpu_count == 2
+        size = client.architecture(7e9).architecture.parameter_count
+        assert size == pytest.approx(7e9, rel=0.03)
+        names = {device.name for device in client.devices().devices}
+        assert {"local", "cpu", "h100-sxm"} <= names
+
+
+def test_a_batch_keeps_errors_in_their_place(address):
+    with Client(address) as client:
+        answer = client.batch_predict(
+            predict_request(name, input_tokens=8) for name in ("gpt2", "nope", "gpt2")
+        )
+    kinds = [result.WhichOneof("result") for result in answer.results]
+    assert kinds == ["response", "error", "response"]
+
+
+def test_a_refusal_names_the_field(address):
+    with Client(address) as client, pytest.raises(TokenpaceError) as caught:
+        client.predict("llama-3.1-8b", input_tokens=8, tensor=3)
+    assert [v.field for v in caught.value.field_violations] == ["parallelism.tensor"]
+
+
+def test_the_command_predicts_from_a_config_file(address, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps(
+            {
+                "model_type": "llama",
+                "hidden_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 128,
+                "vocab_size": 1000,
+            }
+        )
+    )
+    result = run("predict", "--model", str(config), "--json", "--address", address)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["resolved"]["architecture"]["layerCount"] == 2
+
+
+def test_what_the_daemon_refuses_is_exit_1_with_one_line(address):
+    result = run("predict", "--model", "nope", "--address", address)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: model.preset: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_one_clear_line(address, tmp_path):
+    result = run("serve", "--address", address, "--data-dir", str(tmp_path))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert address in result.stderr
+    assert "--address" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,223 @@
+"""The fitted cost model of one device in one environment: prices operations, fast.
+
+Made by ``model.training``; read from bytes here, so that a process which only
+predicts loads no regression library.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model.conformal import half_width
+from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
+from model.kernels import Kernel
+from model.laws import KERNELS, sizes_of
+from model.operations import Operation, OperationKind
+from model.overheads import TERMS, Overheads
+from model.precision import Precision
+from model.shapes import operations_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.laws import Array
+    from model.measurement import Measurement
+
+FORMAT = 1
+_OUTSIDE_SLOPE = 0.35
+"""Half-width added by each factor of e beyond the measured sizes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTerms:
+    """What an engine adds in one precision.
+
+    Attributes:
+        overheads: its terms.
+        correction: log of measured over predicted that all steps of a phase share.
+        scores: absolute log residuals of whole architectures held out, ascending.
+    """
+
+    overheads: Overheads
+    correction: dict[Phase, float]
+    scores: dict[Phase, tuple[float, ...]]
+
+
+class FittedCostModel:
+    """Kernels by kind and precision, and terms by engine and precision.
+
+    Args:
+        kernels: law and residual of each kind that was measured alone.
+        engines: terms of each engine whose layers and steps were measured.
+        scores: cross-validated errors.
+        measurement_count: rows it was fitted on.
+    """
+
+    provenance = Provenance.MEASURED_LOCALLY
+
+    def __init__(
+        self,
+        kernels: dict[tuple[OperationKind, Precision], Kernel],
+        engines: dict[tuple[str, Precision], EngineTerms],
+        scores: tuple[ValidationScore, ...],
+        measurement_count: int,
+    ) -> None:
+        self._kernels = kernels
+        self._terms = engines
+        self.scores = scores
+        self.measurement_count = measurement_count
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions with whole steps measured, in the order of the enum."""
+        held = {precision for _, precision in self._terms}
+        return tuple(p for p in Precision if p in held)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Engines whose overheads it holds."""
+        return tuple(sorted({engine for engine, _ in self._terms}))
+
+    def supports(self, precision: Precision, engine: str) -> bool:
+        """Returns whether steps of that precision and engine were measured."""
+        return (engine, precision) in self._terms
+
+    def estimate(
+        self, operations: Sequence[Operation], phase: Phase, confidence: float
+    ) -> StepEstimate:
+        """Returns the latency of the operations run one after the other.
+
+        Errors of the operations are taken as fully correlated: the step's relative
+        half-width is that of whole steps held out, wider outside the measured sizes.
+
+        Args:
+            operations: of kinds and precisions that it holds.
+            phase: picks the residuals that the interval is calibrated on.
+            confidence: 0.5 to 0.999.
+
+        Raises:
+            KeyError: an operation's kind or precision was never measured.
+        """
+        terms = self._terms_for(operations)
+        latency, outside = self._price(operations, terms)
+        latency = latency * np.exp(terms.correction[phase])
+        value = float(latency.sum())
+        width = half_width(terms.scores[phase], confidence)
+        width += _OUTSIDE_SLOPE * float(latency @ outside) / max(value, 1e-12)
+        names = {o.name for o, far in zip(operations, outside, strict=True) if far > 0}
+        return StepEstimate(
+            value_ms=value,
+            lower_ms=value * float(np.exp(-width)),
+            upper_ms=value * float(np.exp(width)),
+            operations_ms=tuple(latency.tolist()),
+            outside=tuple(sorted(names)),
+        )
+
+    def errors_on(self, measurements: Sequence[Measurement]) -> Array:
+        """Returns |measured / predicted - 1| of each point that it can predict, (points,)."""
+        errors = []
+        for measurement in measurements:
+            try:
+                operations = operations_of(measurement)
+                terms = self._terms[measurement.engine, measurement.precision]
+                predicted = float(self._price(operations, terms)[0].sum())
+            except KeyError:
+                continue
+            correction = step_correction(terms, measurement)
+            errors.append(abs(measurement.latency_ms.median / (predicted * np.exp(correction)) - 1))
+        return np.array(errors)
+
+    def to_bytes(self) -> bytes:
+        """Returns what :meth:`from_bytes` reads."""
+        data = {
+            "format": FORMAT,
+            "measurement_count": self.measurement_count,
+            "scores": [asdict(score) for score in self.scores],
+            "kernels": [
+                {"precision": precision.value, **kernel.to_json()}
+                for (_, precision), kernel in self._kernels.items()
+            ],
+            "engines": [
+                {
+                    "engine": engine,
+                    "precision": precision.value,
+                    "overheads": terms.overheads.terms,
+                    "correction": {p.value: v for p, v in terms.correction.items()},
+                    "scores": {p.value: v for p, v in terms.scores.items()},
+                }
+                for (engine, precision), terms in self._terms.items()
+            ],
+        }
+        return json.dumps(data).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> FittedCostModel:
+        """Returns the cost model that :meth:`to_bytes` wrote.
+
+        Raises:
+            ValueError: the bytes are none, or of another format.
+        """
+        try:
+            read: dict[str, Any] = json.loads(data)
+            if read["format"] != FORMAT:
+                raise ValueError(f"format {read['format']} is not {FORMAT}; fit it again")
+            kernels = {}
+            for row in read["kernels"]:
+                kernel = Kernel.from_json(row)
+                kernels[kernel.kind, Precision(row["precision"])] = kernel
+            engines = {
+                (row["engine"], Precision(row["precision"])): EngineTerms(
+                    overheads=Overheads(row["overheads"]),
+                    correction={Phase(p): v for p, v in row["correction"].items()},
+                    scores={Phase(p): tuple(v) for p, v in row["scores"].items()},
+                )
+                for row in read["engines"]
+            }
+            scores = tuple(
+                ValidationScore(**{**row, "precision": Precision(row["precision"])})
+                for row in read["scores"]
+            )
+            return cls(kernels, engines, scores, int(read["measurement_count"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no cost model in these bytes: {error!r}") from error
+
+    def _terms_for(self, operations: Sequence[Operation]) -> EngineTerms:
+        """Returns the terms of the operations' precision; any engine's when they hold no overhead."""
+        precision = next(
+            (o.precision for o in operations if o.kind is not OperationKind.ATTENTION),
+            operations[0].precision,
+        )
+        for (_, held), terms in self._terms.items():
+            if held is precision:
+                return terms
+        raise KeyError(precision)
+
+    def _price(self, operations: Sequence[Operation], terms: EngineTerms) -> tuple[Array, Array]:
+        """Returns milliseconds (all runs) and log distance outside the domain, (operations,) each."""
+        latency = np.zeros(len(operations))
+        outside = np.zeros(len(operations))
+        groups: dict[tuple[OperationKind, Precision], list[int]] = {}
+        for index, operation in enumerate(operations):
+            if operation.kind in TERMS:
+                latency[index] = terms.overheads.latency_ms(operation) * operation.count
+            else:
+                groups.setdefault((operation.kind, operation.precision), []).append(index)
+        for (kind, precision), rows in groups.items():
+            kernel = self._kernels[kind, precision]
+            sizes = sizes_of(kind, [operations[i] for i in rows])
+            counts = np.array([operations[i].count for i in rows])
+            latency[rows] = kernel.latency_ms(sizes) * counts
+            outside[rows] = kernel.outside(sizes)
+        return latency, outside
+
+
+def step_correction(terms: EngineTerms, measurement: Measurement) -> float:
+    """Returns the correction that applies to a measured point: none to kernels alone."""
+    if measurement.kind in {kind.value for kind in KERNELS}:
+        return 0.0
+    query = measurement.shape["query_tokens"]
+    return terms.correction[Phase.DECODE if query == 1 else Phase.PREFILL]

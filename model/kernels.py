@@ -1,0 +1,117 @@
+"""Latency of one kind of operation in one precision: a law and a learned residual."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import treelite
+
+from model.laws import Law, Sizes
+from model.operations import OperationKind
+
+if TYPE_CHECKING:
+    from model.laws import Array
+
+_ROW_CEILING = 17.0
+_DOMAIN_MARGIN = 1.25
+"""Sizes so much beyond the measured ones still count as inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A fitted kind of operation.
+
+    Attributes:
+        kind: linear or attention.
+        laws: one for each regime.
+        trees: regression of log(latency / law) on :func:`features`; None leaves it out.
+        low, high: (fields + 2,), smallest and largest measured sizes, FLOPs and bytes.
+    """
+
+    kind: OperationKind
+    laws: tuple[Law, ...]
+    trees: treelite.Model | None
+    low: Array
+    high: Array
+
+    def latency_ms(self, sizes: Sizes) -> Array:
+        """Returns milliseconds of one run each, (operations,)."""
+        law_ms = law_of(self.laws, sizes)
+        if self.trees is None:
+            return law_ms
+        columns = features(self.kind, sizes, law_ms)
+        residual = treelite.gtil.predict(self.trees, columns, nthread=1)
+        result: Array = law_ms * np.exp(np.asarray(residual, dtype=np.float64).reshape(-1))
+        return result
+
+    def outside(self, sizes: Sizes) -> Array:
+        """Returns how far each operation is outside what was measured, (operations,).
+
+        The log of the largest ratio of a size, FLOPs or bytes to the nearest measured
+        one; 0 inside.
+        """
+        columns = extent(sizes)
+        below = np.log(self.low / _DOMAIN_MARGIN / columns)
+        above = np.log(columns / self.high / _DOMAIN_MARGIN)
+        result: Array = np.maximum(0.0, np.maximum(below, above)).max(axis=1)
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what :meth:`from_json` reads."""
+        trees = b64encode(self.trees.serialize_bytes()).decode() if self.trees else None
+        return {
+            "kind": self.kind.value,
+            "laws": [asdict(law) for law in self.laws],
+            "trees": trees,
+            "low": self.low.tolist(),
+            "high": self.high.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Kernel:
+        """Returns the kernel that :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is none.
+        """
+        trees = data["trees"]
+        return cls(
+            OperationKind(data["kind"]),
+            tuple(Law(**law) for law in data["laws"]),
+            treelite.Model.deserialize_bytes(b64decode(trees)) if trees else None,
+            np.array(data["low"]),
+            np.array(data["high"]),
+        )
+
+
+def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:
+    """Returns each operation's milliseconds by the law of its regime, (operations,)."""
+    result = np.empty(len(sizes.flops))
+    for regime in np.unique(sizes.regime):
+        rows = sizes.regime == regime
+        result[rows] = laws[regime](sizes.take(rows))
+    return result
+
+
+def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:
+    """Returns what the residual is learned on, (operations, features).
+
+    Log sizes, log law and log intensity; of a linear the rows one by one while they are
+    few, of an attention the work items (sequences x heads) and the grouping.
+    """
+    shape = sizes.shape
+    columns = [np.log(shape), np.log(law_ms)[:, None], np.log(sizes.flops / sizes.bytes)[:, None]]
+    if kind is OperationKind.LINEAR:
+        columns.append(np.minimum(shape[:, :1], _ROW_CEILING))
+    else:
+        sequences, query, kv, heads, kv_heads, _ = shape.T
+        columns.append(np.log(np.column_stack([sequences * heads, heads / kv_heads, kv / query])))
+    return np.ascontiguousarray(np.hstack(columns))
+
+
+def extent(sizes: Sizes) -> Array:
+    """Returns the columns that the measured domain bounds, (operations, fields + 2)."""
+    return np.column_stack([sizes.shape, sizes.flops, sizes.bytes])

@@ -1,0 +1,139 @@
+"""The smooth physics of an operation, and its fit.
+
+    t = a + c0 x outputs + ((c1 x flops)^p + (c2 x bytes)^p)^(1/p)
+
+in milliseconds: a start-up time, a cost for each value written, and the larger of
+computing and moving with a soft corner. Libraries switch kernels with the number of
+rows, so each regime has constants of its own where it has been measured often enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model.operations import SHAPE_FIELDS, Operation, OperationKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+KERNELS = (OperationKind.LINEAR, OperationKind.ATTENTION)
+"""Kinds with a law and a learned residual; the others are terms (``model.overheads``)."""
+
+_ROW_REGIMES = (2, 4, 16)
+"""First rows of the second, third and fourth regime of a linear: vector, thin, narrow, wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Operations of one kind as columns.
+
+    Attributes:
+        shape: (operations, fields), fields as in ``SHAPE_FIELDS``.
+        flops, bytes, outputs: (operations,).
+        regime: (operations,), index of the regime.
+    """
+
+    shape: Array
+    flops: Array
+    bytes: Array
+    outputs: Array
+    regime: NDArray[np.intp]
+
+    def take(self, rows: NDArray[np.bool_]) -> Sizes:
+        """Returns the chosen operations."""
+        return Sizes(
+            self.shape[rows],
+            self.flops[rows],
+            self.bytes[rows],
+            self.outputs[rows],
+            self.regime[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Constants of one regime: a, c0, c1, c2 (all positive) and p (at least 1)."""
+
+    start_ms: float
+    output_ms: float
+    flop_ms: float
+    byte_ms: float
+    corner: float
+
+    def __call__(self, sizes: Sizes) -> Array:
+        """Returns milliseconds, (operations,)."""
+        return _law(self.start_ms, self.output_ms, self.flop_ms, self.byte_ms, self.corner, sizes)
+
+
+def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
+    """Returns the columns of at least one operation of a kind in ``KERNELS``."""
+    shape = np.array([o.shape for o in operations], dtype=np.float64)
+    if kind is OperationKind.LINEAR:
+        rows, outputs = shape[:, 0], shape[:, 0] * shape[:, 1]
+        regime = np.searchsorted(_ROW_REGIMES, rows, side="right")
+    else:
+        field = SHAPE_FIELDS[kind].index
+        outputs = (
+            shape[:, field("sequences")]
+            * shape[:, field("query_tokens")]
+            * shape[:, field("query_heads")]
+            * shape[:, field("head_dim")]
+        )
+        regime = (shape[:, field("query_tokens")] > 1).astype(np.intp)
+    return Sizes(
+        shape,
+        np.array([o.flops for o in operations], dtype=np.float64),
+        np.array([o.bytes for o in operations], dtype=np.float64),
+        outputs,
+        regime,
+    )
+
+
+def fit_law(sizes: Sizes, latency_ms: Array) -> Law:
+    """Fits the constants to the relative error, outliers damped.
+
+    Args:
+        sizes: at least one operation.
+        latency_ms: (operations,), positive.
+    """
+    from scipy.optimize import least_squares
+
+    logs = np.log(latency_ms)
+
+    def guess(cost: Array, quantile: float) -> float:
+        return float(np.log(np.quantile(latency_ms / cost, quantile)))
+
+    start = np.array(
+        [
+            np.log(latency_ms.min() / 4),
+            guess(sizes.outputs, 0.05) - 2.0,
+            guess(sizes.flops, 0.1),
+            guess(sizes.bytes, 0.1),
+            0.0,
+        ]
+    )
+
+    def error(theta: Array) -> Array:
+        fitted = np.log(_law(*np.exp(theta[:4]), 1.0 + np.exp(theta[4]), sizes))
+        # A weak pull to the start keeps constants that the points say nothing of finite.
+        return np.concatenate([fitted - logs, 0.02 * (theta - start)])
+
+    theta = least_squares(error, start, loss="soft_l1", f_scale=0.1).x
+    return Law(*(float(v) for v in np.exp(theta[:4])), 1.0 + float(np.exp(theta[4])))
+
+
+def _law(
+    start: float, output: float, flop: float, byte: float, corner: float, sizes: Sizes
+) -> Array:
+    compute, move = flop * sizes.flops, byte * sizes.bytes
+    larger = np.maximum(compute, move)
+    ratio = np.minimum(compute, move) / larger
+    result: Array = start + output * sizes.outputs + larger * (1 + ratio**corner) ** (1 / corner)
+    return result

@@ -1,0 +1,315 @@
+"""Fits the cost model of one device from its measurements.
+
+Three stages, each on what the one before leaves over: kernels (law and residual)
+from operations timed alone; the layer's terms from real layers less their kernels;
+the step's and the request's terms from real ``generate()`` runs less their layers.
+Every error and interval comes from groups held out whole: weight shapes for
+kernels, architectures for layers and steps.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import treelite
+from scipy.optimize import nnls
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+
+from model.conformal import coverage
+from model.cost_model import EngineTerms, FittedCostModel
+from model.errors import InvalidFieldError
+from model.estimate import Phase, ValidationScore
+from model.kernels import Kernel, extent, features, law_of
+from model.laws import KERNELS, Law, Sizes, fit_law, sizes_of
+from model.operations import Operation, OperationKind
+from model.overheads import TERMS, Overheads, columns
+from model.shapes import operations_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from model.laws import Array
+    from model.measurement import Measurement
+    from model.precision import Precision
+
+_T = TypeVar("_T")
+FOLDS = 8
+_FEWEST_FOR_A_REGIME = 10
+_FEWEST_FOR_TREES = 40
+_MANY = 2_000
+"""Beyond so many rows boosting beats averaged trees, and costs less to serve."""
+_CORRECTION_PRIOR = 3.0
+"""Weight of "no correction", in architectures."""
+_SCORED_CONFIDENCE = 0.9
+_TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
+
+
+class NotEnoughMeasurementsError(ValueError):
+    """The measurements do not make a cost model; the text says what is missing."""
+
+
+def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
+    """Fits on all measurements.
+
+    Args:
+        measurements: of one device in one environment; rows of unknown kind or
+            damaged sizes are left out.
+
+    Raises:
+        NotEnoughMeasurementsError: no precision has linears, attentions, layers and
+            steps measured.
+    """
+    rows = [_Row(m, operations) for m, operations in _readable(measurements)]
+    kernels: dict[tuple[OperationKind, Precision], Kernel] = {}
+    scores: list[ValidationScore] = []
+    for precision in _in_order(row.measurement.precision for row in rows):
+        for kind in KERNELS:
+            alone = [r for r in rows if r.is_a(kind.value, precision)]
+            if alone:
+                kernels[kind, precision] = _fit_kernel(kind, alone)
+                scores += _score_kernel(kind, precision, alone)
+    engines: dict[tuple[str, Precision], EngineTerms] = {}
+    wholes = [r for r in rows if r.measurement.kind in {"layer", "prefill", "decode"}]
+    for engine, precision in _in_order(
+        (r.measurement.engine, r.measurement.precision) for r in wholes
+    ):
+        steps = [
+            r
+            for r in wholes
+            if (r.measurement.engine, r.measurement.precision) == (engine, precision)
+        ]
+        complete = {r.measurement.kind for r in steps} >= {"layer", "prefill", "decode"}
+        if complete and all((kind, precision) in kernels for kind in KERNELS):
+            terms, step_scores = _fit_engine(steps, kernels, precision)
+            engines[engine, precision] = terms
+            scores += step_scores
+    if not engines:
+        raise NotEnoughMeasurementsError(
+            "no precision has linear, attention, layer, prefill and decode points; "
+            "profile for longer"
+        )
+    return FittedCostModel(kernels, engines, tuple(scores), len(rows))
+
+
+class _Row:
+    """A measurement with what ran in it."""
+
+    __slots__ = ("measurement", "operations")
+
+    def __init__(self, measurement: Measurement, operations: list[Operation]) -> None:
+        self.measurement = measurement
+        self.operations = operations
+
+    @property
+    def latency_ms(self) -> float:
+        return self.measurement.latency_ms.median
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.DECODE if self.measurement.shape["query_tokens"] == 1 else Phase.PREFILL
+
+    def is_a(self, kind: str, precision: Precision) -> bool:
+        return self.measurement.kind == kind and self.measurement.precision is precision
+
+
+def _readable(
+    measurements: Iterable[Measurement],
+) -> Iterable[tuple[Measurement, list[Operation]]]:
+    for measurement in measurements:
+        try:
+            operations = operations_of(measurement)
+        except (KeyError, InvalidFieldError):
+            continue
+        if 0 < measurement.latency_ms.median < np.inf:
+            yield measurement, operations
+
+
+def _in_order(items: Iterable[_T]) -> list[_T]:
+    return list(dict.fromkeys(items))
+
+
+# --- kernels ------------------------------------------------------------------
+
+
+def _fit_kernel(kind: OperationKind, rows: Sequence[_Row]) -> Kernel:
+    sizes = sizes_of(kind, [r.operations[0] for r in rows])
+    latency = np.array([r.latency_ms for r in rows])
+    laws = _fit_laws(sizes, latency)
+    trees = None
+    if len(rows) >= _FEWEST_FOR_TREES:
+        law_ms = law_of(laws, sizes)
+        trees = _fit_trees(features(kind, sizes, law_ms), np.log(latency / law_ms))
+    spread = extent(sizes)
+    return Kernel(kind, laws, trees, spread.min(axis=0), spread.max(axis=0))
+
+
+def _fit_laws(sizes: Sizes, latency: Array) -> tuple[Law, ...]:
+    pooled = fit_law(sizes, latency)
+    laws = []
+    for regime in range(_regimes(sizes)):
+        rows = sizes.regime == regime
+        often = int(rows.sum()) >= _FEWEST_FOR_A_REGIME
+        laws.append(fit_law(sizes.take(rows), latency[rows]) if often else pooled)
+    return tuple(laws)
+
+
+def _regimes(sizes: Sizes) -> int:
+    return 4 if sizes.shape.shape[1] == 3 else 2
+
+
+def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
+    if len(target) < _MANY:
+        regressor = ExtraTreesRegressor(
+            n_estimators=80, min_samples_leaf=2, max_features=0.8, random_state=0
+        )
+    else:
+        regressor = HistGradientBoostingRegressor(max_iter=200, random_state=0)
+    return treelite.sklearn.import_model(regressor.fit(columns_, target))
+
+
+def _score_kernel(
+    kind: OperationKind, precision: Precision, rows: Sequence[_Row]
+) -> list[ValidationScore]:
+    def fit(training: list[_Row]) -> Callable[[list[_Row]], Array]:
+        kernel = _fit_kernel(kind, training)
+        return lambda held: kernel.latency_ms(sizes_of(kind, [r.operations[0] for r in held]))
+
+    errors = _held_out(rows, fit)
+    return [_score(kind.value, precision, errors)] if errors else []
+
+
+# --- layers, steps, requests ----------------------------------------------------
+
+
+def _fit_engine(
+    rows: Sequence[_Row],
+    kernels: dict[tuple[OperationKind, Precision], Kernel],
+    precision: Precision,
+) -> tuple[EngineTerms, list[ValidationScore]]:
+    kernel_ms = {id(r): _kernel_ms(r, kernels) for r in rows}
+
+    def predictor(training: list[_Row]) -> Callable[[list[_Row]], Array]:
+        overheads, correction = _fit_terms(training, kernel_ms)
+        return lambda held: np.array(
+            [_predict(r, kernel_ms[id(r)], overheads) * np.exp(correction[r.phase]) for r in held]
+        )
+
+    errors = _held_out(rows, predictor)
+    overheads, correction = _fit_terms(list(rows), kernel_ms)
+    scores: dict[Phase, tuple[float, ...]] = {}
+    for phase in Phase:
+        whole = [abs(e) for group in errors for r, e in group if r.measurement.kind == phase.value]
+        if not whole:
+            # A single architecture leaves nothing to hold out: its own misfit, doubled.
+            whole = [
+                2 * abs(np.log(r.latency_ms / _predict(r, kernel_ms[id(r)], overheads)))
+                for r in rows
+                if r.measurement.kind == phase.value
+            ]
+        scores[phase] = tuple(sorted(float(e) for e in whole))
+    reports = []
+    for kind in ("layer", "prefill", "decode"):
+        chosen = [[(r, e) for r, e in group if r.measurement.kind == kind] for group in errors]
+        chosen = [group for group in chosen if group]
+        if chosen:
+            reports.append(_score(kind, precision, chosen))
+    return EngineTerms(overheads=overheads, correction=correction, scores=scores), reports
+
+
+def _fit_terms(
+    rows: list[_Row], kernel_ms: dict[int, float]
+) -> tuple[Overheads, dict[Phase, float]]:
+    """Fits all terms in one non-negative least squares on the relative error."""
+    matrix = np.zeros((len(rows), len(_TERM_NAMES)))
+    target = np.zeros(len(rows))
+    for index, row in enumerate(rows):
+        for operation in row.operations:
+            if operation.kind in TERMS:
+                names = TERMS[operation.kind]
+                for name, size in zip(names, columns(operation), strict=True):
+                    matrix[index, _TERM_NAMES.index(name)] += size * operation.count
+        target[index] = row.latency_ms - kernel_ms[id(row)]
+    weights = np.array([1.0 / row.latency_ms for row in rows])
+    scaled = matrix * weights[:, None]
+    scale = np.where(scaled.any(axis=0), np.abs(scaled).max(axis=0), 1.0)
+    found, _ = nnls(scaled / scale, np.maximum(target, 0.0) * weights)
+    overheads = Overheads(dict(zip(_TERM_NAMES, (found / scale).tolist(), strict=True)))
+    return overheads, {phase: _correction(rows, kernel_ms, overheads, phase) for phase in Phase}
+
+
+def _correction(
+    rows: list[_Row], kernel_ms: dict[int, float], overheads: Overheads, phase: Phase
+) -> float:
+    """Returns the log ratio that steps of the phase share, shrunk to none by few architectures."""
+    by_group: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.measurement.kind == phase.value:
+            ratio = row.latency_ms / _predict(row, kernel_ms[id(row)], overheads)
+            by_group[row.measurement.group].append(float(np.log(ratio)))
+    if not by_group:
+        return 0.0
+    count = len(by_group)
+    middle = float(np.median([np.mean(ratios) for ratios in by_group.values()]))
+    return middle * count / (count + _CORRECTION_PRIOR)
+
+
+def _kernel_ms(row: _Row, kernels: dict[tuple[OperationKind, Precision], Kernel]) -> float:
+    total = 0.0
+    for kind in KERNELS:
+        chosen = [o for o in row.operations if o.kind is kind]
+        if chosen:
+            latency = kernels[kind, chosen[0].precision].latency_ms(sizes_of(kind, chosen))
+            total += float(latency @ np.array([o.count for o in chosen]))
+    return total
+
+
+def _predict(row: _Row, kernel_ms: float, overheads: Overheads) -> float:
+    return kernel_ms + sum(
+        overheads.latency_ms(o) * o.count for o in row.operations if o.kind in TERMS
+    )
+
+
+# --- validation -----------------------------------------------------------------
+
+_Errors = list[list[tuple[_Row, float]]]
+
+
+def _held_out(
+    rows: Sequence[_Row], fit: Callable[[list[_Row]], Callable[[list[_Row]], Array]]
+) -> _Errors:
+    """Returns log(measured / predicted) of each row, its group held out; by group."""
+    groups: dict[str, list[_Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.measurement.group].append(row)
+    if len(groups) < 2:
+        return []
+    names = list(groups)
+    order = np.random.default_rng(0).permutation(len(names))
+    errors: _Errors = []
+    for fold in range(min(FOLDS, len(names))):
+        held = {names[i] for i in order[fold :: min(FOLDS, len(names))]}
+        predict = fit([r for r in rows if r.measurement.group not in held])
+        for name in held:
+            predicted = predict(groups[name])
+            measured = np.array([r.latency_ms for r in groups[name]])
+            pairs = zip(groups[name], np.log(measured / predicted), strict=True)
+            errors.append([(row, float(error)) for row, error in pairs])
+    return errors
+
+
+def _score(kind: str, precision: Precision, errors: _Errors) -> ValidationScore:
+    logs = np.array([error for group in errors for _, error in group])
+    relative = np.abs(np.expm1(-logs))
+    by_group = [np.abs([error for _, error in group]) for group in errors]
+    return ValidationScore(
+        kind=kind,
+        precision=precision,
+        rows=len(logs),
+        groups=len(errors),
+        mean_error=float(relative.mean()),
+        median_error=float(np.median(relative)),
+        p90_error=float(np.quantile(relative, 0.9)),
+        coverage=coverage(by_group, _SCORED_CONFIDENCE) if len(by_group) > 1 else 0.0,
+    )

@@ -1,0 +1,235 @@
+"""Which points a campaign measures: a space-filling design over what models look like.
+
+A scrambled Sobol sequence draws architectures; their tensor-parallel ranks'
+projections, attentions and layers are the points, so that the design is as
+dense as real models are. Points too long for the device are made shorter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import qmc
+
+from model.dense import dense_architecture
+from model.operations import layer_operations
+from model.workload import Parallelism, Sequences
+from model.precision import Precision
+from profiler.points import (
+    AttentionPoint,
+    ForwardPoint,
+    GeneratePoint,
+    LinearPoint,
+    ModelPoint,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from model.architecture import Architecture
+
+_DIMENSIONS = 12
+_SMALL_ROWS = (2, 3, 4, 5, 6, 8, 12, 16)
+"""Kernels switch within these: they are covered one by one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Ranges of the design.
+
+    Attributes:
+        hidden: narrowest and widest residual stream.
+        ranks: tensor-parallel sizes whose shares are measured.
+        vocab: smallest and largest vocabulary.
+        kv_tokens: longest context.
+        model_bytes: weights of a model that is built for ``generate()``.
+        flops: most floating-point operations of one pass.
+        bytes: most bytes of one operation.
+    """
+
+    hidden: tuple[int, int]
+    ranks: tuple[int, ...]
+    vocab: tuple[int, int]
+    kv_tokens: int
+    model_bytes: tuple[float, float]
+    flops: float
+    bytes: float
+
+
+def space_of(
+    *, is_cuda: bool, flops_per_second: float, cold_bytes: float, free_bytes: float
+) -> Space:
+    """Returns the design space that suits a device.
+
+    Args:
+        is_cuda: GPUs get the shapes of 1B to 405B models, the CPU those of 0.1B to 3B.
+        flops_per_second: rate of a large matrix product.
+        cold_bytes: a model must be larger to run from memory.
+        free_bytes: memory that can be taken.
+    """
+    limit = 0.2 * free_bytes
+    if is_cuda:
+        return Space(
+            hidden=(1024, 16384),
+            ranks=(1, 2, 4, 8),
+            vocab=(32_000, 256_000),
+            kv_tokens=131_072,
+            model_bytes=(min(4 * cold_bytes, limit), min(4e9, limit)),
+            flops=0.05 * flops_per_second,
+            bytes=min(8e9, limit),
+        )
+    return Space(
+        hidden=(320, 2560),
+        ranks=(1, 1, 1, 2, 4),
+        vocab=(8_000, 160_000),
+        kv_tokens=4_096,
+        model_bytes=(min(2.5 * cold_bytes, limit), min(5 * cold_bytes, limit)),
+        flops=0.3 * flops_per_second,
+        bytes=min(6e8, limit),
+    )
+
+
+class Design:
+    """An endless sequence of points of each kind; equal seeds give equal points."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+
+    def linears(self) -> Iterator[LinearPoint]:
+        """Yields weight matrices, each with a few rows from one token to a long prompt."""
+        for index, u in enumerate(_sobol(self._seed)):
+            architecture = self.architecture(u, f"l{index}")
+            n, k = self._projection(architecture, u)
+            if 4 * n * k > self._space.bytes:
+                n = max(64, int(self._space.bytes / 4 / k) // 64 * 64)
+            longest = self._space.flops / (2 * n * k)
+            rows = {1, _SMALL_ROWS[index % len(_SMALL_ROWS)], _pick(_SMALL_ROWS, u[9])}
+            rows.add(round(_log_between(16, 128, u[10])))
+            rows.add(round(_log_between(128, 4096, u[11])))
+            rows = {max(1, min(m, int(longest))) for m in rows}
+            yield LinearPoint(n, k, tuple(sorted(rows)))
+
+    def attentions(self) -> Iterator[AttentionPoint]:
+        """Yields attentions: half of them decode, a quarter whole prompts, a quarter chunks."""
+        for index, u in enumerate(_sobol(self._seed + 1)):
+            heads = self.architecture(u, f"a{index}").layers[0].layer.attention
+            sequences = _pick((1, 1, 2, 3, 4, 6, 8, 16), u[8])
+            kv = round(_log_between(16, self._space.kv_tokens, u[9]))
+            query = (1, kv, 1, max(1, round(_log_between(1, kv, u[10]))))[index % 4]
+            heads_width = heads.query_heads * heads.head_dim
+            most = self._space.flops / (4 * sequences * heads_width)
+            if query * kv > most:
+                scale = math.sqrt(most / (query * kv))
+                query, kv = max(1, int(query * scale)), max(16, int(kv * scale))
+            yield AttentionPoint(
+                sequences, min(query, kv), kv, heads.query_heads, heads.kv_heads, heads.head_dim
+            )
+
+    def models(self) -> Iterator[ModelPoint]:
+        """Yields small models with passes through their layers and ``generate()`` runs."""
+        for index, u in enumerate(_sobol(self._seed + 2)):
+            architecture = self.architecture(u, f"m{self._seed}-{index}", whole=True)
+            batch = (1, 4, 2, 1, 8, 3)[index % 6]
+            prompt = (64, 32, 256, 128, 16, 512)[(index + index // 6) % 6]
+            context = round(_log_between(32, 1024, u[9]))
+            tokens = round(_log_between(64, 2048, u[10]))
+            wide = (4, 1, 1, 2, 1, 2)[index % 6]
+            forwards = (
+                ForwardPoint(1, 1, context),
+                ForwardPoint(batch if batch > 1 else 4, 1, context),
+                self._within(
+                    architecture, ForwardPoint(wide, max(2, tokens // wide), max(2, tokens // wide))
+                ),
+                self._within(architecture, ForwardPoint(1, max(2, context // 4), context)),
+            )
+            long = self._within(architecture, ForwardPoint(batch, prompt, prompt))
+            generates = (
+                GeneratePoint(1, 32, 12),
+                GeneratePoint(long.sequences, long.query_tokens, 8),
+            )
+            yield ModelPoint(architecture, forwards, generates)
+
+    def architecture(self, u: np.ndarray, name: str, *, whole: bool = False) -> Architecture:
+        """Returns the architecture at a point of the unit cube.
+
+        Args:
+            u: at least 8 numbers in 0 to 1.
+            name: of the architecture.
+            whole: as deep as ``model_bytes`` allows, and no tensor-parallel share.
+        """
+        space = self._space
+        head_dim = (64, 128, 64, 96, 128, 80)[int(u[0] * 6) % 6]
+        hidden = _log_between(*space.hidden, u[1])
+        query_heads = max(2, round(hidden / head_dim))
+        hidden = query_heads * head_dim
+        divisors = [d for d in range(1, query_heads + 1) if query_heads % d == 0]
+        kv_heads = divisors[int(u[2] * len(divisors)) % len(divisors)]
+        inner = max(64, round(hidden * (2 + 4 * u[3]) / 64) * 64)
+        vocab = round(_log_between(*space.vocab, u[4]) / 64) * 64
+        rank = 1 if whole else space.ranks[int(u[5] * len(space.ranks)) % len(space.ranks)]
+        rank = math.gcd(rank, query_heads)
+        kind = int(u[6] * 4) % 4
+        if whole:
+            vocab = min(vocab, int(0.4 * space.model_bytes[1] / 4 / hidden) // 64 * 64)
+        built = dense_architecture(
+            name=name,
+            hidden_size=hidden,
+            layer_count=1,
+            query_heads=query_heads // rank,
+            kv_heads=max(1, kv_heads // rank)
+            if (query_heads // rank) % max(1, kv_heads // rank) == 0
+            else 1,
+            head_dim=head_dim,
+            intermediate_size=max(16, inner // rank),
+            vocab_size=max(64, vocab // rank),
+            tied_embeddings=True,
+            qkv_bias=kind == 1,
+            qk_norm=kind == 2,
+        )
+        if not whole:
+            return built
+        layer_bytes = 4 * built.layers[0].layer.parameter_count(hidden)
+        target = _log_between(*space.model_bytes, u[7]) - 4 * vocab * hidden
+        return _with_layers(built, max(2, min(40, round(target / layer_bytes))))
+
+    def _projection(self, architecture: Architecture, u: np.ndarray) -> tuple[int, int]:
+        hidden, layer = architecture.hidden_size, architecture.layers[0].layer
+        one = (Sequences(count=1, query_tokens=1, kv_tokens=1),)
+        operations = layer_operations(
+            hidden, layer, one, Precision.FP32, Precision.FP32, fused=False
+        )
+        shapes = [(int(o.shape[1]), int(o.shape[2])) for o in operations if o.kind == "linear"]
+        shapes.append((architecture.vocab_size, hidden))
+        return shapes[int(u[8] * len(shapes)) % len(shapes)]
+
+    def _within(self, architecture: Architecture, point: ForwardPoint) -> ForwardPoint:
+        """Returns the pass, its query shortened to the FLOPs that a pass may have."""
+        a_token = 2 * architecture.parameter_count() * point.sequences
+        query = max(1, min(point.query_tokens, int(self._space.flops / a_token)))
+        whole = point.query_tokens == point.kv_tokens
+        return ForwardPoint(point.sequences, query, query if whole else point.kv_tokens)
+
+
+def _with_layers(architecture: Architecture, count: int) -> Architecture:
+    from dataclasses import replace
+
+    (group,) = architecture.layers
+    return replace(architecture, layers=(replace(group, count=count),))
+
+
+def _sobol(seed: int) -> Iterator[np.ndarray]:
+    engine = qmc.Sobol(_DIMENSIONS, seed=seed)
+    while True:
+        yield from engine.random(64)
+
+
+def _log_between(low: float, high: float, u: float) -> float:
+    return float(low * (high / low) ** u)
+
+
+def _pick(choices: tuple[int, ...], u: float) -> int:
+    return choices[int(u * len(choices)) % len(choices)]

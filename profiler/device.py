@@ -1,0 +1,124 @@
+"""The device under test as torch sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from model.precision import Precision
+
+_DTYPES = {
+    Precision.FP32: torch.float32,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+}
+_RANDOM_VALUES = 1 << 20
+_UNKNOWN_CACHE_BYTES = 32 << 20
+_MAX_COLD_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device.
+
+    Attributes:
+        name: "cpu" or "cuda:0".
+        cache_bytes: last-level cache.
+    """
+
+    name: str
+    cache_bytes: int
+
+    @property
+    def torch(self) -> torch.device:
+        """The device for torch's factories."""
+        return torch.device(self.name)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is a CUDA device."""
+        return self.name.startswith("cuda")
+
+    @property
+    def cold_bytes(self) -> int:
+        """Bytes to rotate over so that none are found in the cache: twice the cache.
+
+        Bounded, as a virtual machine may report the cache of a whole socket.
+        """
+        return min(2 * self.cache_bytes, _MAX_COLD_BYTES)
+
+    @property
+    def default_precision(self) -> Precision:
+        """What a request that names no precision gets."""
+        return Precision.BF16 if self.is_cuda else Precision.FP32
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What plain torch runs well here, the default first."""
+        if self.is_cuda:
+            return (Precision.BF16, Precision.FP16, Precision.FP32)
+        return (Precision.FP32, Precision.BF16)
+
+    def free_bytes(self) -> int:
+        """Returns the memory that can still be taken."""
+        if self.is_cuda:
+            return int(torch.cuda.mem_get_info(self.torch)[0])
+        return int(psutil.virtual_memory().available)
+
+    def synchronize(self) -> None:
+        """Waits until all that was launched has run."""
+        if self.is_cuda:
+            torch.cuda.synchronize(self.torch)
+
+    def random(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
+        """Returns small random values, tiled from a block: drawing them all takes seconds."""
+        tensor = torch.empty(size, dtype=dtype, device=self.torch)
+        fill_random(tensor)
+        return tensor
+
+
+def open_device(name: str) -> Device:
+    """Returns the device of that name.
+
+    Args:
+        name: "cpu" or "cuda:0".
+
+    Raises:
+        RuntimeError: torch sees no such device.
+    """
+    if name == "cpu":
+        return Device(name, _cpu_cache_bytes())
+    properties = torch.cuda.get_device_properties(torch.device(name))
+    return Device(name, int(properties.L2_cache_size))
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Returns torch's type of a precision.
+
+    Raises:
+        KeyError: plain torch modules do not run in it.
+    """
+    return _DTYPES[precision]
+
+
+def fill_random(tensor: torch.Tensor) -> None:
+    """Fills a tensor with small random values; zeros would compute at unreal speed and power."""
+    flat = tensor.view(-1)
+    block = torch.randn(min(flat.numel(), _RANDOM_VALUES), device=tensor.device).mul_(0.02)
+    block = block.to(tensor.dtype)
+    whole = flat.numel() // max(1, block.numel()) * block.numel()
+    if whole:
+        flat[:whole].view(-1, block.numel()).copy_(block)
+    flat[whole:].copy_(block[: flat.numel() - whole])
+
+
+def _cpu_cache_bytes() -> int:
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        sizes.append(int(text[:-1]) * units[text[-1]] if text[-1] in units else int(text))
+    return max(sizes, default=_UNKNOWN_CACHE_BYTES)

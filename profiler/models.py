@@ -1,0 +1,263 @@
+"""Real layers and real ``generate()`` runs of transformers models with random weights."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+from transformers.generation import StoppingCriteria, StoppingCriteriaList
+
+from model.measurement import Measurement
+from model.shapes import architecture_shape
+from model.workload import Sequences
+from profiler.modules import build_model
+from profiler.operations import ENGINE
+from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, Effort, RunDelay, distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+
+    from model.precision import Precision
+    from profiler.device import Device
+    from profiler.points import ForwardPoint, GeneratePoint, ModelPoint
+
+
+class Stopwatch:
+    """Marks moments on a device: the clock on the CPU, events on CUDA."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._marks: list[Any] = []
+
+    def reset(self) -> None:
+        """Forgets all marks."""
+        self._marks = []
+
+    def mark(self) -> None:
+        """Marks this moment in the device's order of work."""
+        if self._device.is_cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append(event)
+        else:
+            self._marks.append(time.perf_counter())
+
+    def laps_ms(self) -> list[float]:
+        """Returns the milliseconds between one mark and the next."""
+        self._device.synchronize()
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        if self._device.is_cuda:
+            return [begin.elapsed_time(end) for begin, end in pairs]
+        return [(end - begin) * 1e3 for begin, end in pairs]
+
+
+class ForwardTimer:
+    """Times the layers of a model inside its own forward pass.
+
+    Hooks on the first and the last layer mark when the layers begin and end, so
+    that masks, positions and caches are those that the model itself makes.
+    """
+
+    def __init__(self, model: PreTrainedModel, device: Device) -> None:
+        self._model = model
+        self._device = device
+        self._watch = Stopwatch(device)
+        layers = decoder_layers(model)
+        self._handles = [
+            layers[0].register_forward_pre_hook(lambda *_: self._watch.mark()),
+            layers[-1].register_forward_hook(lambda *_: self._watch.mark()),
+        ]
+        self.layer_count = len(layers)
+        parameters = inspect.signature(model.base_model.forward).parameters
+        # transformers 5.24 renamed it.
+        self._cache_keyword = "cache" if "cache" in parameters else "past_key_values"
+
+    def close(self) -> None:
+        """Takes the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    @torch.inference_mode()
+    def layer_ms(self, point: ForwardPoint, effort: Effort) -> tuple[list[float], bool]:
+        """Returns the samples of one layer's milliseconds and whether they were disturbed."""
+        config = self._model.config
+        shape = (point.sequences, point.query_tokens)
+        ids = torch.randint(0, config.vocab_size, shape, device=self._device.torch)
+        past = point.kv_tokens - point.query_tokens
+        filled = self._filled_cache(point.sequences, past)
+        samples: list[float] = []
+        clean: list[float] = []
+        end = 0.0
+        for repeat in range(effort.max_samples + 1):
+            cache = self._cache_from(filled)
+            positions = torch.arange(past, point.kv_tokens, device=self._device.torch)
+            self._watch.reset()
+            delay = RunDelay()
+            self._run(ids, cache, position_ids=positions.unsqueeze(0))
+            elapsed = self._watch.laps_ms()[0]
+            if repeat == 0:  # warm-up
+                end = time.perf_counter() + effort.seconds
+                continue
+            samples.append(elapsed / self.layer_count)
+            if delay.lap_ms() <= DISTURBED_SHARE * elapsed:
+                clean.append(samples[-1])
+            if len(samples) >= effort.min_samples and time.perf_counter() > end:
+                break
+        enough = len(clean) >= min(effort.min_samples, len(samples))
+        return (clean, False) if enough else (samples, True)
+
+    def _run(self, ids: torch.Tensor, cache: DynamicCache, **inputs: torch.Tensor) -> None:
+        caches = {self._cache_keyword: cache}
+        self._model.base_model(input_ids=ids, use_cache=True, **caches, **inputs)
+
+    def _filled_cache(self, sequences: int, tokens: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Returns keys and values of so many tokens for each layer, by running the model on them."""
+        if not tokens:
+            return []
+        cache = DynamicCache(config=self._model.config)
+        ids = torch.randint(
+            0, self._model.config.vocab_size, (1, tokens), device=self._device.torch
+        )
+        self._run(ids, cache)
+        return [
+            (
+                layer.keys.repeat(sequences, 1, 1, 1),
+                layer.values.repeat(sequences, 1, 1, 1),
+            )
+            for layer in cache.layers
+        ]
+
+    def _cache_from(self, filled: list[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
+        cache = DynamicCache(config=self._model.config)
+        for index, (keys, values) in enumerate(filled):
+            cache.update(keys, values, index)
+        return cache
+
+
+class _StepClock(StoppingCriteria):  # type: ignore[misc]
+    """Marks the end of every step of ``generate()``; never stops it."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
+
+    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        self._watch.mark()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+@torch.inference_mode()
+def generate_once(
+    model: PreTrainedModel, point: GeneratePoint, device: Device
+) -> tuple[float, list[float], bool]:
+    """Runs one greedy ``generate()`` of exactly so many tokens.
+
+    Returns:
+        Milliseconds to the first token, of each later step, and whether other
+        processes disturbed it.
+    """
+    shape = (point.sequences, point.input_tokens)
+    ids = torch.randint(0, model.config.vocab_size, shape, device=device.torch)
+    mask = torch.ones_like(ids)
+    watch = Stopwatch(device)
+    device.synchronize()
+    delay = RunDelay()
+    watch.mark()
+    model.generate(
+        ids,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=point.output_tokens,
+        stopping_criteria=StoppingCriteriaList([_StepClock(watch)]),
+    )
+    first, *steps = watch.laps_ms()
+    return first, steps, delay.lap_ms() > DISTURBED_SHARE * (first + sum(steps))
+
+
+def measure_model(
+    point: ModelPoint, precision: Precision, device: Device, effort: Effort
+) -> Iterator[Measurement]:
+    """Builds the point's model and times all that is asked of it.
+
+    Kinds: "layer" (one layer of a pass), "prefill" (a ``generate()`` up to its first
+    token) and "decode" (one later step, at the mean context of the run).
+    """
+    model = build_model(point.architecture, precision, device)
+    make = partial(_measurement, point, precision)
+    timer = ForwardTimer(model, device)
+    for forward in point.forwards:
+        samples, disturbed = timer.layer_ms(forward, effort)
+        step = Sequences(
+            count=forward.sequences,
+            query_tokens=forward.query_tokens,
+            kv_tokens=forward.kv_tokens,
+        )
+        yield make("layer", step, samples, disturbed=disturbed)
+    timer.close()
+    for run in point.generates:
+        generate_once(model, replace(run, output_tokens=2), device)
+        firsts, steps, disturbed = repeat_generate(model, run, device, effort)
+        prefill = Sequences(
+            count=run.sequences, query_tokens=run.input_tokens, kv_tokens=run.input_tokens
+        )
+        yield make("prefill", prefill, firsts, disturbed=disturbed)
+        if steps:
+            context = run.input_tokens + run.output_tokens // 2
+            decode = Sequences(count=run.sequences, query_tokens=1, kv_tokens=context)
+            yield make("decode", decode, steps, disturbed=disturbed)
+
+
+def repeat_generate(
+    model: PreTrainedModel, run: GeneratePoint, device: Device, effort: Effort
+) -> tuple[list[float], list[float], bool]:
+    """Repeats a run until the effort is spent.
+
+    Returns:
+        Milliseconds to the first token and of the mean later step, one a repeat
+        (undisturbed ones alone where there are enough), and whether there were not.
+    """
+    rows: list[tuple[float, list[float], bool]] = []
+    end = time.perf_counter() + effort.seconds
+    while len(rows) < effort.max_samples:
+        rows.append(generate_once(model, run, device))
+        if len(rows) >= effort.min_samples and time.perf_counter() > end:
+            break
+    clean = [row for row in rows if not row[2]]
+    enough = len(clean) >= min(effort.min_samples, len(rows))
+    kept = clean if enough else rows
+    firsts = [first for first, _, _ in kept]
+    means = [sum(steps) / len(steps) for _, steps, _ in kept if steps]
+    return firsts, means, not enough
+
+
+def _measurement(
+    point: ModelPoint,
+    precision: Precision,
+    kind: str,
+    step: Sequences,
+    samples_ms: list[float],
+    *,
+    disturbed: bool,
+) -> Measurement:
+    return Measurement(
+        kind=kind,
+        precision=precision,
+        engine=ENGINE,
+        shape=architecture_shape(point.architecture, step),
+        latency_ms=distribution(samples_ms),
+        group=point.group,
+        flags=(DISTURBED_FLAG,) if disturbed else (),
+    )
+
+
+def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """Returns the model's decoder layers, whatever the family calls them."""
+    base = model.base_model
+    layers = getattr(base, "layers", None)
+    return layers if layers is not None else base.h

@@ -1,0 +1,156 @@
+"""Single operations timed alone, over data that is cold as in a real model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own custom)
+from torch import nn
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from model.measurement import Measurement
+from profiler.device import Device, dtype_of
+from profiler.timing import Effort, Run, Timing, time_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from model.precision import Precision
+    from profiler.points import AttentionPoint, LinearPoint
+
+_MAX_COPIES = 256
+ENGINE = "transformers"
+"""Whose attention code runs; linears are torch's own under any engine."""
+
+
+def measure_linear(
+    point: LinearPoint, precision: Precision, device: Device, effort: Effort
+) -> Iterator[Measurement]:
+    """Times a projection at each of the point's ``m``."""
+    dtype = dtype_of(precision)
+    weight_bytes = point.n * point.k * dtype.itemsize
+    weights = [
+        device.random(point.n, point.k, dtype=dtype) for _ in range(_copies(weight_bytes, device))
+    ]
+    for m in point.rows:
+        x = device.random(m, point.k, dtype=dtype)
+        runs = [partial(F.linear, x, weight) for weight in weights]
+        timing = time_graphed(device, runs, effort)
+        yield _measurement(
+            "linear", precision, {"m": m, "n": point.n, "k": point.k}, timing, point.group
+        )
+
+
+@torch.inference_mode()
+def measure_attention(
+    point: AttentionPoint, precision: Precision, device: Device, effort: Effort
+) -> Iterator[Measurement]:
+    """Times one layer's cache update and attention as transformers runs them."""
+    dtype = dtype_of(precision)
+    past = point.kv_tokens - point.query_tokens
+    cache_bytes = (
+        2 * point.sequences * point.kv_heads * point.kv_tokens * point.head_dim * dtype.itemsize
+    )
+    module = _AttentionModule(point)
+    mask = _mask(point, device)
+    runs: list[Run] = []
+    for _ in range(_copies(max(cache_bytes, 1), device)):
+        query = device.random(
+            point.sequences, point.query_heads, point.query_tokens, point.head_dim, dtype=dtype
+        )
+        new = [_keys(point, point.query_tokens, device, dtype) for _ in range(2)]
+        old = [_keys(point, past, device, dtype) for _ in range(2)] if past else []
+        runs.append(partial(_attend, module, query, new, old, mask))
+    timing = time_graphed(device, runs, effort)
+    shape = {
+        "sequences": point.sequences,
+        "query_tokens": point.query_tokens,
+        "kv_tokens": point.kv_tokens,
+        "query_heads": point.query_heads,
+        "kv_heads": point.kv_heads,
+        "head_dim": point.head_dim,
+    }
+    yield _measurement("attention", precision, shape, timing, point.group)
+
+
+def time_graphed(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
+    """Times runs in turn; on CUDA one captured graph holds them all, so that launches cost nothing.
+
+    A graph's pointers are fixed: rotating between replays would not change the data.
+    """
+    if not device.is_cuda:
+        return time_runs(device, runs, effort)
+    for run in runs[:3]:
+        run()
+    torch.cuda.synchronize(device.torch)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for run in runs:
+            run()
+    timing = time_runs(device, [graph.replay], effort)
+    return timing.per(len(runs))
+
+
+class _AttentionModule(nn.Module):
+    """What transformers' attention functions read off the module that calls them."""
+
+    def __init__(self, point: AttentionPoint) -> None:
+        super().__init__()
+        self.num_key_value_groups = point.query_heads // point.kv_heads
+        self.is_causal = True
+        self.scaling = point.head_dim**-0.5
+        self.training = False
+
+
+def _attend(
+    module: _AttentionModule,
+    query: torch.Tensor,
+    new: list[torch.Tensor],
+    old: list[torch.Tensor],
+    mask: torch.Tensor | None,
+) -> Any:  # noqa: ANN401 (transformers returns what it likes)
+    cache = DynamicLayer()
+    keys, values = new
+    if old:
+        cache.lazy_initialization(keys, values)
+        cache.is_initialized = True
+        cache.keys, cache.values = old
+    keys, values = cache.update(keys, values)
+    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    return attend(module, query, keys, values, mask, dropout=0.0, scaling=module.scaling)
+
+
+def _keys(point: AttentionPoint, tokens: int, device: Device, dtype: torch.dtype) -> torch.Tensor:
+    return device.random(point.sequences, point.kv_heads, tokens, point.head_dim, dtype=dtype)
+
+
+def _mask(point: AttentionPoint, device: Device) -> torch.Tensor | None:
+    """Returns the mask that transformers makes: none for a whole prompt or a single query."""
+    past = point.kv_tokens - point.query_tokens
+    if past == 0 or point.query_tokens == 1:
+        return None
+    queries = torch.arange(past, point.kv_tokens, device=device.torch)
+    keys = torch.arange(point.kv_tokens, device=device.torch)
+    mask = keys[None, :] <= queries[:, None]
+    return mask.expand(point.sequences, 1, point.query_tokens, point.kv_tokens)
+
+
+def _copies(copy_bytes: int, device: Device) -> int:
+    return max(2, min(_MAX_COPIES, -(-device.cold_bytes // copy_bytes)))
+
+
+def _measurement(
+    kind: str, precision: Precision, shape: dict[str, int], timing: Timing, group: str
+) -> Measurement:
+    return Measurement(
+        kind=kind,
+        precision=precision,
+        engine=ENGINE,
+        shape={name: float(size) for name, size in shape.items()},
+        latency_ms=timing.distribution,
+        group=group,
+        flags=timing.flags,
+    )

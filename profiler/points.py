@@ -1,0 +1,75 @@
+"""What can be timed alone, and which sizes a measurement of it carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class LinearPoint:
+    """``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``: the weights are made once."""
+
+    n: int
+    k: int
+    rows: tuple[int, ...]
+
+    @property
+    def group(self) -> str:
+        """Points of one weight matrix are held out together."""
+        return f"linear-{self.n}x{self.k}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPoint:
+    """Attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def group(self) -> str:
+        """Points of one set of heads are held out together."""
+        return f"attention-{self.query_heads}-{self.kv_heads}-{self.head_dim}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPoint:
+    """One forward pass of equal sequences through the layers of a model."""
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratePoint:
+    """One real ``generate()``."""
+
+    sequences: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPoint:
+    """A small model built once: passes through its layers, and real ``generate()`` runs."""
+
+    architecture: Architecture
+    forwards: tuple[ForwardPoint, ...]
+    generates: tuple[GeneratePoint, ...]
+
+    @property
+    def group(self) -> str:
+        """All that one architecture is measured in is held out together."""
+        return self.architecture.name
+
+
+Point = LinearPoint | AttentionPoint | ModelPoint

@@ -1,0 +1,147 @@
+"""Repeated timings of something that runs on a device.
+
+On the CPU a sample during which other processes held the processor is dropped:
+the kernel counts the time that our runnable threads waited (run delay). On CUDA
+a sample is the span between two events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from model.measurement import Distribution
+
+if TYPE_CHECKING:
+    from profiler.device import Device
+
+Run = Callable[[], object]
+
+DISTURBED_SHARE = 0.03
+"""A sample is dropped when its threads waited for longer than this share of it."""
+
+DISTURBED_FLAG = "disturbed"
+"""Marks a point whose samples were all disturbed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """When repeating ends.
+
+    Attributes:
+        seconds: time for one point, warm-up left out.
+        min_samples: taken whatever the time.
+        max_samples: never exceeded.
+        sample_ms: a sample repeats short runs until it lasts so long.
+    """
+
+    seconds: float = 0.15
+    min_samples: int = 3
+    max_samples: int = 30
+    sample_ms: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Samples of one point in milliseconds a run, with remarks."""
+
+    distribution: Distribution
+    flags: tuple[str, ...]
+
+    def per(self, runs: int) -> Timing:
+        """Returns the timing of one of so many equal runs that a sample held."""
+        whole = self.distribution
+        return Timing(
+            Distribution(
+                median=whole.median / runs,
+                p10=whole.p10 / runs,
+                p90=whole.p90 / runs,
+                samples=whole.samples,
+            ),
+            self.flags,
+        )
+
+
+def time_runs(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
+    """Times runs that stand for the same point, each over data of its own, in turn.
+
+    Args:
+        device: where they run.
+        runs: at least one; several rotate, so that data is cold as in a real model.
+        effort: when repeating ends.
+    """
+    for run in runs[: min(2, len(runs))]:
+        run()
+    device.synchronize()
+    once = _sample(device, runs[-1:])[0]
+    block = max(1, min(len(runs), round(effort.sample_ms / max(once, 1e-4))))
+    samples: list[float] = []
+    clean: list[float] = []
+    end = time.perf_counter() + effort.seconds
+    position = 0
+    while len(samples) < effort.max_samples:
+        chosen = [runs[(position + i) % len(runs)] for i in range(block)]
+        position += block
+        elapsed, disturbed = _sample(device, chosen)
+        samples.append(elapsed / block)
+        if not disturbed:
+            clean.append(elapsed / block)
+        if time.perf_counter() > end and len(samples) >= effort.min_samples:
+            break
+    enough = len(clean) >= min(effort.min_samples, len(samples))
+    return Timing(distribution(clean if enough else samples), () if enough else (DISTURBED_FLAG,))
+
+
+def distribution(samples_ms: Sequence[float]) -> Distribution:
+    """Returns median, 10th and 90th percentile of at least one timing."""
+    p10, median, p90 = np.percentile(samples_ms, [10, 50, 90])
+    return Distribution(
+        median=float(median), p10=float(p10), p90=float(p90), samples=len(samples_ms)
+    )
+
+
+class RunDelay:
+    """Time that this process's threads waited for a processor since it was last asked."""
+
+    def __init__(self) -> None:
+        self._last = _run_delay_ns()
+
+    def lap_ms(self) -> float:
+        """Returns the milliseconds waited since the last lap."""
+        now = _run_delay_ns()
+        waited, self._last = now - self._last, now
+        return waited / 1e6
+
+
+def _sample(device: Device, runs: Sequence[Run]) -> tuple[float, bool]:
+    """Returns the milliseconds of all runs together and whether they were disturbed."""
+    if device.is_cuda:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for run in runs:
+            run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end), False
+    delay = RunDelay()
+    start = time.perf_counter()
+    for run in runs:
+        run()
+    elapsed = (time.perf_counter() - start) * 1e3
+    return elapsed, delay.lap_ms() > DISTURBED_SHARE * elapsed
+
+
+def _run_delay_ns() -> int:
+    total = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            total += int(path.read_text().split()[1])
+        except (OSError, IndexError):  # the thread ended, or the kernel does not count
+            continue
+    return total

@@ -206,7 +206,7 @@ class CampaignRun:
         if self._environment is None:
             raise CampaignError("the worker measured before it told its environment")
         try:
-            self._state.store.measurements.add(
+            self._state.store.measurements.append(
                 [measurement],
                 device=self._device.stored_name,
                 environment=self._environment,

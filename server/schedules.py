@@ -34,11 +34,17 @@ if TYPE_CHECKING:
     from server.store.paging import Page, PageRequest
 
 MIN_INTERVAL_S = 1.0
+MAX_INTERVAL_S = 366 * 86_400.0
+MAX_SCHEDULES = 100
 
 _CRON_FIELDS = 5
 _MAX_CRON_CHARACTERS = 256
 
 _log = structlog.get_logger(__name__)
+
+
+class TooManySchedulesError(Exception):
+    """There are so many schedules that no more may be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class Schedules:
         self._jobs = jobs
         self._stopping = threading.Event()
         self._open: dict[str, _OpenRun] = {}
+        self._creating = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="schedules", daemon=True)
 
     def start(self) -> None:
@@ -111,6 +118,7 @@ class Schedules:
 
         Raises:
             InvalidFieldError: cron or interval cannot be used; names it.
+            TooManySchedulesError: there are ``MAX_SCHEDULES`` already.
             StoreFullError, StoreUnavailableError: it cannot be stored.
         """
         now = datetime.now(UTC)
@@ -124,7 +132,10 @@ class Schedules:
             interval_s=interval_s,
         )
         schedule = replace(schedule, next_run_time=_next_run_time(schedule, now))
-        self._store.add(schedule)
+        with self._creating:
+            if len(self._store.all()) >= MAX_SCHEDULES:
+                raise TooManySchedulesError(f"there are {MAX_SCHEDULES} schedules; delete one")
+            self._store.add(schedule)
         return schedule
 
     def page(self, request: PageRequest) -> Page[ScheduleRecord]:
@@ -206,7 +217,12 @@ class Schedules:
         measured = self._state.store.measurements.of_job(open_run.run.job_id)
         if not measured:
             return None
-        errors = open_run.before.model.errors_on(measured)
+        try:
+            errors = open_run.before.model.errors_on(measured)
+        except Exception:
+            # The figure is a remark; the schedule goes on without it.
+            _log.exception("drift cannot be told", schedule=open_run.schedule_id)
+            return None
         drift = float(np.median(errors)) if len(errors) else math.nan
         return drift if math.isfinite(drift) else None
 
@@ -237,8 +253,10 @@ class Schedules:
 def _next_run_time(schedule: ScheduleRecord, now: datetime) -> datetime:
     if schedule.interval_s is None:
         return next_cron_time(schedule.cron, now)
-    if not schedule.interval_s >= MIN_INTERVAL_S:
-        raise InvalidFieldError("interval", f"is shorter than {MIN_INTERVAL_S:g} s")
+    if not MIN_INTERVAL_S <= schedule.interval_s <= MAX_INTERVAL_S:
+        raise InvalidFieldError(
+            "interval", f"is not in {MIN_INTERVAL_S:g} s to {MAX_INTERVAL_S:g} s"
+        )
     # Whole intervals, so that the starts do not wander off by the ticks.
     late = (now - schedule.next_run_time).total_seconds()
     intervals = math.floor(max(0.0, late) / schedule.interval_s) + 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import grpc
 
     from server.configuration import Configuration
+    from server.predictor import Predictor
 
 _EXIT_S = 5.0
 
@@ -41,6 +42,8 @@ class Daemon:
         # Loaded here, so that --help and a wrong setting do not wait for it.
         from server.cost_models import CostModels  # noqa: PLC0415
         from server.devices import DeviceRegistry  # noqa: PLC0415
+        from server.predictor import Predictor  # noqa: PLC0415
+        from server.profiling import Profiling  # noqa: PLC0415
         from server.rpc_server import RpcServer  # noqa: PLC0415
         from server.state import State  # noqa: PLC0415
         from server.store import Store  # noqa: PLC0415
@@ -57,7 +60,9 @@ class Daemon:
                 devices=devices,
                 cost_models=CostModels(self._store, devices),
             )
-            self._server = RpcServer(configuration, self._services())
+            predictor = Predictor(devices, self.state.cost_models)
+            self._profiling = Profiling(self.state, predictor)
+            self._server = RpcServer(configuration, self._services(predictor))
         except BaseException:
             self._store.close()
             raise
@@ -71,26 +76,36 @@ class Daemon:
         """Begins to answer."""
         self._server.start()
 
+    def begin_profiling(self) -> None:
+        """Goes on with the jobs of before a restart, and profiles on start if asked to."""
+        self._profiling.start()
+
     def stop(self) -> None:
-        """Drains the calls in flight and closes the store."""
-        self._server.refuse()
+        """Drains the calls in flight, lays campaigns aside and closes the store."""
         self._server.stop(self._configuration.drain_seconds)
+        self._profiling.drain()
+        self._server.join()
         self._store.close()
 
-    def _services(self) -> dict[str, Callable[[grpc.Server], None]]:
+    def _services(self, predictor: Predictor) -> dict[str, Callable[[grpc.Server], None]]:
         from server.catalog_service import CatalogService  # noqa: PLC0415
         from server.latency_service import LatencyService  # noqa: PLC0415
-        from server.predictor import Predictor  # noqa: PLC0415
-        from tokenpace.v1 import catalog_pb2_grpc, latency_pb2_grpc  # noqa: PLC0415
+        from tokenpace.v1 import (  # noqa: PLC0415
+            catalog_pb2_grpc,
+            latency_pb2_grpc,
+            profiler_pb2_grpc,
+        )
 
         state = self.state
-        latency = LatencyService(Predictor(state.devices, state.cost_models))
         catalog = CatalogService(
             state.store, state.devices, state.cost_models, self._configuration.fit_timeout
         )
         return {
             "tokenpace.v1.LatencyService": partial(
-                latency_pb2_grpc.add_LatencyServiceServicer_to_server, latency
+                latency_pb2_grpc.add_LatencyServiceServicer_to_server, LatencyService(predictor)
+            ),
+            "tokenpace.v1.ProfilerService": partial(
+                profiler_pb2_grpc.add_ProfilerServiceServicer_to_server, self._profiling.service
             ),
             "tokenpace.v1.CatalogService": partial(
                 catalog_pb2_grpc.add_CatalogServiceServicer_to_server, catalog
@@ -130,6 +145,7 @@ def serve(configuration: Configuration) -> int:
     daemon.start()
     print(f"listening on {daemon.address}", flush=True)
     _log.info("started", address=daemon.address, data_dir=str(configuration.data_dir))
+    daemon.begin_profiling()
     ending.wait()
     _log.info("draining", seconds=configuration.drain_seconds)
     daemon.stop()

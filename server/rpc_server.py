@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ class RpcServer:
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._add_reflection()
+        self._stopped = threading.Event()
         self.address = self._bind(configuration.address)
 
     def start(self) -> None:
@@ -66,17 +68,18 @@ class RpcServer:
         for name in (*self._names, health.OVERALL_HEALTH):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def refuse(self) -> None:
-        """Lets health say NOT_SERVING for good; calls are still answered."""
-        self._health.enter_graceful_shutdown()
-
     def stop(self, grace_s: float) -> None:
-        """Takes no new calls, waits for those in flight and cuts off what is left.
+        """Takes no new calls from now on; health says NOT_SERVING.
 
         Args:
-            grace_s: seconds to wait for.
+            grace_s: seconds that calls in flight have before they are cut off.
         """
-        self._server.stop(grace_s).wait()
+        self._health.enter_graceful_shutdown()
+        self._stopped = self._server.stop(grace_s)
+
+    def join(self) -> None:
+        """Waits until the calls in flight have ended or were cut off."""
+        self._stopped.wait()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _bind(self, address: str) -> str:

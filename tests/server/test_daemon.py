@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from server.store import Store
 from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc, latency_pb2, latency_pb2_grpc, types_pb2
 
+SERVICES = ("Latency", "Profiler", "Catalog")
+
 
 def command(data_dir, *flags):
     return [
@@ -102,7 +104,7 @@ def test_no_heavy_library_is_loaded(tmp_path):
 def test_health_and_reflection_know_every_service(tmp_path):
     with running(tmp_path) as (_, address), grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        for name in ("", "tokenpace.v1.LatencyService", "tokenpace.v1.CatalogService"):
+        for name in ("", *(f"tokenpace.v1.{kind}Service" for kind in SERVICES)):
             answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError):
@@ -121,7 +123,7 @@ def test_health_and_reflection_know_every_service(tmp_path):
             ]
             listed, described = ask(iter(questions), timeout=10)
             names = [service.name for service in listed.list_services_response.service]
-            assert "tokenpace.v1.LatencyService" in names
+            assert {f"tokenpace.v1.{kind}Service" for kind in SERVICES} <= set(names)
             assert described.file_descriptor_response.file_descriptor_proto
 
 

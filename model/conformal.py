@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import stdtrit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,4 @@ def coverage(scores_by_group: Sequence[Array], confidence: float) -> float:
 
 
 def _tail(confidence: float, degrees: int) -> float:
-    from scipy.special import stdtrit
-
     return float(stdtrit(degrees, (1 + confidence) / 2))

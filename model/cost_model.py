@@ -22,7 +22,7 @@ from model.precision import Precision
 from model.shapes import operations_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from model.laws import Array
     from model.measurement import Measurement
@@ -131,6 +131,20 @@ class FittedCostModel:
             errors.append(abs(measurement.latency_ms.median / (predicted * np.exp(correction)) - 1))
         return np.array(errors)
 
+    def doubt(self, operations: Sequence[Operation]) -> Array:
+        """Returns how unsure each kernel's latency is, relative, (operations,).
+
+        The spread of the residual's trees, plus the distance outside the measured sizes;
+        1 for a kind or precision that was never measured.
+        """
+        result = np.ones(len(operations))
+        for (kind, precision), rows in _by_kernel(enumerate(operations)).items():
+            kernel = self._kernels.get((kind, precision))
+            if kernel is not None:
+                sizes = sizes_of(kind, [operations[i] for i in rows])
+                result[rows] = kernel.spread(sizes) + _OUTSIDE_SLOPE * kernel.outside(sizes)
+        return result
+
     def to_bytes(self) -> bytes:
         """Returns what :meth:`from_bytes` reads."""
         data = {
@@ -186,7 +200,7 @@ class FittedCostModel:
             raise ValueError(f"no cost model in these bytes: {error!r}") from error
 
     def _terms_for(self, operations: Sequence[Operation]) -> EngineTerms:
-        """Returns the terms of the operations' precision; any engine's when they hold no overhead."""
+        """Returns the terms measured in the precision of the operations' weights."""
         precision = next(
             (o.precision for o in operations if o.kind is not OperationKind.ATTENTION),
             operations[0].precision,
@@ -197,22 +211,31 @@ class FittedCostModel:
         raise KeyError(precision)
 
     def _price(self, operations: Sequence[Operation], terms: EngineTerms) -> tuple[Array, Array]:
-        """Returns milliseconds (all runs) and log distance outside the domain, (operations,) each."""
+        """Returns milliseconds of all runs and distance outside the domain, (operations,) each."""
         latency = np.zeros(len(operations))
         outside = np.zeros(len(operations))
-        groups: dict[tuple[OperationKind, Precision], list[int]] = {}
+        kernels = []
         for index, operation in enumerate(operations):
             if operation.kind in TERMS:
                 latency[index] = terms.overheads.latency_ms(operation) * operation.count
             else:
-                groups.setdefault((operation.kind, operation.precision), []).append(index)
-        for (kind, precision), rows in groups.items():
+                kernels.append((index, operation))
+        for (kind, precision), rows in _by_kernel(kernels).items():
             kernel = self._kernels[kind, precision]
             sizes = sizes_of(kind, [operations[i] for i in rows])
             counts = np.array([operations[i].count for i in rows])
             latency[rows] = kernel.latency_ms(sizes) * counts
             outside[rows] = kernel.outside(sizes)
         return latency, outside
+
+
+def _by_kernel(
+    operations: Iterable[tuple[int, Operation]],
+) -> dict[tuple[OperationKind, Precision], list[int]]:
+    groups: dict[tuple[OperationKind, Precision], list[int]] = {}
+    for index, operation in operations:
+        groups.setdefault((operation.kind, operation.precision), []).append(index)
+    return groups
 
 
 def step_correction(terms: EngineTerms, measurement: Measurement) -> float:

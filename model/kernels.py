@@ -47,6 +47,15 @@ class Kernel:
         result: Array = law_ms * np.exp(np.asarray(residual, dtype=np.float64).reshape(-1))
         return result
 
+    def spread(self, sizes: Sizes) -> Array:
+        """Returns the deviation between the residual's trees, (operations,); 1 without trees."""
+        if self.trees is None:
+            return np.ones(len(sizes.flops))
+        columns = features(self.kind, sizes, law_of(self.laws, sizes))
+        each = treelite.gtil.predict_per_tree(self.trees, columns, nthread=1)
+        result: Array = np.asarray(each, dtype=np.float64).reshape(len(columns), -1).std(axis=1)
+        return result
+
     def outside(self, sizes: Sizes) -> Array:
         """Returns how far each operation is outside what was measured, (operations,).
 

@@ -1,4 +1,4 @@
-"""The smooth physics of an operation, and its fit.
+"""The smooth physics of an operation.
 
     t = a + c0 x outputs + ((c1 x flops)^p + (c2 x bytes)^p)^(1/p)
 
@@ -69,7 +69,7 @@ class Law:
 
     def __call__(self, sizes: Sizes) -> Array:
         """Returns milliseconds, (operations,)."""
-        return _law(self.start_ms, self.output_ms, self.flop_ms, self.byte_ms, self.corner, sizes)
+        return law_ms(self.start_ms, self.output_ms, self.flop_ms, self.byte_ms, self.corner, sizes)
 
 
 def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
@@ -96,42 +96,10 @@ def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
     )
 
 
-def fit_law(sizes: Sizes, latency_ms: Array) -> Law:
-    """Fits the constants to the relative error, outliers damped.
-
-    Args:
-        sizes: at least one operation.
-        latency_ms: (operations,), positive.
-    """
-    from scipy.optimize import least_squares
-
-    logs = np.log(latency_ms)
-
-    def guess(cost: Array, quantile: float) -> float:
-        return float(np.log(np.quantile(latency_ms / cost, quantile)))
-
-    start = np.array(
-        [
-            np.log(latency_ms.min() / 4),
-            guess(sizes.outputs, 0.05) - 2.0,
-            guess(sizes.flops, 0.1),
-            guess(sizes.bytes, 0.1),
-            0.0,
-        ]
-    )
-
-    def error(theta: Array) -> Array:
-        fitted = np.log(_law(*np.exp(theta[:4]), 1.0 + np.exp(theta[4]), sizes))
-        # A weak pull to the start keeps constants that the points say nothing of finite.
-        return np.concatenate([fitted - logs, 0.02 * (theta - start)])
-
-    theta = least_squares(error, start, loss="soft_l1", f_scale=0.1).x
-    return Law(*(float(v) for v in np.exp(theta[:4])), 1.0 + float(np.exp(theta[4])))
-
-
-def _law(
+def law_ms(
     start: float, output: float, flop: float, byte: float, corner: float, sizes: Sizes
 ) -> Array:
+    """Returns milliseconds for the constants of :class:`Law`, (operations,)."""
     compute, move = flop * sizes.flops, byte * sizes.bytes
     larger = np.maximum(compute, move)
     ratio = np.minimum(compute, move) / larger

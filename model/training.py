@@ -22,8 +22,8 @@ from model.cost_model import EngineTerms, FittedCostModel
 from model.errors import InvalidFieldError
 from model.estimate import Phase, ValidationScore
 from model.kernels import Kernel, extent, features, law_of
-from model.laws import KERNELS, Law, Sizes, fit_law, sizes_of
-from model.operations import Operation, OperationKind
+from model.law_fitting import fit_law
+from model.laws import KERNELS, Law, Sizes, sizes_of
 from model.overheads import TERMS, Overheads, columns
 from model.shapes import operations_of
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from model.laws import Array
     from model.measurement import Measurement
+    from model.operations import Operation, OperationKind
     from model.precision import Precision
 
 _T = TypeVar("_T")

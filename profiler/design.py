@@ -8,16 +8,15 @@ dense as real models are. Points too long for the device are made shorter.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from scipy.stats import qmc
 
 from model.dense import dense_architecture
 from model.operations import layer_operations
-from model.workload import Parallelism, Sequences
 from model.precision import Precision
+from model.workload import Sequences
 from profiler.points import (
     AttentionPoint,
     ForwardPoint,
@@ -28,6 +27,8 @@ from profiler.points import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
 
     from model.architecture import Architecture
 
@@ -215,8 +216,6 @@ class Design:
 
 
 def _with_layers(architecture: Architecture, count: int) -> Architecture:
-    from dataclasses import replace
-
     (group,) = architecture.layers
     return replace(architecture, layers=(replace(group, count=count),))
 

@@ -33,7 +33,7 @@ class Device:
     cache_bytes: int
 
     @property
-    def torch(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """The device for torch's factories."""
         return torch.device(self.name)
 
@@ -65,17 +65,17 @@ class Device:
     def free_bytes(self) -> int:
         """Returns the memory that can still be taken."""
         if self.is_cuda:
-            return int(torch.cuda.mem_get_info(self.torch)[0])
+            return int(torch.cuda.mem_get_info(self.torch_device)[0])
         return int(psutil.virtual_memory().available)
 
     def synchronize(self) -> None:
         """Waits until all that was launched has run."""
         if self.is_cuda:
-            torch.cuda.synchronize(self.torch)
+            torch.cuda.synchronize(self.torch_device)
 
     def random(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
         """Returns small random values, tiled from a block: drawing them all takes seconds."""
-        tensor = torch.empty(size, dtype=dtype, device=self.torch)
+        tensor = torch.empty(size, dtype=dtype, device=self.torch_device)
         fill_random(tensor)
         return tensor
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache
-from transformers.generation import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
 from model.measurement import Measurement
 from model.shapes import architecture_shape
@@ -43,7 +43,7 @@ class Stopwatch:
     def mark(self) -> None:
         """Marks this moment in the device's order of work."""
         if self._device.is_cuda:
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self._marks.append(event)
         else:
@@ -58,16 +58,14 @@ class Stopwatch:
         return [(end - begin) * 1e3 for begin, end in pairs]
 
 
-class ForwardTimer:
-    """Times the layers of a model inside its own forward pass.
+class LayerSpans:
+    """Marks when the layers of a model begin and end in each of its passes.
 
-    Hooks on the first and the last layer mark when the layers begin and end, so
-    that masks, positions and caches are those that the model itself makes.
+    Hooks on the first and the last layer do it, so that masks, positions and caches
+    are those that the model itself makes.
     """
 
     def __init__(self, model: PreTrainedModel, device: Device) -> None:
-        self._model = model
-        self._device = device
         self._watch = Stopwatch(device)
         layers = decoder_layers(model)
         self._handles = [
@@ -75,21 +73,42 @@ class ForwardTimer:
             layers[-1].register_forward_hook(lambda *_: self._watch.mark()),
         ]
         self.layer_count = len(layers)
-        parameters = inspect.signature(model.base_model.forward).parameters
-        # transformers 5.24 renamed it.
-        self._cache_keyword = "cache" if "cache" in parameters else "past_key_values"
+
+    def reset(self) -> None:
+        """Forgets the passes so far."""
+        self._watch.reset()
+
+    def milliseconds(self) -> list[float]:
+        """Returns the time of all layers together, one a pass."""
+        return self._watch.laps_ms()[::2]
 
     def close(self) -> None:
         """Takes the hooks off."""
         for handle in self._handles:
             handle.remove()
 
+
+class ForwardTimer:
+    """Times the layers of a model inside passes at any query length over any context."""
+
+    def __init__(self, model: PreTrainedModel, device: Device) -> None:
+        self._model = model
+        self._device = device
+        self._spans = LayerSpans(model, device)
+        parameters = inspect.signature(model.base_model.forward).parameters
+        # transformers 5.24 renamed it.
+        self._cache_keyword = "cache" if "cache" in parameters else "past_key_values"
+
+    def close(self) -> None:
+        """Takes the hooks off."""
+        self._spans.close()
+
     @torch.inference_mode()
     def layer_ms(self, point: ForwardPoint, effort: Effort) -> tuple[list[float], bool]:
         """Returns the samples of one layer's milliseconds and whether they were disturbed."""
         config = self._model.config
         shape = (point.sequences, point.query_tokens)
-        ids = torch.randint(0, config.vocab_size, shape, device=self._device.torch)
+        ids = torch.randint(0, config.vocab_size, shape, device=self._device.torch_device)
         past = point.kv_tokens - point.query_tokens
         filled = self._filled_cache(point.sequences, past)
         samples: list[float] = []
@@ -97,15 +116,15 @@ class ForwardTimer:
         end = 0.0
         for repeat in range(effort.max_samples + 1):
             cache = self._cache_from(filled)
-            positions = torch.arange(past, point.kv_tokens, device=self._device.torch)
-            self._watch.reset()
+            positions = torch.arange(past, point.kv_tokens, device=self._device.torch_device)
+            self._spans.reset()
             delay = RunDelay()
             self._run(ids, cache, position_ids=positions.unsqueeze(0))
-            elapsed = self._watch.laps_ms()[0]
+            (elapsed,) = self._spans.milliseconds()
             if repeat == 0:  # warm-up
                 end = time.perf_counter() + effort.seconds
                 continue
-            samples.append(elapsed / self.layer_count)
+            samples.append(elapsed / self._spans.layer_count)
             if delay.lap_ms() <= DISTURBED_SHARE * elapsed:
                 clean.append(samples[-1])
             if len(samples) >= effort.min_samples and time.perf_counter() > end:
@@ -118,20 +137,18 @@ class ForwardTimer:
         self._model.base_model(input_ids=ids, use_cache=True, **caches, **inputs)
 
     def _filled_cache(self, sequences: int, tokens: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Returns keys and values of so many tokens for each layer, by running the model on them."""
+        """Returns each layer's keys and values of so many tokens, by running the model on them."""
         if not tokens:
             return []
         cache = DynamicCache(config=self._model.config)
         ids = torch.randint(
-            0, self._model.config.vocab_size, (1, tokens), device=self._device.torch
+            0, self._model.config.vocab_size, (1, tokens), device=self._device.torch_device
         )
         self._run(ids, cache)
+        layers: list[Any] = cache.layers
         return [
-            (
-                layer.keys.repeat(sequences, 1, 1, 1),
-                layer.values.repeat(sequences, 1, 1, 1),
-            )
-            for layer in cache.layers
+            (layer.keys.repeat(sequences, 1, 1, 1), layer.values.repeat(sequences, 1, 1, 1))
+            for layer in layers
         ]
 
     def _cache_from(self, filled: list[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
@@ -141,13 +158,13 @@ class ForwardTimer:
         return cache
 
 
-class _StepClock(StoppingCriteria):  # type: ignore[misc]
+class _StepClock(StoppingCriteria):
     """Marks the end of every step of ``generate()``; never stops it."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
 
-    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         self._watch.mark()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
@@ -163,13 +180,14 @@ def generate_once(
         processes disturbed it.
     """
     shape = (point.sequences, point.input_tokens)
-    ids = torch.randint(0, model.config.vocab_size, shape, device=device.torch)
+    ids = torch.randint(0, model.config.vocab_size, shape, device=device.torch_device)
     mask = torch.ones_like(ids)
     watch = Stopwatch(device)
     device.synchronize()
     delay = RunDelay()
     watch.mark()
-    model.generate(
+    generate: Any = model.generate
+    generate(
         ids,
         attention_mask=mask,
         do_sample=False,
@@ -258,6 +276,6 @@ def _measurement(
 
 def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
     """Returns the model's decoder layers, whatever the family calls them."""
-    base = model.base_model
-    layers = getattr(base, "layers", None)
-    return layers if layers is not None else base.h
+    base: Any = model.base_model
+    layers: torch.nn.ModuleList = getattr(base, "layers", None) or base.h
+    return layers

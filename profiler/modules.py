@@ -87,13 +87,16 @@ def build_model(
         RuntimeError: out of memory.
     """
     configuration = configuration_of(architecture)
-    with no_init_weights(), torch.device(device.torch):
-        model = AutoModelForCausalLM.from_config(configuration, dtype=dtype_of(precision))
+    with no_init_weights(), torch.device(device.torch_device):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            configuration, dtype=dtype_of(precision)
+        )
     model.tie_weights()
     with torch.no_grad():
         for parameter in model.parameters():
             fill_random(parameter)
-    return model.eval()
+    model.train(mode=False)
+    return model
 
 
 def _window_keys(architecture: Architecture, rule: WindowRule) -> dict[str, Any]:

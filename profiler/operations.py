@@ -85,7 +85,7 @@ def time_graphed(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
         return time_runs(device, runs, effort)
     for run in runs[:3]:
         run()
-    torch.cuda.synchronize(device.torch)
+    torch.cuda.synchronize(device.torch_device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for run in runs:
@@ -112,7 +112,7 @@ def _attend(
     old: list[torch.Tensor],
     mask: torch.Tensor | None,
 ) -> Any:  # noqa: ANN401 (transformers returns what it likes)
-    cache = DynamicLayer()
+    cache = DynamicLayer()  # type: ignore[no-untyped-call]
     keys, values = new
     if old:
         cache.lazy_initialization(keys, values)
@@ -132,8 +132,8 @@ def _mask(point: AttentionPoint, device: Device) -> torch.Tensor | None:
     past = point.kv_tokens - point.query_tokens
     if past == 0 or point.query_tokens == 1:
         return None
-    queries = torch.arange(past, point.kv_tokens, device=device.torch)
-    keys = torch.arange(point.kv_tokens, device=device.torch)
+    queries = torch.arange(past, point.kv_tokens, device=device.torch_device)
+    keys = torch.arange(point.kv_tokens, device=device.torch_device)
     mask = keys[None, :] <= queries[:, None]
     return mask.expand(point.sequences, 1, point.query_tokens, point.kv_tokens)
 

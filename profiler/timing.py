@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -122,13 +122,14 @@ class RunDelay:
 def _sample(device: Device, runs: Sequence[Run]) -> tuple[float, bool]:
     """Returns the milliseconds of all runs together and whether they were disturbed."""
     if device.is_cuda:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        make: Any = torch.cuda.Event
+        begin, end = make(enable_timing=True), make(enable_timing=True)
         begin.record()
         for run in runs:
             run()
         end.record()
         end.synchronize()
-        return begin.elapsed_time(end), False
+        return float(begin.elapsed_time(end)), False
     delay = RunDelay()
     start = time.perf_counter()
     for run in runs:

@@ -1,0 +1,46 @@
+"""Fits the constants of a law to measured latencies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from model.laws import Law, Sizes, law_ms
+
+if TYPE_CHECKING:
+    from model.laws import Array
+
+
+def fit_law(sizes: Sizes, latency_ms: Array) -> Law:
+    """Fits the constants to the relative error, outliers damped.
+
+    Args:
+        sizes: at least one operation.
+        latency_ms: (operations,), positive.
+    """
+    logs = np.log(latency_ms)
+
+    def guess(cost: Array, quantile: float) -> float:
+        return float(np.log(np.quantile(latency_ms / cost, quantile)))
+
+    start = np.array(
+        [
+            np.log(latency_ms.min() / 4),
+            guess(sizes.outputs, 0.05) - 2.0,
+            guess(sizes.flops, 0.1),
+            guess(sizes.bytes, 0.1),
+            0.0,
+        ]
+    )
+
+    def error(theta: Array) -> Array:
+        a, c0, c1, c2 = np.exp(theta[:4])
+        fitted = np.log(law_ms(a, c0, c1, c2, 1.0 + np.exp(theta[4]), sizes))
+        # A weak pull to the start keeps constants that the points say nothing of finite.
+        return np.concatenate([fitted - logs, 0.02 * (theta - start)])
+
+    theta = least_squares(error, start, loss="soft_l1", f_scale=0.1).x
+    a, c0, c1, c2 = (float(v) for v in np.exp(theta[:4]))
+    return Law(a, c0, c1, c2, 1.0 + float(np.exp(theta[4])))

@@ -1,0 +1,255 @@
+"""A campaign: a space-filling design first, then points where the cost model is least sure.
+
+Kinds of points share the time by weight, so that a campaign that ends early has
+measured some of each. All campaigns of a device walk along one design: what is
+measured already is not measured again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from model.training import NotEnoughMeasurementsError, fit_cost_model
+from profiler.design import Design, space_of
+from profiler.device import Device, dtype_of
+from profiler.memory import FREE_SHARE, point_bytes
+from profiler.models import measure_model
+from profiler.operations import measure_attention, measure_linear
+from profiler.points import AttentionPoint, LinearPoint, Point
+from profiler.selection import least_sure
+from profiler.timing import Effort
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from model.cost_model import FittedCostModel
+    from model.measurement import Measurement
+    from model.precision import Precision
+    from profiler.interface import CampaignRequest
+
+WEIGHTS = {"linear": 0.35, "attention": 0.12, "model": 0.53}
+"""Share of the time that each kind of point gets."""
+
+BASE_POINTS = {"linear": 60, "attention": 50, "model": 14}
+"""Points of the design that a precision gets before its cost model has a say."""
+
+_CANDIDATES = 12
+_REFIT_S = 30.0
+_EFFORT = {
+    "linear": Effort(seconds=0.06),
+    "attention": Effort(seconds=0.06),
+    "model": Effort(seconds=0.35),
+}
+_FIRST_GUESS_S = {"linear": 1.0, "attention": 0.5, "model": 6.0}
+
+
+class Campaign:
+    """Measures points of one device until its time is over or its error is small enough.
+
+    Args:
+        request: what is asked.
+        device: where to measure.
+        begin: monotonic seconds at which the budget began; torch is loaded within it.
+    """
+
+    def __init__(
+        self,
+        request: CampaignRequest,
+        device: Device,
+        begin: float,
+    ) -> None:
+        self._device = device
+        self._clock = time.monotonic
+        self._start = begin
+        self._seconds = max(0.0, request.budget_s - request.reserve_s)
+        self._target = request.target_error
+        self._rows = list(request.done)
+        self._precisions = request.precisions or device.precisions
+        self._seed = request.seed
+        self.skipped: list[str] = []
+        self.text = "starting"
+
+    @property
+    def fraction(self) -> float:
+        """Share of the time that is over, 0 to 1."""
+        return min(1.0, (self._clock() - self._start) / max(self._seconds, 1e-9))
+
+    def run(self) -> Iterator[Measurement]:
+        """Yields each measurement as soon as it is made; ``skipped`` grows meanwhile."""
+        space = space_of(
+            is_cuda=self._device.is_cuda,
+            flops_per_second=_matrix_rate(self._device),
+            cold_bytes=self._device.cold_bytes,
+            free_bytes=self._device.free_bytes(),
+        )
+        tracks = [
+            _Track(precision, Design(space, self._seed), self._rows)
+            for precision in self._precisions
+        ]
+        cost_model: FittedCostModel | None = None
+        fitted_at = self._clock()
+        while (left := self._left()) > 0:
+            track = next((t for t in tracks if not t.base_is_done), None)
+            if track is None:
+                track = min(tracks, key=lambda t: t.spent)
+            if track.base_is_done and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
+                cost_model = self._fit()
+                fitted_at = self._clock()
+                if self._is_good(cost_model):
+                    return
+            chosen = track.next_point(cost_model, left)
+            if chosen is None:
+                return
+            yield from self._measure(track, *chosen, cost_model)
+
+    def _measure(
+        self, track: _Track, kind: str, point: Point, cost_model: FittedCostModel | None
+    ) -> Iterator[Measurement]:
+        begin = self._clock()
+        needed, free = point_bytes(point, track.precision, self._device), self._device.free_bytes()
+        self.text = track.describe(cost_model)
+        if needed > FREE_SHARE * free:
+            self.skipped.append(
+                f"{point.group}: needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+            )
+            track.record(kind, point, self._clock() - begin)
+            return
+        try:
+            for measurement in measure(point, track.precision, self._device):
+                self._rows.append(measurement)
+                yield measurement
+                if self._left() <= 0:
+                    break
+        except torch.OutOfMemoryError as error:
+            self.skipped.append(f"{point.group}: out of memory ({error})"[:200])
+            torch.cuda.empty_cache()
+        track.record(kind, point, self._clock() - begin)
+
+    def _left(self) -> float:
+        return self._start + self._seconds - self._clock()
+
+    def _fit(self) -> FittedCostModel | None:
+        try:
+            return fit_cost_model(self._rows)
+        except NotEnoughMeasurementsError:
+            return None
+
+    def _is_good(self, cost_model: FittedCostModel | None) -> bool:
+        if not self._target or cost_model is None:
+            return False
+        return step_error(cost_model, self._precisions[0]) <= self._target
+
+
+class _Track:
+    """How far one precision has come along its design."""
+
+    def __init__(self, precision: Precision, design: Design, rows: Sequence[Measurement]) -> None:
+        self.precision = precision
+        self.spent = 0.0
+        self._points: Mapping[str, Iterator[Point]] = {
+            "linear": design.linears(),
+            "attention": design.attentions(),
+            "model": design.models(),
+        }
+        self._pools: dict[str, list[Point]] = {kind: [] for kind in WEIGHTS}
+        self._seconds = dict.fromkeys(WEIGHTS, 0.0)
+        self._taken = Counter[str]()
+        self._measured: Counter[tuple[str, str]] = Counter(
+            (row.kind, row.group) for row in rows if row.precision is precision
+        )
+
+    @property
+    def base_is_done(self) -> bool:
+        """Whether the design's first points are measured."""
+        return all(self._taken[kind] >= count for kind, count in BASE_POINTS.items())
+
+    def next_point(
+        self, cost_model: FittedCostModel | None, left: float
+    ) -> tuple[str, Point] | None:
+        """Returns the kind that is most behind its share and fits the time left, with a point."""
+        fitting = [kind for kind in WEIGHTS if self._expected(kind) < left]
+        if not fitting:
+            return None
+        kind = min(fitting, key=lambda k: self._seconds[k] / WEIGHTS[k])
+        use = cost_model if self.base_is_done else None
+        pool = self._pools[kind]
+        while len(pool) < (_CANDIDATES if use else 1):
+            point: Point = next(self._points[kind])
+            if self._is_measured(kind, point):
+                self._taken[kind] += 1
+            else:
+                pool.append(point)
+        best = least_sure(use, pool, self.precision) if use else 0
+        return kind, pool.pop(best)
+
+    def record(self, kind: str, point: Point, seconds: float) -> None:
+        """Notes that the point was dealt with."""
+        self._taken[kind] += 1
+        self._seconds[kind] += seconds
+        self.spent += seconds
+
+    def describe(self, cost_model: FittedCostModel | None) -> str:
+        """Returns what is being done, for a person."""
+        counts = ", ".join(f"{self._taken[kind]} {kind}s" for kind in WEIGHTS)
+        error = step_error(cost_model, self.precision) if cost_model else math.nan
+        tail = "" if math.isnan(error) else f"; median error {error:.1%}"
+        return f"{self.precision}: {counts}{tail}"
+
+    def _expected(self, kind: str) -> float:
+        count = self._taken[kind]
+        if not self._seconds[kind] or not count:
+            return _FIRST_GUESS_S[kind]
+        return self._seconds[kind] / count
+
+    def _is_measured(self, kind: str, point: Point) -> bool:
+        if isinstance(point, LinearPoint):
+            return self._measured[kind, point.group] >= len(point.rows)
+        if isinstance(point, AttentionPoint):
+            return self._measured[kind, point.group] > 0
+        return self._measured["decode", point.group] >= len(point.generates)
+
+
+def measure(point: Point, precision: Precision, device: Device) -> Iterator[Measurement]:
+    """Yields all measurements of a point.
+
+    Raises:
+        torch.OutOfMemoryError: the device's memory does not hold it.
+    """
+    if isinstance(point, LinearPoint):
+        return measure_linear(point, precision, device, _EFFORT["linear"])
+    if isinstance(point, AttentionPoint):
+        return measure_attention(point, precision, device, _EFFORT["attention"])
+    return measure_model(point, precision, device, _EFFORT["model"])
+
+
+def step_error(cost_model: FittedCostModel, precision: Precision) -> float:
+    """Returns the larger of the median errors of decode and prefill steps; NaN where unknown."""
+    errors = [
+        score.median_error
+        for score in cost_model.scores
+        if score.kind in {"decode", "prefill"} and score.precision is precision
+    ]
+    return max(errors, default=math.nan)
+
+
+def _matrix_rate(device: Device) -> float:
+    """Returns FLOPs a second of a large product, to a power of two.
+
+    Rounded so that a campaign that goes on tomorrow walks along the same design.
+    """
+    size = 8192 if device.is_cuda else 1024
+    dtype = dtype_of(device.default_precision)
+    a = device.random(size, size, dtype=dtype)
+    a @ a
+    device.synchronize()
+    begin = time.perf_counter()
+    for _ in range(5):
+        a @ a
+    device.synchronize()
+    rate = 5 * 2 * size**3 / (time.perf_counter() - begin)
+    return float(2 ** round(math.log2(rate)))

@@ -1,0 +1,140 @@
+"""One request measured live: a whole model, or a few of its layers scaled to its depth."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from profiler.interface import LiveResult, Progressed, Scope
+from profiler.models import LayerSpans, generate_once
+from profiler.modules import build_model, shard, with_depth
+from profiler.points import GeneratePoint
+from profiler.timing import DISTURBED_FLAG, distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+
+    from model.architecture import Architecture
+    from model.measurement import Distribution
+    from model.precision import Precision
+    from profiler.device import Device
+    from profiler.interface import LiveRequest
+
+_MIN_REPEATS = 5
+_MAX_REPEATS = 30
+_STABLE = 0.02
+"""Relative standard error of the median at which repeating ends."""
+_BUDGET_SHARE = 0.9
+
+
+def measure_live(
+    request: LiveRequest, device: Device, begin: float
+) -> Iterator[Progressed | LiveResult]:
+    """Yields progress, and the result last.
+
+    Args:
+        request: static batching; a tensor-parallel rank's share runs alone.
+        device: where to run.
+        begin: monotonic seconds at which the budget began.
+
+    Raises:
+        InvalidFieldError: the modules cannot be cut so.
+        TimeoutError: not one repeat fits the budget.
+    """
+    end = begin + _BUDGET_SHARE * request.budget_s
+    notes: list[str] = []
+    whole = shard(request.architecture, request.tensor)
+    if request.tensor > 1:
+        notes.append(
+            f"one of {request.tensor} tensor-parallel ranks was run; all-reduces are left out"
+        )
+    built = whole
+    if request.scope is Scope.LAYER:
+        built = with_depth(whole, cold_depth(whole, request.precision, device))
+        if built.layer_count < whole.layer_count:
+            notes.append(f"{built.layer_count} of {whole.layer_count} layers were run and scaled")
+    yield Progressed(fraction=0.05, text=f"building {built.layer_count} layers")
+    model = build_model(built, request.precision, device)
+    spans = LayerSpans(model, device)
+    scale = whole.layer_count / built.layer_count
+    workload = request.workload
+    run = GeneratePoint(
+        max(1, workload.batch_size), workload.input_tokens, max(1, workload.output_tokens)
+    )
+    yield Progressed(fraction=0.15, text="warming up")
+    warm_up = time.monotonic()
+    firsts, steps, _ = _once(
+        model, GeneratePoint(run.sequences, run.input_tokens, 2), device, spans, scale
+    )
+    step_s = (time.monotonic() - warm_up) if not steps else steps[0] / 1e3
+    left = end - time.monotonic()
+    if left < firsts / scale / 1e3:
+        raise TimeoutError(f"one run takes {firsts / scale / 1e3:.1f} s and {left:.1f} s are left")
+    run, shortened = _that_fits(run, firsts / scale / 1e3, step_s / scale, left)
+    notes += shortened
+    ttft: list[float] = []
+    tpot: list[float] = []
+    disturbed = 0
+    repeats_begin, time_left = time.monotonic(), max(left, 1e-9)
+    while len(ttft) < _MAX_REPEATS:
+        first, later, was_disturbed = _once(model, run, device, spans, scale)
+        ttft.append(first)
+        if later:
+            tpot.append(sum(later) / len(later))
+        disturbed += was_disturbed
+        spent = time.monotonic() - repeats_begin
+        yield Progressed(
+            fraction=min(0.99, 0.2 + 0.8 * spent / time_left), text=f"{len(ttft)} repeats"
+        )
+        if spent + spent / len(ttft) > time_left:
+            break
+        if len(ttft) >= _MIN_REPEATS and _is_stable(ttft) and (not tpot or _is_stable(tpot)):
+            break
+    if disturbed > len(ttft) / 2:
+        notes.append(f"{DISTURBED_FLAG}: other processes took the processor in {disturbed} repeats")
+    yield LiveResult(
+        ttft_ms=distribution(ttft),
+        tpot_ms=distribution(tpot) if tpot and workload.output_tokens > 1 else None,
+        notes=tuple(notes),
+    )
+
+
+def cold_depth(architecture: Architecture, precision: Precision, device: Device) -> int:
+    """Returns how many layers are as cold as the whole model's: those that overflow the cache."""
+    (first, *_) = architecture.layers
+    layer_bytes = first.layer.parameter_count(architecture.hidden_size) * precision.weight_bytes
+    return max(2, min(architecture.layer_count, -(-device.cold_bytes // max(1, int(layer_bytes)))))
+
+
+def _once(
+    model: PreTrainedModel, run: GeneratePoint, device: Device, spans: LayerSpans, scale: float
+) -> tuple[float, list[float], bool]:
+    """Returns first and later steps' milliseconds, the layers' share scaled to the depth."""
+    spans.reset()
+    first, steps, disturbed = generate_once(model, run, device)
+    inside = spans.milliseconds()
+    scaled = [
+        total + (scale - 1) * layers for total, layers in zip([first, *steps], inside, strict=True)
+    ]
+    return scaled[0], scaled[1:], disturbed
+
+
+def _that_fits(
+    run: GeneratePoint, first_s: float, step_s: float, left_s: float
+) -> tuple[GeneratePoint, list[str]]:
+    """Returns the run with as many tokens as fit three repeats in the time left."""
+    steps = int((left_s / 3 - first_s) / max(step_s, 1e-6))
+    tokens = max(min(2, run.output_tokens), min(run.output_tokens, 1 + max(0, steps)))
+    if tokens == run.output_tokens:
+        return run, []
+    note = f"{tokens} of {run.output_tokens} tokens were generated a repeat, to fit the budget"
+    return GeneratePoint(run.sequences, run.input_tokens, tokens), [note]
+
+
+def _is_stable(samples: list[float]) -> bool:
+    spread: Distribution = distribution(samples)
+    # Of a normal distribution p10 to p90 is 2.56 deviations; a median errs 1.25 times a mean.
+    error = 1.25 * (spread.p90 - spread.p10) / 2.56 / len(samples) ** 0.5
+    return bool(error <= _STABLE * spread.median)

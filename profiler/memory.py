@@ -1,0 +1,40 @@
+"""What measuring a point takes of the device's memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from profiler.device import dtype_of
+from profiler.points import AttentionPoint, LinearPoint, Point
+
+if TYPE_CHECKING:
+    from model.precision import Precision
+    from profiler.device import Device
+
+FREE_SHARE = 0.8
+"""A point that needs more than this share of what is free is not measured."""
+
+
+def point_bytes(point: Point, precision: Precision, device: Device) -> float:
+    """Returns an upper bound of the bytes that measuring the point allocates."""
+    item = dtype_of(precision).itemsize
+    if isinstance(point, LinearPoint):
+        weights = point.n * point.k
+        activations = max(point.rows) * (point.n + point.k)
+        return item * (2 * weights + activations) + device.cold_bytes
+    if isinstance(point, AttentionPoint):
+        cached = 2 * point.kv_tokens * point.kv_heads
+        queries = 2 * point.query_tokens * point.query_heads
+        scores = point.query_tokens * point.kv_tokens  # the mask, and a fallback's scores
+        one = point.sequences * ((cached + queries) * point.head_dim + scores)
+        return 3 * item * one + device.cold_bytes
+    architecture = point.architecture
+    widest = max(
+        [f.sequences * f.kv_tokens for f in point.forwards]
+        + [g.sequences * (g.input_tokens + g.output_tokens) for g in point.generates]
+    )
+    layer = architecture.layers[0].layer
+    row = 8 * architecture.hidden_size + 4 * layer.feed_forward.intermediate_size
+    heads = layer.attention
+    cache = 4 * architecture.layer_count * heads.kv_heads * heads.head_dim
+    return item * (1.1 * architecture.parameter_count() + widest * (row + cache))

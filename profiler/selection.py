@@ -1,0 +1,60 @@
+"""Which of several candidates the cost model is least sure of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model.architecture import Attention
+from model.operations import OperationKind, attention, layer_operations, linear
+from model.workload import Sequences
+from profiler.points import AttentionPoint, LinearPoint, Point
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.cost_model import FittedCostModel
+    from model.operations import Operation
+    from model.precision import Precision
+
+
+def least_sure(
+    cost_model: FittedCostModel, candidates: Sequence[Point], precision: Precision
+) -> int:
+    """Returns the index of the candidate whose kernels the cost model doubts most."""
+    doubts = [
+        float(np.mean(cost_model.doubt(_operations(point, precision)))) for point in candidates
+    ]
+    return int(np.argmax(doubts))
+
+
+def _operations(point: Point, precision: Precision) -> list[Operation]:
+    if isinstance(point, LinearPoint):
+        return [linear("linear", m, point.n, point.k, precision) for m in point.rows]
+    if isinstance(point, AttentionPoint):
+        heads = Attention(
+            query_heads=point.query_heads, kv_heads=point.kv_heads, head_dim=point.head_dim
+        )
+        return [attention(point.sequences, point.query_tokens, point.kv_tokens, heads, precision)]
+    layer = point.architecture.layers[0].layer
+    rows = [
+        operation
+        for forward in point.forwards
+        for operation in layer_operations(
+            point.architecture.hidden_size,
+            layer,
+            (
+                Sequences(
+                    count=forward.sequences,
+                    query_tokens=forward.query_tokens,
+                    kv_tokens=forward.kv_tokens,
+                ),
+            ),
+            precision,
+            precision,
+            fused=False,
+        )
+    ]
+    kernels = {OperationKind.LINEAR, OperationKind.ATTENTION}
+    return [row for row in rows if row.kind in kernels]

@@ -1,0 +1,127 @@
+"""The worker process: does one request of the daemon, then ends.
+
+Started as ``python -m profiler.worker --fd N --parent-pid PID --memory-bytes N``;
+``profiler.interface`` tells what it reads and writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from model.errors import InvalidFieldError
+from profiler import process_limits
+from profiler.interface import (
+    CampaignRequest,
+    Failed,
+    FailureCode,
+    Finished,
+    LiveRequest,
+    Measured,
+    Pause,
+    Paused,
+    Progressed,
+    Resume,
+    Skipped,
+    Started,
+)
+from profiler.telemetry import current_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the first message asks; returns the exit code, 1 after ``Failed``."""
+    parser = argparse.ArgumentParser(prog="python -m profiler.worker")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--memory-bytes", type=int, default=0)
+    options = parser.parse_args(arguments)
+    process_limits.impose(parent_pid=options.parent_pid, memory_bytes=options.memory_bytes)
+    connection = Connection(options.fd)
+    try:
+        return _serve(connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return 1  # the daemon is gone; nobody is left to tell
+
+
+def _serve(connection: Connection) -> int:
+    request = connection.recv()
+    begin = time.monotonic()
+    try:
+        if isinstance(request, CampaignRequest):
+            _campaign(connection, request, begin)
+        elif isinstance(request, LiveRequest):
+            _live(connection, request, begin)
+        else:
+            raise TypeError(f"{type(request).__name__} is no request to start with")
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:  # whatever it is, the daemon is told
+        traceback.print_exc()
+        connection.send(Failed(code=_code_of(error), message=_text_of(error)))
+        return 1
+    connection.send(Finished())
+    return 0
+
+
+def _campaign(connection: Connection, request: CampaignRequest, begin: float) -> None:
+    # Loading torch takes seconds; the limits above are in force before.
+    from profiler.campaign import Campaign  # noqa: PLC0415
+    from profiler.device import open_device  # noqa: PLC0415
+
+    device = open_device(request.device)
+    campaign = Campaign(request, device, begin)
+    connection.send(Started(environment=current_environment(request.device)))
+    told = 0
+    for measurement in campaign.run():
+        connection.send(Measured(measurement=measurement))
+        for reason in campaign.skipped[told:]:
+            connection.send(Skipped(reason=reason))
+        told = len(campaign.skipped)
+        connection.send(Progressed(fraction=campaign.fraction, text=campaign.text))
+        _obey(connection)
+
+
+def _live(connection: Connection, request: LiveRequest, begin: float) -> None:
+    from profiler.device import open_device  # noqa: PLC0415
+    from profiler.live import measure_live  # noqa: PLC0415
+
+    device = open_device(request.device)
+    connection.send(Started(environment=current_environment(request.device)))
+    for event in measure_live(request, device, begin):
+        connection.send(event)
+
+
+def _obey(connection: Connection) -> None:
+    """Waits for ``Resume`` where ``Pause`` has come."""
+    if not connection.poll():
+        return
+    if isinstance(connection.recv(), Pause):
+        connection.send(Paused())
+        while not isinstance(connection.recv(), Resume):
+            pass
+
+
+def _code_of(error: Exception) -> FailureCode:
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return FailureCode.MEMORY
+    if isinstance(error, TimeoutError):
+        return FailureCode.BUDGET
+    if isinstance(error, InvalidFieldError | KeyError):
+        return FailureCode.UNSUPPORTED
+    return FailureCode.FAULT
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

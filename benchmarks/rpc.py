@@ -1,0 +1,356 @@
+"""What a Predict costs: over an empty handler, on start, in memory, under load, beside a campaign.
+
+Starts the real daemon and, in a process of its own, a server whose one handler does
+nothing; calls to both take turns, so that what else the machine does meets both alike.
+
+    python benchmarks/rpc.py [--data-dir DIR] [--write-page]
+
+Without a data folder that holds a cost model of this device a short campaign makes one.
+Ends with code 1 where a figure is beyond its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
+
+from tokenpace.v1 import (
+    latency_pb2,
+    latency_pb2_grpc,
+    profiler_pb2,
+    profiler_pb2_grpc,
+    types_pb2,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "benchmarks" / "rpc.md"
+EMPTY = "/benchmarks.Empty/Call"
+CALLS, WARM_UP = 2_000, 200
+IN_FLIGHT, LOAD_S, SETTLED_S = 32, 60.0, 10.0
+CADENCE_S, DEADLINE_S = 0.02, 1.0
+MIB = 1 << 20
+
+
+def request(preset: str, device: str) -> latency_pb2.PredictRequest:
+    return latency_pb2.PredictRequest(
+        model=types_pb2.ModelSpec(preset=preset),
+        device=device,
+        workload=types_pb2.Workload(input_tokens=512, output_tokens=128, batch_size=4),
+    )
+
+
+ANALYTICAL = request("llama-3.1-8b", "h100-sxm")
+FITTED = request("qwen2.5-0.5b", "local")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure beside the limit that it must not pass."""
+
+    name: str
+    value: float
+    limit: float
+    unit: str
+
+    def row(self) -> list[str]:
+        """Returns its cells in the table."""
+        value, limit = (f"{x:.4g} {self.unit}".strip() for x in (self.value, self.limit))
+        share = f"{self.value / self.limit:.2f}" if self.limit else "-"
+        return [self.name, value, limit, share, "yes" if self.holds else "NO"]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the limit is kept."""
+        return self.value <= self.limit
+
+
+class Daemon:
+    """The real daemon, from its start on."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.begin = time.perf_counter()
+        command = [sys.executable, "-m", "server", "--address", "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            [*command, "--data-dir", str(data_dir), "--log-level", "warning"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self.channel = grpc.insecure_channel(address_of(self.process))
+        self.latency = latency_pb2_grpc.LatencyServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.profiler = profiler_pb2_grpc.ProfilerServiceStub(self.channel)  # type: ignore[no-untyped-call]
+
+    def resident_bytes(self) -> int:
+        """Returns the daemon's resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) << 10
+
+    def has_cost_model(self) -> bool:
+        """Returns whether the local device has a fitted cost model."""
+        answer = self.latency.Predict(FITTED, timeout=30)
+        return bool(answer.cost_model != "analytical")
+
+    def close(self) -> None:
+        """Ends it in good order."""
+        self.channel.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=30)
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("listening on "), "the server did not start"
+    return line.removeprefix("listening on ").strip()
+
+
+@contextlib.contextmanager
+def daemon(data_dir: Path) -> Iterator[Daemon]:
+    started = Daemon(data_dir)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+@contextlib.contextmanager
+def empty_handler() -> Iterator[Callable[[Empty], object]]:
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve-empty"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            with grpc.insecure_channel(address_of(process)) as channel:
+                yield channel.unary_unary(
+                    EMPTY,
+                    request_serializer=Empty.SerializeToString,
+                    response_deserializer=Empty.FromString,
+                )
+        finally:
+            process.terminate()
+
+
+def serve_empty() -> None:
+    """Serves a handler that does nothing, until it is ended."""
+    server = grpc.server(ThreadPoolExecutor(16))
+    handler = grpc.unary_unary_rpc_method_handler(
+        lambda _request, _context: Empty(),
+        request_deserializer=Empty.FromString,
+        response_serializer=Empty.SerializeToString,
+    )
+    _, service, method = EMPTY.split("/")
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {method: handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(f"listening on 127.0.0.1:{port}", flush=True)
+    server.wait_for_termination()
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return (time.perf_counter() - begin) * 1e3
+
+
+def over_empty(running: Daemon) -> list[Figure]:
+    """Compares Predict with the empty handler, calls taking turns."""
+    with empty_handler() as call:
+        calls: dict[str, Callable[[], object]] = {
+            "empty handler": lambda: call(Empty()),
+            "analytical": lambda: running.latency.Predict(ANALYTICAL),
+            "fitted": lambda: running.latency.Predict(FITTED),
+        }
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for index in range(WARM_UP + CALLS):
+            for name, make in calls.items():
+                taken = timed(make)
+                if index >= WARM_UP:
+                    times[name].append(taken)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    print("medians of a call in ms:", {name: round(ms, 3) for name, ms in medians.items()})
+    base = medians.pop("empty handler")
+    return [
+        Figure(f"Predict over an empty handler of {base:.2f} ms, {name}", ms / base, 3.0, "")
+        for name, ms in medians.items()
+    ]
+
+
+def start_up(data_dir: Path) -> Figure:
+    """Times the daemon's start to the first answered Predict, median of 5."""
+    seconds = []
+    for _ in range(5):
+        with daemon(data_dir) as started:
+            started.latency.Predict(FITTED, timeout=30)
+            seconds.append(time.perf_counter() - started.begin)
+    return Figure("start to the first answered Predict", statistics.median(seconds), 3.0, "s")
+
+
+def under_load(running: Daemon) -> list[Figure]:
+    """Keeps 32 Predicts in flight for 60 s."""
+    errors: list[str] = []
+    answered = [0] * IN_FLIGHT
+    end = time.monotonic() + LOAD_S
+
+    def ask(worker: int) -> None:
+        while time.monotonic() < end:
+            try:
+                running.latency.Predict(FITTED if answered[worker] % 2 else ANALYTICAL, timeout=30)
+            except grpc.RpcError as error:
+                errors.append(str(error.code()))
+            answered[worker] += 1
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(IN_FLIGHT)]
+    for thread in threads:
+        thread.start()
+    time.sleep(SETTLED_S)
+    settled = running.resident_bytes()
+    for thread in threads:
+        thread.join()
+    growth = running.resident_bytes() / settled
+    print(f"under load: {sum(answered) / LOAD_S:.0f} answers a second, errors: {errors[:3]}")
+    return [
+        Figure(f"errors with {IN_FLIGHT} in flight for {LOAD_S:.0f} s", len(errors), 0, ""),
+        Figure("resident memory at the end over that after 10 s", growth, 1.05, ""),
+    ]
+
+
+def wait_for(running: Daemon, job_id: str, *, ended: bool) -> str:
+    """Waits until a job runs, or has ended, and returns its state."""
+    while True:
+        asked = profiler_pb2.GetProfileJobRequest(id=job_id)
+        state = running.profiler.GetProfileJob(asked, timeout=30).profile_job.state
+        if state >= types_pb2.JOB_STATE_SUCCEEDED or (
+            not ended and state == types_pb2.JOB_STATE_RUNNING
+        ):
+            return str(types_pb2.JobState.Name(state))
+        time.sleep(0.2)
+
+
+def campaign(running: Daemon, seconds: int) -> str:
+    asked = profiler_pb2.CreateProfileJobRequest(budget=Duration(seconds=seconds))
+    return str(running.profiler.CreateProfileJob(asked, timeout=30).profile_job.id)
+
+
+def beside_a_campaign(running: Daemon, seconds: int) -> list[Figure]:
+    """Compares Predict's median while the device is measured with that before."""
+
+    def ask_until(done: Callable[[], bool]) -> tuple[float, int]:
+        times, missed = [], 0
+        while not done():
+            try:
+                times.append(timed(lambda: running.latency.Predict(FITTED, timeout=DEADLINE_S)))
+            except grpc.RpcError:
+                missed += 1
+            time.sleep(CADENCE_S)
+        return statistics.median(times), missed
+
+    quiet_end = time.monotonic() + 10
+    quiet, _ = ask_until(lambda: time.monotonic() > quiet_end)
+    job = campaign(running, seconds)
+    wait_for(running, job, ended=False)
+    waiter = threading.Thread(target=wait_for, args=(running, job), kwargs={"ended": True})
+    waiter.start()
+    busy, missed = ask_until(lambda: not waiter.is_alive())
+    print(f"Predict's median without a campaign {quiet:.2f} ms, beside one {busy:.2f} ms")
+    return [
+        Figure("Predict beside a campaign over Predict without one", busy / quiet, 5.0, ""),
+        Figure(f"deadlines of {DEADLINE_S:.0f} s missed beside a campaign", missed, 0, ""),
+    ]
+
+
+def profile(data_dir: Path, seconds: int) -> None:
+    """Makes sure that the folder holds a cost model of this device."""
+    with daemon(data_dir) as running:
+        if running.has_cost_model():
+            return
+        print(f"no cost model in {data_dir.name}: a campaign of {seconds} s makes one")
+        state = wait_for(running, campaign(running, seconds), ended=True)
+        assert state == "JOB_STATE_SUCCEEDED", state
+        assert running.has_cost_model()
+
+
+def table(figures: list[Figure]) -> str:
+    rows = [["figure", "value", "limit", "value / limit", "holds"], ["---"] * 5]
+    rows += [figure.row() for figure in figures]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def processor_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def page(figures: list[Figure]) -> str:
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"""# What a Predict costs
+
+{datetime.now(UTC):%Y-%m-%d}, commit {commit or "unknown"}.
+Hardware: {processor_name()}, {os.cpu_count()} cores, {memory:.0f} GiB.
+Versions: Python {platform.python_version()}, grpcio {version("grpcio")}, \
+protobuf {version("protobuf")}, treelite {version("treelite")}.
+Command: `python benchmarks/rpc.py --write-page`
+
+Client and servers share the machine; calls go over the loopback. The empty handler runs
+in a process of its own, without interceptors, and its calls take turns with Predict's.
+
+{table(figures)}
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, help="folder with a cost model of this device")
+    parser.add_argument("--campaign", type=int, default=60, metavar="SECONDS")
+    parser.add_argument("--write-page", action="store_true", help=f"write {PAGE.name}")
+    parser.add_argument("--serve-empty", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve_empty:
+        serve_empty()
+    with tempfile.TemporaryDirectory() as temporary:
+        data_dir = arguments.data_dir or Path(temporary) / "data"
+        profile(data_dir, arguments.campaign)
+        figures = [start_up(data_dir)]
+        with daemon(data_dir) as running:
+            figures += over_empty(running)
+            resident = running.resident_bytes() / MIB
+            figures.append(
+                Figure("resident memory without a job", resident, 300 * 1e6 / MIB, "MiB")
+            )
+            figures += under_load(running)
+            figures += beside_a_campaign(running, arguments.campaign)
+    print(table(figures))
+    if arguments.write_page:
+        PAGE.write_text(page(figures))
+    return 0 if all(figure.holds for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

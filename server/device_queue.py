@@ -101,6 +101,12 @@ class DeviceQueue:
             return bool(self._line)
 
     @property
+    def waiting(self) -> int:
+        """Number of live measurements behind another."""
+        with self._changed:
+            return max(0, len(self._line) - 1)
+
+    @property
     def busy(self) -> bool:
         """Whether anybody uses the device or waits for it."""
         with self._changed:
@@ -118,7 +124,7 @@ class DeviceQueue:
         """
         ticket = object()
         with self._changed:
-            if len(self._line) > self._max_waiting:
+            if self._line and self.waiting >= self._max_waiting:
                 raise QueueFullError(
                     f"the device is measuring and {self._max_waiting} more wait for it"
                 )

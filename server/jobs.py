@@ -69,7 +69,8 @@ class JobManager:
     def start(self) -> None:
         """Takes up unfinished jobs and begins to run."""
         for job in self._state.store.jobs.unfinished():
-            self._take_up(job)
+            if job.id not in self._cancellations:  # else it was asked for a moment ago
+                self._take_up(job)
         for lane in self._lanes.values():
             lane.thread = threading.Thread(
                 target=self._work, args=(lane,), name=f"jobs-{lane.device.stored_name}", daemon=True

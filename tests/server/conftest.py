@@ -1,4 +1,6 @@
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +44,13 @@ def point():
 def at():
     """A moment so many seconds after a fixed one."""
     return lambda seconds=0.0: START + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def scripted():
+    """The command of a worker that behaves as it is told."""
+
+    def command(behaviour):
+        return [sys.executable, str(Path(__file__).with_name("scripted_worker.py")), behaviour]
+
+    return command

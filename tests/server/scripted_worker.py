@@ -1,0 +1,167 @@
+"""A worker that speaks profiler.interface and does as its first argument says.
+
+No torch: it shows what the daemon makes of workers that measure, hang or die.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from multiprocessing.connection import Connection
+
+from model.measurement import Distribution, Measurement
+from model.precision import Precision
+from profiler import process_limits
+from profiler.interface import (
+    CampaignRequest,
+    Failed,
+    FailureCode,
+    Finished,
+    LiveResult,
+    Measured,
+    Pause,
+    Paused,
+    Progressed,
+    Skipped,
+    Started,
+)
+from profiler.telemetry import current_environment
+
+POINT_S = 0.02
+
+
+def measurement(number):
+    return Measurement(
+        kind="linear",
+        precision=Precision.FP32,
+        engine="torch",
+        shape={"m": float(number), "n": 8.0, "k": 8.0},
+        latency_ms=Distribution(median=1.0 + number, p10=1.0, p90=3.0 + number, samples=5),
+        group="8x8",
+    )
+
+
+def obey(connection):
+    if connection.poll() and isinstance(connection.recv(), Pause):
+        connection.send(Paused())
+        connection.recv()
+
+
+def campaign(connection, request, most=None):
+    begin = len(request.done)
+    end = time.monotonic() + request.budget_s - request.reserve_s
+    number = begin
+    while time.monotonic() < end and (most is None or number < begin + most):
+        time.sleep(POINT_S)
+        connection.send(Measured(measurement=measurement(number)))
+        number += 1
+        connection.send(Progressed(fraction=1 - (end - time.monotonic()) / 100, text="points"))
+        obey(connection)
+
+
+def five(connection, request):
+    campaign(connection, request, most=5)
+    connection.send(Skipped(reason="too large"))
+
+
+def echo(connection, request):
+    connection.send(Skipped(reason=repr(request)))
+
+
+def live(connection, request):
+    connection.send(Progressed(fraction=0.5, text="half"))
+    spread = Distribution(median=20.0, p10=19.0, p90=21.0, samples=5)
+    tpot = spread if request.workload.output_tokens > 1 else None
+    connection.send(LiveResult(ttft_ms=spread, tpot_ms=tpot, notes=("a note",)))
+
+
+def slow(connection, request):
+    time.sleep(0.5)
+    live(connection, request)
+
+
+def both(connection, request):
+    (campaign if isinstance(request, CampaignRequest) else live)(connection, request)
+
+
+def sleep(connection, request):
+    time.sleep(60)
+
+
+def stubborn(connection, request):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    connection.send(Progressed(fraction=0, text=str(child.pid)))
+    time.sleep(60)
+
+
+def crash(connection, request):
+    print("the last words", file=sys.stderr, flush=True)
+    sys.exit(3)
+
+
+def killed(connection, request):
+    campaign(connection, request, most=3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def greedy(connection, request):
+    try:
+        bytearray(2 << 30)
+    except MemoryError:
+        fail(connection, FailureCode.MEMORY, "no memory left")
+
+
+def fail(connection, code, message="as told"):
+    connection.send(Failed(code=code, message=message))
+    sys.exit(1)
+
+
+def nothing(connection, request):
+    pass
+
+
+BEHAVIOURS = {
+    f.__name__: f
+    for f in (
+        campaign,
+        five,
+        echo,
+        live,
+        slow,
+        both,
+        sleep,
+        stubborn,
+        crash,
+        killed,
+        greedy,
+        nothing,
+    )
+} | {code.value: lambda c, _, code=code: fail(c, code) for code in FailureCode}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("behaviour", choices=[*BEHAVIOURS, "deaf", "elsewhere"])
+    parser.add_argument("--fd", type=int)
+    parser.add_argument("--parent-pid", type=int)
+    parser.add_argument("--memory-bytes", type=int)
+    options = parser.parse_args()
+    process_limits.impose(parent_pid=options.parent_pid, memory_bytes=options.memory_bytes)
+    connection = Connection(options.fd)
+    if options.behaviour == "deaf":
+        time.sleep(60)
+    request = connection.recv()
+    environment = current_environment(request.device)
+    if options.behaviour == "elsewhere":
+        environment = replace(environment, torch_version="0.1")
+    connection.send(Started(environment=environment))
+    BEHAVIOURS.get(options.behaviour, five)(connection, request)
+    connection.send(Finished())
+
+
+if __name__ == "__main__":
+    main()

@@ -92,3 +92,10 @@ def test_a_tethered_process_ends_with_its_parent_and_stands_back(tmp_path):
         while runs(pid) and time.monotonic() < end:
             time.sleep(0.05)
         assert not runs(pid)
+
+
+def test_the_real_regression_refuses_too_few_rows_in_plain_words(point):
+    with pytest.raises(FitError, match="exit code 1") as caught:
+        fit([point()], timeout_s=60)
+    assert "Traceback" not in str(caught.value)
+    assert "Error" not in str(caught.value)

@@ -78,6 +78,12 @@ def live(connection, request):
     connection.send(LiveResult(ttft_ms=spread, tpot_ms=tpot, notes=("a note",)))
 
 
+def told(connection, request):
+    r = request
+    text = f"{r.scope} {r.tensor} {r.precision} {r.budget_s:.0f} {r.workload.input_tokens}"
+    fail(connection, FailureCode.FAULT, text)
+
+
 def slow(connection, request):
     time.sleep(0.5)
     live(connection, request)
@@ -104,7 +110,8 @@ def crash(connection, request):
 
 
 def killed(connection, request):
-    campaign(connection, request, most=3)
+    if isinstance(request, CampaignRequest):
+        campaign(connection, request, most=3)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -131,6 +138,7 @@ BEHAVIOURS = {
         five,
         echo,
         live,
+        told,
         slow,
         both,
         sleep,

@@ -1,0 +1,516 @@
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from server import live_request
+from server.predictor import Predictor
+from server.profiling import Profiling
+from server.rpc_server import RpcServer
+from tokenpace.v1 import profiler_pb2 as pb
+from tokenpace.v1 import profiler_pb2_grpc, types_pb2
+
+
+@pytest.fixture
+def serve(state, scripted):
+    """Serves the profiler service with workers that behave as told."""
+    served = []
+
+    def start(behaviour="five", **changes):
+        configuration = replace(state.configuration, address="127.0.0.1:0", **changes)
+        own = replace(state, configuration=configuration)
+        profiling = Profiling(own, Predictor(state.devices, state.cost_models), scripted(behaviour))
+        server = RpcServer(
+            configuration,
+            {
+                "tokenpace.v1.ProfilerService": lambda server: (
+                    profiler_pb2_grpc.add_ProfilerServiceServicer_to_server(
+                        profiling.service, server
+                    )
+                )
+            },
+        )
+        server.start()
+        profiling.start()
+        channel = grpc.insecure_channel(server.address)
+        stub = profiler_pb2_grpc.ProfilerServiceStub(channel)
+        served.append((server, profiling, channel))
+        return SimpleNamespace(stub=stub, profiling=profiling, server=server)
+
+    yield start
+    for server, profiling, channel in served:
+        channel.close()
+        profiling.drain()
+        server.stop(0)
+
+
+def seconds(value):
+    message = Duration()
+    message.FromMilliseconds(round(value * 1000))
+    return message
+
+
+def measure_request(**changes):
+    values = {
+        "model": types_pb2.ModelSpec(preset="smollm2-135m"),
+        "workload": types_pb2.Workload(input_tokens=32, output_tokens=8),
+    }
+    return pb.MeasureRequest(**values | changes)
+
+
+def failure(call, request, timeout=20):
+    """Code, message and details of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        answer = call(request, timeout=timeout)
+        if hasattr(answer, "__iter__"):
+            list(answer)
+    error = caught.value
+    status = rpc_status.from_call(error)
+    found = SimpleNamespace(code=error.code(), message=error.details(), fields=[], reason=None)
+    for detail in status.details if status is not None else ():
+        for kind in (
+            error_details_pb2.ErrorInfo,
+            error_details_pb2.BadRequest,
+            error_details_pb2.PreconditionFailure,
+            error_details_pb2.RetryInfo,
+            error_details_pb2.ResourceInfo,
+        ):
+            if detail.Is(kind.DESCRIPTOR):
+                message = kind.FromString(detail.value)
+                setattr(found, kind.DESCRIPTOR.name, message)
+    if hasattr(found, "BadRequest"):
+        found.fields = [violation.field for violation in found.BadRequest.field_violations]
+    if hasattr(found, "ErrorInfo"):
+        found.reason = found.ErrorInfo.reason
+    return found
+
+
+# --- Measure -------------------------------------------------------------------
+
+
+def test_measure_streams_progress_and_the_result_beside_the_prediction(serve, state, workers):
+    events = list(serve("live").stub.Measure(measure_request(), timeout=20))
+    assert [event.WhichOneof("event") for event in events] == ["progress"] * 2 + ["result"]
+    assert events[1].progress == pb.Progress(fraction=0.5, text="half")
+    result = events[-1].result
+    assert (result.ttft_ms.median, result.ttft_ms.samples) == (20.0, 5)
+    assert result.prediction.ttft_ms.value > 0
+    assert result.ttft_residual == pytest.approx(20 / result.prediction.ttft_ms.value - 1)
+    assert result.tpot_residual == pytest.approx(20 / result.prediction.tpot_ms.value - 1)
+    assert result.environment.fingerprint == state.devices.get("local").fingerprint
+    assert [(w.code, w.text) for w in result.warnings] == [("MEASUREMENT_NOTE", "a note")]
+    assert not workers()
+
+
+def test_measure_without_output_has_no_tpot(serve):
+    request = measure_request(workload=types_pb2.Workload(input_tokens=32))
+    result = list(serve("live").stub.Measure(request, timeout=20))[-1].result
+    assert not result.HasField("tpot_ms")
+    assert result.tpot_residual == 0
+
+
+def test_the_worker_is_told_what_is_asked(serve):
+    request = measure_request(
+        scope=pb.MEASURE_SCOPE_MODEL,
+        precision=types_pb2.PRECISION_BF16,
+        parallelism=types_pb2.Parallelism(tensor=3),
+        budget=seconds(9),
+    )
+    found = failure(serve("told").stub.Measure, request)
+    assert found.message == "not measured: model 3 bf16 9 32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "reason", "field"),
+    [
+        ({"trace": True}, "UNIMPLEMENTED", "TRACE_NOT_BUILT", "trace"),
+        ({"engine": "vllm"}, "UNIMPLEMENTED", "ENGINE_NOT_MEASURED", "engine"),
+        ({"engine": "no"}, "INVALID_ARGUMENT", "INVALID_FIELD", "engine"),
+        ({"device": "h100-sxm"}, "FAILED_PRECONDITION", "DEVICE_NOT_LOCAL", "device"),
+        ({"device": "abacus"}, "NOT_FOUND", "DEVICE_NOT_FOUND", ""),
+        ({"scope": 7}, "INVALID_ARGUMENT", "INVALID_FIELD", "scope"),
+        ({"budget": Duration(seconds=3601)}, "INVALID_ARGUMENT", "INVALID_FIELD", "budget"),
+        ({"budget": Duration()}, "INVALID_ARGUMENT", "INVALID_FIELD", "budget"),
+        ({"budget": Duration(nanos=-1)}, "INVALID_ARGUMENT", "INVALID_FIELD", "budget"),
+        ({"budget": Duration(nanos=2**31 - 1)}, "INVALID_ARGUMENT", "INVALID_FIELD", "budget"),
+        (
+            {"budget": Duration(seconds=1, nanos=-1)},
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+            "budget",
+        ),
+        ({"confidence": 0.3}, "INVALID_ARGUMENT", "INVALID_FIELD", "confidence"),
+        (
+            {"kv_cache_precision": types_pb2.PRECISION_FP8},
+            "UNIMPLEMENTED",
+            "KV_CACHE_PRECISION_NOT_MEASURED",
+            "kv_cache_precision",
+        ),
+        (
+            {"workload": types_pb2.Workload(input_tokens=8, concurrency=4)},
+            "UNIMPLEMENTED",
+            "CONCURRENCY_NOT_MEASURED",
+            "workload.concurrency",
+        ),
+        (
+            {"workload": types_pb2.Workload(input_tokens=8, cached_prefix_tokens=4)},
+            "UNIMPLEMENTED",
+            "PREFIX_AND_CHUNKS_NOT_MEASURED",
+            "workload.cached_prefix_tokens",
+        ),
+        (
+            {"parallelism": types_pb2.Parallelism(data=2)},
+            "UNIMPLEMENTED",
+            "PARALLELISM_NOT_MEASURED",
+            "parallelism.data",
+        ),
+        (
+            {"parallelism": types_pb2.Parallelism(pipeline=2)},
+            "UNIMPLEMENTED",
+            "PARALLELISM_NOT_MEASURED",
+            "parallelism.pipeline",
+        ),
+        (
+            {"parallelism": types_pb2.Parallelism(tensor=7)},
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+            "parallelism.tensor",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_a_worker_starts(
+    serve, changes, code, reason, field
+):
+    found = failure(serve("crash").stub.Measure, measure_request(**changes))
+    assert (found.code.name, found.reason) == (code, reason)
+    assert found.message.startswith(field)
+    if code == "INVALID_ARGUMENT":
+        assert found.fields == [field]
+
+
+def test_what_does_not_fit_is_refused_with_the_bytes(serve):
+    request = measure_request(
+        model=types_pb2.ModelSpec(parameter_count=1e13), scope=pb.MEASURE_SCOPE_MODEL
+    )
+    found = failure(serve("crash").stub.Measure, request)
+    assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "NOT_ENOUGH_MEMORY")
+    (violation,) = found.PreconditionFailure.violations
+    assert violation.type == "NOT_ENOUGH_MEMORY"
+    figures = found.ErrorInfo.metadata
+    # in fp32
+    assert int(figures["needed_bytes"]) == pytest.approx(4e13, rel=0.1)
+    assert figures["needed_bytes"] in found.message
+    assert figures["free_bytes"] in found.message
+
+
+def test_what_does_not_fit_beside_others_is_refused(serve, state, monkeypatch):
+    telemetry = SimpleNamespace(
+        processes=(), memory_total_bytes=2_000_000_000, memory_used_bytes=1_900_000_000
+    )
+    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(lambda *_: telemetry))
+    found = failure(serve("live").stub.Measure, measure_request(scope=pb.MEASURE_SCOPE_MODEL))
+    assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "NOT_ENOUGH_MEMORY")
+    assert found.ErrorInfo.metadata["free_bytes"] == "100000000"
+
+
+def test_other_processes_on_the_device_are_told(serve, state, monkeypatch):
+    telemetry = SimpleNamespace(
+        processes=("12 train",), memory_total_bytes=1 << 40, memory_used_bytes=0
+    )
+    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(lambda *_: telemetry))
+    found = failure(serve("live").stub.Measure, measure_request())
+    assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "DEVICE_IN_USE")
+    assert "12 train" in found.message
+
+
+def test_a_few_layers_need_less_than_the_model(state):
+    def plan(scope):
+        request = measure_request(
+            model=types_pb2.ModelSpec(preset="llama-3.1-8b"),
+            scope=scope,
+            parallelism=types_pb2.Parallelism(tensor=8),
+        )
+        predictor = Predictor(state.devices, state.cost_models)
+        return live_request.live_plan(request, state.devices, predictor)
+
+    few, whole = plan(pb.MEASURE_SCOPE_LAYER), plan(pb.MEASURE_SCOPE_MODEL)
+    assert few.needed_bytes < whole.needed_bytes
+    # a rank's eighth of 8.03e9 parameters in fp32
+    assert whole.needed_bytes == pytest.approx(8.03e9 / 8 * 4, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "text"),
+    [
+        ("crash", "ABORTED", "exit code 3; its last output: the last words"),
+        ("killed", "ABORTED", "SIGKILL (out of memory?)"),
+        ("fault", "ABORTED", "as told"),
+        ("memory", "FAILED_PRECONDITION", "as told"),
+        ("unsupported", "UNIMPLEMENTED", "as told"),
+        ("budget", "DEADLINE_EXCEEDED", "(as told)"),
+        ("nothing", "ABORTED", "without a result"),
+    ],
+)
+def test_what_becomes_of_a_worker_that_cannot(serve, behaviour, code, text, workers):
+    found = failure(serve(behaviour).stub.Measure, measure_request())
+    assert found.code.name == code
+    assert text in found.message
+    assert not workers()
+
+
+@pytest.mark.parametrize("behaviour", ["sleep", "deaf"])
+def test_a_budget_that_is_over_ends_the_worker(serve, behaviour, workers):
+    stub = serve(behaviour).stub
+    begin = time.monotonic()
+    found = failure(stub.Measure, measure_request(budget=seconds(0.5)))
+    assert time.monotonic() - begin < 3
+    assert found.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert found.message.startswith("budget: 0.5 s were over before the result")
+    assert not workers()
+
+
+def test_a_deadline_ends_the_worker(serve, eventually, workers):
+    call = serve("stubborn").stub.Measure(measure_request(), timeout=1)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    eventually(lambda: not workers(), timeout_s=2)
+
+
+def test_cancelling_ends_the_worker_and_frees_the_device(serve, eventually, state, workers):
+    served = serve("sleep")
+    call = served.stub.Measure(measure_request())
+    next(call)
+    assert len(workers()) == 1
+    call.cancel()
+    eventually(lambda: not workers(), timeout_s=2)
+    queue = served.profiling.jobs.queue(state.devices.get("local"))
+    eventually(lambda: not queue.busy, timeout_s=2)
+
+
+def test_measures_queue_and_too_many_are_refused(serve, eventually, state, workers):
+    served = serve("sleep", max_queue=1)
+    queue = served.profiling.jobs.queue(state.devices.get("local"))
+    first = served.stub.Measure(measure_request())
+    next(first)
+    second = served.stub.Measure(measure_request())
+    waiting = next(second)
+    assert waiting.progress.text == "waiting for local"
+    eventually(lambda: queue.waiting == 1)
+    third = failure(served.stub.Measure, measure_request())
+    assert (third.code.name, third.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+    assert third.RetryInfo.retry_delay.seconds > 0
+    first.cancel()
+    assert next(second).progress.text == "the worker has started"
+    second.cancel()
+    eventually(lambda: not workers(), timeout_s=2)
+
+
+def test_waiting_in_line_does_not_count_against_the_budget(serve):
+    stub = serve("slow").stub
+    results = []
+
+    def measure():
+        events = list(stub.Measure(measure_request(budget=seconds(1.5)), timeout=30))
+        results.append(events[-1].WhichOneof("event"))
+
+    threads = [threading.Thread(target=measure) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == ["result"] * 3
+
+
+def test_a_measure_goes_ahead_of_a_campaign(serve, eventually):
+    stub = serve("both").stub
+    job = stub.CreateProfileJob(pb.CreateProfileJobRequest(budget=seconds(30))).profile_job
+
+    def measured():
+        return stub.GetProfileJob(pb.GetProfileJobRequest(id=job.id)).profile_job.measurement_count
+
+    before = eventually(measured)
+    events = list(stub.Measure(measure_request(), timeout=10))
+    assert events[-1].WhichOneof("event") == "result"
+    eventually(lambda: measured() > before + 2)
+    ended = stub.CancelProfileJob(pb.CancelProfileJobRequest(id=job.id)).profile_job
+    assert ended.state == types_pb2.JOB_STATE_CANCELLED
+
+
+def test_more_streams_than_there_are_threads_for_are_refused(serve, eventually, workers):
+    stub = serve("sleep", max_streams=1).stub
+    first = stub.Measure(measure_request())
+    next(first)
+    found = failure(stub.Measure, measure_request())
+    assert (found.code.name, found.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
+    # short calls are still answered
+    assert stub.ListProfileJobs(pb.ListProfileJobsRequest(), timeout=5).total_size == 0
+    first.cancel()
+    eventually(lambda: not workers(), timeout_s=2)
+
+
+# --- jobs ----------------------------------------------------------------------
+
+
+def test_a_job_from_its_creation_to_its_end(serve, state):
+    stub = serve("five").stub
+    job = stub.CreateProfileJob(
+        pb.CreateProfileJobRequest(device="cpu", budget=seconds(30), target_error=0.1)
+    ).profile_job
+    assert job.state == types_pb2.JOB_STATE_QUEUED
+    assert job.budget == seconds(30)
+    *_, last = stub.WatchProfileJob(pb.WatchProfileJobRequest(id=job.id), timeout=20)
+    done = last.profile_job
+    assert done.state == types_pb2.JOB_STATE_SUCCEEDED
+    assert (done.measurement_count, done.progress) == (5, 1.0)
+    assert done.skipped == ["too large"]
+    assert done.cost_model == state.cost_models.current(state.devices.get("cpu")).record.id
+    assert done.HasField("start_time")
+    assert done.end_time.ToDatetime() >= done.start_time.ToDatetime()
+    assert stub.GetProfileJob(pb.GetProfileJobRequest(id=job.id)).profile_job == done
+    listed = stub.ListProfileJobs(pb.ListProfileJobsRequest())
+    assert (list(listed.profile_jobs), listed.total_size) == ([done], 1)
+
+
+def test_a_job_without_settings_takes_the_defaults(serve):
+    stub = serve("sleep").stub
+    job = stub.CreateProfileJob(pb.CreateProfileJobRequest()).profile_job
+    assert (job.device, job.budget.seconds) == ("local", 120)
+    assert not job.HasField("end_time")
+    stub.CancelProfileJob(pb.CancelProfileJobRequest(id=job.id))
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "fields"),
+    [
+        ({"budget": seconds(0.5)}, "INVALID_ARGUMENT", ["budget"]),
+        ({"budget": seconds(86_401)}, "INVALID_ARGUMENT", ["budget"]),
+        ({"target_error": float("nan")}, "INVALID_ARGUMENT", ["target_error"]),
+        ({"target_error": 1.5}, "INVALID_ARGUMENT", ["target_error"]),
+        ({"precisions": [99]}, "INVALID_ARGUMENT", ["precisions[0]"]),
+        ({"precisions": [1, 0]}, "INVALID_ARGUMENT", ["precisions[1]"]),
+        ({"precisions": [1] * 40}, "INVALID_ARGUMENT", ["precisions"]),
+        (
+            {"budget": Duration(seconds=-5), "target_error": -1},
+            "INVALID_ARGUMENT",
+            ["budget", "target_error"],
+        ),
+        ({"device": "h100-sxm"}, "FAILED_PRECONDITION", []),
+        ({"device": "abacus"}, "NOT_FOUND", ["device"]),
+    ],
+)
+def test_a_bad_job_is_refused(serve, changes, code, fields):
+    stub = serve().stub
+    found = failure(stub.CreateProfileJob, pb.CreateProfileJobRequest(**changes))
+    assert (found.code.name, found.fields) == (code, fields)
+    assert stub.ListProfileJobs(pb.ListProfileJobsRequest()).total_size == 0
+
+
+def test_too_many_jobs_are_refused(serve, eventually):
+    stub = serve("sleep", max_queue=1).stub
+    for _ in range(2):
+        stub.CreateProfileJob(pb.CreateProfileJobRequest())
+    found = failure(stub.CreateProfileJob, pb.CreateProfileJobRequest())
+    assert (found.code.name, found.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+    assert found.RetryInfo.retry_delay.seconds > 0
+
+
+@pytest.mark.parametrize("call", ["GetProfileJob", "CancelProfileJob", "WatchProfileJob"])
+def test_an_unknown_job_is_not_found(serve, call):
+    stub = serve().stub
+    request = getattr(pb, f"{call}Request")
+    found = failure(getattr(stub, call), request(id="job-none"))
+    assert (found.code.name, found.reason) == ("NOT_FOUND", "PROFILE_JOB_NOT_FOUND")
+    assert found.fields == ["id"]
+    found = failure(getattr(stub, call), request())
+    assert (found.code.name, found.fields) == ("INVALID_ARGUMENT", ["id"])
+
+
+def test_a_watcher_is_sent_away_when_the_daemon_drains(serve):
+    served = serve("sleep")
+    job = served.stub.CreateProfileJob(pb.CreateProfileJobRequest()).profile_job
+    threading.Timer(0.5, served.profiling.drain).start()
+    found = failure(served.stub.WatchProfileJob, pb.WatchProfileJobRequest(id=job.id))
+    assert (found.code.name, found.reason) == ("UNAVAILABLE", "DRAINING")
+    found = failure(served.stub.CreateProfileJob, pb.CreateProfileJobRequest())
+    assert (found.code.name, found.reason) == ("UNAVAILABLE", "DRAINING")
+
+
+# --- profiling on start --------------------------------------------------------
+
+
+def test_quick_profiling_skips_a_device_that_has_a_cost_model(serve, state, eventually):
+    first = serve("five", profile_on_start="quick", quick_budget=30.0)
+    (job,) = first.stub.ListProfileJobs(pb.ListProfileJobsRequest()).profile_jobs
+    assert job.budget == seconds(30)
+    eventually(lambda: state.cost_models.current(state.devices.get("local")))
+    first.profiling.drain()
+    second = serve("five", profile_on_start="quick")
+    assert second.stub.ListProfileJobs(pb.ListProfileJobsRequest()).total_size == 1
+    second.profiling.drain()
+    third = serve("five", profile_on_start="full", full_budget=60.0)
+    jobs = third.stub.ListProfileJobs(pb.ListProfileJobsRequest()).profile_jobs
+    assert [job.budget.seconds for job in jobs] == [60, 30]
+
+
+# --- schedules -----------------------------------------------------------------
+
+
+def test_a_schedule_from_its_creation_to_its_end(serve, eventually):
+    stub = serve("five").stub
+    made = stub.CreateSchedule(
+        pb.CreateScheduleRequest(interval=seconds(1), budget=seconds(20))
+    ).schedule
+    assert (made.device, made.interval.seconds, made.cron) == ("local", 1, "")
+    assert made.next_run_time.ToMilliseconds() - made.create_time.ToMilliseconds() == 1000
+
+    def run():
+        (listed,) = stub.ListSchedules(pb.ListSchedulesRequest()).schedules
+        return [r for r in listed.runs if r.outcome == pb.SCHEDULE_OUTCOME_SUCCEEDED]
+
+    (done, *_) = eventually(run)
+    job = stub.GetProfileJob(pb.GetProfileJobRequest(id=done.job_id)).profile_job
+    assert job.schedule_id == made.id
+    stub.DeleteSchedule(pb.DeleteScheduleRequest(id=made.id))
+    assert stub.ListSchedules(pb.ListSchedulesRequest()).total_size == 0
+
+
+def test_a_cron_schedule(serve):
+    stub = serve().stub
+    made = stub.CreateSchedule(pb.CreateScheduleRequest(cron="0 3 * * *")).schedule
+    assert (made.cron, made.budget.seconds) == ("0 3 * * *", 120)
+    assert not made.HasField("interval")
+    assert made.next_run_time.ToDatetime().strftime("%H:%M:%S") == "03:00:00"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "fields"),
+    [
+        ({}, "INVALID_ARGUMENT", ["cron"]),
+        ({"cron": "every night"}, "INVALID_ARGUMENT", ["cron"]),
+        ({"cron": "0 0 30 2 *"}, "INVALID_ARGUMENT", ["cron"]),
+        ({"interval": seconds(0.5)}, "INVALID_ARGUMENT", ["interval"]),
+        ({"interval": Duration(seconds=2**62)}, "INVALID_ARGUMENT", ["interval"]),
+        ({"cron": "0 3 * * *", "budget": seconds(0.1)}, "INVALID_ARGUMENT", ["budget"]),
+        ({"cron": "0 3 * * *", "device": "l4"}, "FAILED_PRECONDITION", []),
+    ],
+)
+def test_a_bad_schedule_is_refused(serve, changes, code, fields):
+    found = failure(serve().stub.CreateSchedule, pb.CreateScheduleRequest(**changes))
+    assert (found.code.name, found.fields) == (code, fields)
+    if fields == ["cron"]:
+        assert "0 3 * * *" in found.message
+
+
+def test_an_unknown_schedule_is_not_found(serve):
+    stub = serve().stub
+    found = failure(stub.DeleteSchedule, pb.DeleteScheduleRequest(id="schedule-none"))
+    assert (found.code.name, found.reason) == ("NOT_FOUND", "SCHEDULE_NOT_FOUND")
+    found = failure(stub.DeleteSchedule, pb.DeleteScheduleRequest())
+    assert (found.code.name, found.fields) == ("INVALID_ARGUMENT", ["id"])

@@ -110,14 +110,12 @@ class JobBoard:
     def await_end(self, job_id: str, timeout_s: float) -> None:
         """Waits until a job has ended, or for ``timeout_s`` seconds."""
         end = time.monotonic() + timeout_s
-        while (job := self.get(job_id)) is not None and not job.state.ended:
+        job = self.get(job_id)
+        while job is not None and not job.state.ended and time.monotonic() < end:
             with self._changed:
-                self._changed.wait_for(
-                    lambda before=job: self._live.get(job_id) != before,
-                    timeout=end - time.monotonic(),
-                )
-            if time.monotonic() >= end:
-                return
+                if self._live.get(job_id) == job:
+                    self._changed.wait(timeout=max(0.0, end - time.monotonic()))
+            job = self.get(job_id)
 
     def close(self) -> None:
         """Sends those who watch away."""

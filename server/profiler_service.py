@@ -73,7 +73,8 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
         """Starts a campaign in the background."""
         device = self._devices.get_local(request.device)
         violations = Violations()
-        budget_s, precisions = DEFAULT_BUDGET_S, ()
+        budget_s = DEFAULT_BUDGET_S
+        precisions: tuple[Precision, ...] = ()
         with violations.within(""):
             budget_s = _budget_s(request)
         with violations.within(""):

@@ -1,0 +1,211 @@
+"""Kills, crashes, deadlines and restarts, with the real worker: nothing is lost, nothing stays."""
+
+import contextlib
+import os
+import signal
+import time
+
+import grpc
+import psutil
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from tokenpace.v1 import catalog_pb2, latency_pb2, types_pb2
+from tokenpace.v1 import profiler_pb2 as pb
+
+GONE_S = 2.0
+MODEL = types_pb2.ModelSpec(preset="smollm2-135m")
+WORKLOAD = types_pb2.Workload(input_tokens=32, output_tokens=8)
+
+
+@pytest.fixture
+def running(start_daemon):
+    """Starts a daemon with few threads in its workers, so that tests share the machine."""
+
+    def start(*flags, **environment):
+        return start_daemon(*flags, OMP_NUM_THREADS="1", **environment)
+
+    return start
+
+
+def seconds(value):
+    return Duration(seconds=int(value), nanos=round(value % 1 * 1e9))
+
+
+def family(daemon):
+    """Process ids of a daemon's workers and of what they started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(daemon.pid).children(recursive=True)]
+    return []
+
+
+def alive(pids):
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
+
+
+def eventually(condition, timeout_s=60.0):
+    end = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < end, "did not come true"
+        time.sleep(0.05)
+    return value
+
+
+def started(daemon, budget_s=120.0):
+    """Starts a job and returns its id once it has measured something."""
+    request = pb.CreateProfileJobRequest(budget=seconds(budget_s))
+    job_id = daemon.profiler.CreateProfileJob(request).profile_job.id
+    eventually(lambda: job(daemon, job_id).measurement_count > 3)
+    return job_id
+
+
+def job(daemon, job_id):
+    return daemon.profiler.GetProfileJob(pb.GetProfileJobRequest(id=job_id)).profile_job
+
+
+def stored(daemon, job_id):
+    """Measurements of a job, oldest first."""
+    request = catalog_pb2.ListMeasurementsRequest(page_size=1_000, job_id=job_id)
+    return list(daemon.catalog.ListMeasurements(request).measurements)[::-1]
+
+
+def predict(daemon):
+    request = latency_pb2.PredictRequest(model=MODEL, workload=WORKLOAD)
+    return daemon.latency.Predict(request, timeout=5)
+
+
+def test_a_killed_daemon_leaves_no_process_and_its_job_goes_on(running):
+    with running() as daemon:
+        job_id = started(daemon)
+        workers = family(daemon)
+        assert workers
+        reported = stored(daemon, job_id)
+        budget = job(daemon, job_id).budget
+        daemon.kill()
+        time.sleep(GONE_S)
+        assert alive(workers) == []
+    with running() as daemon:
+        assert job(daemon, job_id).state in (
+            types_pb2.JOB_STATE_QUEUED,
+            types_pb2.JOB_STATE_RUNNING,
+        )
+        assert stored(daemon, job_id)[: len(reported)] == reported
+        # and the same job measures more, of what is left of the same budget
+        eventually(lambda: job(daemon, job_id).measurement_count > len(reported) + 3)
+        assert job(daemon, job_id).budget == budget
+        assert job(daemon, job_id).state == types_pb2.JOB_STATE_RUNNING
+        cancelled = daemon.profiler.CancelProfileJob(pb.CancelProfileJobRequest(id=job_id))
+        assert cancelled.profile_job.state == types_pb2.JOB_STATE_CANCELLED
+        assert alive(family(daemon)) == []
+
+
+def test_a_killed_worker_fails_its_job_and_the_daemon_answers_on(running):
+    with running() as daemon:
+        job_id = started(daemon)
+        (worker,) = family(daemon)
+        os.kill(worker, signal.SIGKILL)
+        failed = eventually(
+            lambda: (j := job(daemon, job_id)).state == types_pb2.JOB_STATE_FAILED and j, 5
+        )
+        assert failed.error_message == "worker killed by SIGKILL (out of memory?)"
+        assert len(stored(daemon, job_id)) == failed.measurement_count > 3
+        assert predict(daemon).ttft_ms.value > 0
+
+
+def test_a_drain_ends_the_worker_and_the_job_goes_on(running):
+    with running() as daemon:
+        job_id = started(daemon)
+        workers = family(daemon)
+        reported = stored(daemon, job_id)
+        watching = daemon.profiler.WatchProfileJob(pb.WatchProfileJobRequest(id=job_id))
+        next(watching)
+        begin = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(watching)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert daemon.process.wait(timeout=15) == 0
+        assert time.monotonic() - begin < 5
+        assert alive(workers) == []
+    with running() as daemon:
+        assert job(daemon, job_id).state in (
+            types_pb2.JOB_STATE_QUEUED,
+            types_pb2.JOB_STATE_RUNNING,
+        )
+        assert stored(daemon, job_id)[: len(reported)] == reported
+        daemon.profiler.CancelProfileJob(pb.CancelProfileJobRequest(id=job_id))
+
+
+def measuring(daemon, **options):
+    request = pb.MeasureRequest(
+        model=types_pb2.ModelSpec(preset="qwen2.5-0.5b"),
+        workload=types_pb2.Workload(input_tokens=2_048, output_tokens=512),
+        budget=seconds(300),
+    )
+    return daemon.profiler.Measure(request, **options)
+
+
+def test_a_cancelled_measure_leaves_nothing(running):
+    with running() as daemon:
+        call = measuring(daemon)
+        next(call)
+        workers = eventually(lambda: family(daemon))
+        call.cancel()
+        time.sleep(GONE_S)
+        assert alive([*workers, *family(daemon)]) == []
+        assert predict(daemon).ttft_ms.value > 0
+
+
+def test_a_measure_past_its_deadline_leaves_nothing(running):
+    with running() as daemon:
+        # long enough for the real worker to have loaded and to measure
+        call = measuring(daemon, timeout=10)
+        workers = eventually(lambda: family(daemon))
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        time.sleep(GONE_S)
+        assert alive([*workers, *family(daemon)]) == []
+
+
+def test_a_measure_of_a_real_model_goes_ahead_of_a_campaign(running):
+    with running() as daemon:
+        job_id = started(daemon, 300)
+        request = pb.MeasureRequest(model=MODEL, workload=WORKLOAD, budget=seconds(60))
+        *_, last = daemon.profiler.Measure(request, timeout=120)
+        result = last.result
+        assert result.ttft_ms.samples >= 1
+        assert result.tpot_ms.median > 0
+        predicted = result.prediction.ttft_ms.value
+        assert result.ttft_residual == pytest.approx(result.ttft_ms.median / predicted - 1)
+        count = job(daemon, job_id).measurement_count
+        eventually(lambda: job(daemon, job_id).measurement_count > count)
+        daemon.profiler.CancelProfileJob(pb.CancelProfileJobRequest(id=job_id))
+
+
+def test_a_schedule_is_kept_over_a_restart_and_skips_a_busy_device(running):
+    with running() as daemon:
+        request = pb.CreateScheduleRequest(interval=seconds(2), budget=seconds(120))
+        schedule = daemon.profiler.CreateSchedule(request).schedule
+        daemon.kill()
+    with running() as daemon:
+
+        def runs():
+            (kept,) = daemon.profiler.ListSchedules(pb.ListSchedulesRequest()).schedules
+            assert kept.id == schedule.id
+            return kept.runs
+
+        skipped = eventually(
+            lambda: [run for run in runs() if run.outcome == pb.SCHEDULE_OUTCOME_SKIPPED]
+        )
+        assert skipped[0].reason.startswith("device busy: job ")
+        (first,) = [run for run in runs() if run.job_id]
+        assert first.outcome == pb.SCHEDULE_OUTCOME_STARTED
+        assert job(daemon, first.job_id).schedule_id == schedule.id
+        daemon.profiler.DeleteSchedule(pb.DeleteScheduleRequest(id=schedule.id))
+        daemon.profiler.CancelProfileJob(pb.CancelProfileJobRequest(id=first.job_id))

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from rich.console import Group
 from rich.text import Text
 
 from tokenpace.client import DEFAULT_ADDRESS, Client, TokenpaceError, predict_request
+from tokenpace.commands.interrupt import interrupts_noted
 from tokenpace.commands.jobs import check, follow
 from tokenpace.commands.session import (
     ADDRESS_VARIABLE,
@@ -33,6 +34,7 @@ from tokenpace.render import text
 from tokenpace.v1 import types_pb2
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
@@ -45,6 +47,7 @@ INPUT_TOKENS, OUTPUT_TOKENS = 128, 64
 
 _CAMPAIGN_STARTS_WITHIN_S = 10.0
 _DAEMON_ENDS_WITHIN_S = 30.0
+_LOOK_EVERY_S = 0.2
 _PENDING = (types_pb2.JOB_STATE_QUEUED, types_pb2.JOB_STATE_RUNNING)
 
 
@@ -58,15 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--address", default=os.environ.get(ADDRESS_VARIABLE, DEFAULT_ADDRESS))
     options, passed_on = parser.parse_known_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        with _daemon(options.address, passed_on) as (process, address):
-            if address:
-                introduce(address)
-            return process.wait()
-    except KeyboardInterrupt:
-        return 0
+    with (
+        interrupts_noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as noted,
+        _daemon(options.address, passed_on) as (process, address),
+    ):
+        if address:
+            with suppress(KeyboardInterrupt):
+                introduce(address, noted)
+        while not noted.wait(_LOOK_EVERY_S):
+            if process.poll() is not None:
+                return process.returncode
+    return 0
 
 
 @contextmanager
@@ -94,13 +99,17 @@ def _daemon(address: str, passed_on: Sequence[str]) -> Iterator[tuple[subprocess
             process.wait()
 
 
-def introduce(address: str) -> None:
-    """Waits for the campaign of a daemon that was just started, and shows what it predicts."""
+def introduce(address: str, noted: threading.Event) -> None:
+    """Waits for the campaign of a daemon that was just started, and shows what it predicts.
+
+    Raises:
+        KeyboardInterrupt: an interrupt was noted meanwhile.
+    """
     console = output()
     console.print(f"tokenpace listens on {address}")
     with Session(address, json=False) as session:
         try:
-            _await_campaign(session)
+            _await_campaign(session, noted)
             console.print(_table(session.client))
         except (CommandError, TokenpaceError) as error:
             print(f"error: {error}", file=sys.stderr)
@@ -114,12 +123,12 @@ def introduce(address: str) -> None:
     )
 
 
-def _await_campaign(session: Session) -> None:
+def _await_campaign(session: Session, noted: threading.Event) -> None:
     job = _find_campaign(session.client)
     if job is None:
         return
     with progress_bar("profiling this device") as report:
-        job = follow(session, job, report)
+        job = follow(session, job, report, noted)
     check(job)
 
 

@@ -1,3 +1,5 @@
+import threading
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -53,7 +55,7 @@ def test_it_waits_for_the_campaign_then_shows_a_table_and_how_to_ask_more(device
             [profiler_pb2.WatchProfileJobResponse(profile_job=job(types_pb2.JOB_STATE_SUCCEEDED))]
         ),
     }
-    first_run.introduce(device.address)
+    first_run.introduce(device.address, threading.Event())
     out = capsys.readouterr().out
     assert device.request("WatchProfileJob").id == "job-1"
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -69,7 +71,7 @@ def test_it_waits_for_the_campaign_then_shows_a_table_and_how_to_ask_more(device
 
 
 def test_a_device_that_is_known_is_not_waited_for(device, capsys):
-    first_run.introduce(device.address)
+    first_run.introduce(device.address, threading.Event())
     assert "WatchProfileJob" not in device.called()
     assert "measured locally" in capsys.readouterr().out
 
@@ -83,7 +85,7 @@ def test_a_campaign_that_fails_is_told_and_the_daemon_stays(device, capsys):
             [profiler_pb2.WatchProfileJobResponse(profile_job=job(types_pb2.JOB_STATE_FAILED))]
         ),
     }
-    first_run.introduce(device.address)
+    first_run.introduce(device.address, threading.Event())
     printed = capsys.readouterr()
     assert "error: job job-1 is failed: broken" in printed.err
     assert "predict --model" in printed.out
@@ -91,5 +93,5 @@ def test_a_campaign_that_fails_is_told_and_the_daemon_stays(device, capsys):
 
 def test_a_daemon_that_refuses_is_told(device, capsys, refusal):
     device.answers["ListProfileJobs"] = refusal(grpc.StatusCode.INTERNAL, "no store")
-    first_run.introduce(device.address)
+    first_run.introduce(device.address, threading.Event())
     assert "no store" in capsys.readouterr().err

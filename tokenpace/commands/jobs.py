@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokenpace.commands.interrupt import interrupts_noted, until_interrupted
 from tokenpace.commands.options import PRECISIONS, Page, PageSize
 from tokenpace.commands.session import (
     REFUSED,
@@ -23,7 +23,8 @@ from tokenpace.render import jobs as render
 from tokenpace.v1 import types_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import threading
+    from collections.abc import Iterator
 
     from tokenpace.commands.session import Report
     from tokenpace.v1 import profiler_pb2
@@ -50,7 +51,7 @@ def profile(
 ) -> None:
     """Profile the local device, wait for it and print the fitted error; Ctrl-C cancels."""
     with Session(address, json) as session:
-        with _interrupt_held() as let_go:  # until the job's id is known
+        with interrupts_noted() as noted:
             job = session.client.create_profile_job(
                 device=device,
                 budget=budget,
@@ -58,8 +59,7 @@ def profile(
                 precisions=precision or (),
             ).profile_job
             with _cancelled_on_interrupt(session, job.id), progress_bar("waiting") as report:
-                let_go()
-                job = follow(session, job, report)
+                job = follow(session, job, report, noted)
         check(job)
         fitted = session.client.cost_model(job.cost_model).cost_model if job.cost_model else None
     if fitted:
@@ -120,26 +120,33 @@ def watch_job(
 ) -> None:
     """Follow a job until it has ended; Ctrl-C leaves it running."""
     with Session.within(context, address, json) as session:
-        with progress_bar("waiting") as report:
-            ended = follow(session, session.client.profile_job(job).profile_job, report)
+        found = session.client.profile_job(job).profile_job
+        with interrupts_noted() as noted, progress_bar("waiting") as report:
+            ended = follow(session, found, report, noted)
         session.say(render.job(ended))
     check(ended)
 
 
 def follow(
-    session: Session, job: profiler_pb2.ProfileJob, report: Report
+    session: Session, job: profiler_pb2.ProfileJob, report: Report, noted: threading.Event
 ) -> profiler_pb2.ProfileJob:
-    """Reports a job's progress until it has ended, and returns it then."""
-    events = session.client.watch_profile_job(job.id)
-    with closing(events):
-        for event in events:
-            session.emit(event)
-            job = event.profile_job
-            state = text.enum(types_pb2.JobState, "JOB_STATE_", job.state)
-            report(
-                job.progress, f"{state}, {job.measurement_count} rows: {job.status}".rstrip(": ")
-            )
+    """Reports a job's progress until it has ended, and returns it then.
+
+    Raises:
+        KeyboardInterrupt: an interrupt was noted.
+    """
+    for event in until_interrupted(session.client.watch_profile_job(job.id), noted):
+        session.emit(event)
+        job = event.profile_job
+        report(job.progress, _doing(job))
     return job
+
+
+def _doing(job: profiler_pb2.ProfileJob) -> str:
+    if job.state == types_pb2.JOB_STATE_RUNNING:
+        return f"{job.measurement_count} rows, {job.status}".rstrip(", ")
+    state = text.enum(types_pb2.JobState, "JOB_STATE_", job.state)
+    return f"{state}, {job.measurement_count} rows"
 
 
 def check(job: profiler_pb2.ProfileJob) -> None:
@@ -173,24 +180,3 @@ def _cancelled_on_interrupt(session: Session, job_id: str) -> Iterator[None]:
         rows = cancelled.profile_job.measurement_count
         print(f"cancelled job {job_id}; its {rows} rows are kept", file=sys.stderr)
         raise
-
-
-@contextmanager
-def _interrupt_held() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C back until the function it gives is called, or the block has ended."""
-    held = False
-
-    def hold(number: int, frame: object) -> None:
-        nonlocal held
-        held = True
-
-    def let_go() -> None:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield let_go
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Annotated
 
 import typer
 
 from tokenpace.commands import options
+from tokenpace.commands.interrupt import interrupts_noted, until_interrupted
 from tokenpace.commands.session import Address, Json, Session, progress_bar
 from tokenpace.render import latency as render
 
@@ -116,8 +116,8 @@ def measure(
     )
     with Session(address, json) as session:
         events = session.client.measure(model, scope=scope, budget=budget, **question)
-        with closing(events), progress_bar("waiting for the device") as report:
-            for event in events:
+        with interrupts_noted() as noted, progress_bar("waiting for the device") as report:
+            for event in until_interrupted(events, noted):
                 session.emit(event)
                 if event.HasField("progress"):
                     report(event.progress.fraction, event.progress.text)

@@ -132,7 +132,7 @@ def progress_bar(text: str) -> Iterator[Report]:
             markup=False,
             table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
         ),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=console,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.conformal import half_width
+from model.errors import InvalidFieldError
 from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
 from model.kernels import Kernel
 from model.laws import KERNELS, sizes_of
@@ -125,7 +126,7 @@ class FittedCostModel:
                 operations = operations_of(measurement)
                 terms = self._terms[measurement.engine, measurement.precision]
                 predicted = float(self._price(operations, terms)[0].sum())
-            except KeyError:
+            except (KeyError, InvalidFieldError):
                 continue
             correction = step_correction(terms, measurement)
             errors.append(abs(measurement.latency_ms.median / (predicted * np.exp(correction)) - 1))

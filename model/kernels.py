@@ -86,14 +86,27 @@ class Kernel:
         Raises:
             KeyError, TypeError, ValueError: the data is none.
         """
-        trees = data["trees"]
         return cls(
             OperationKind(data["kind"]),
             tuple(Law(**law) for law in data["laws"]),
-            treelite.Model.deserialize_bytes(b64decode(trees)) if trees else None,
+            _trees_of(data["trees"]),
             np.array(data["low"]),
             np.array(data["high"]),
         )
+
+
+def _trees_of(text: str | None) -> treelite.Model | None:
+    """Returns the trees in base64, None where there are none.
+
+    Raises:
+        ValueError: the text holds none, or trees that this treelite does not read.
+    """
+    if text is None:
+        return None
+    try:
+        return treelite.Model.deserialize_bytes(b64decode(text, validate=True))
+    except treelite.TreeliteError as error:
+        raise ValueError(f"unreadable trees: {str(error)[:200]}") from error
 
 
 def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from model.architecture import Activation, Attention, Norm
-from model.dense import dense_architecture, dense_dimensions
+from model.dense import DenseDimensions, dense_architecture, dense_dimensions
+from model.errors import InvalidFieldError
 from model.operations import Operation, attention, layer_operations, linear, step_operations
 from model.workload import Parallelism, Sequences, Step
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _ACTIVATIONS = tuple(Activation)
 _NORMS = tuple(Norm)
-_STEP_SIZES = frozenset({"sequences", "query_tokens", "kv_tokens"})
+_DIMENSIONS = tuple(name for name in DenseDimensions.__annotations__ if name != "name")
+_LARGEST = 1 << 53
+"""Whole numbers up to here are exact as floats."""
 
 
 def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str, float]:
@@ -42,29 +45,36 @@ def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str,
 
 
 def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
-    """Returns the architecture that :func:`architecture_shape` was given, less its name.
+    """Returns the architecture that :func:`architecture_shape` was given.
+
+    Less what costs nothing: its name, its family, its source.
 
     Raises:
         KeyError: a size is missing.
-        InvalidFieldError: the sizes do not make an architecture.
+        InvalidFieldError: the sizes do not make an architecture; names one.
     """
-    sizes: dict[str, Any] = {
-        name: int(size) for name, size in shape.items() if name not in _STEP_SIZES
-    }
-    sizes["activation"] = _ACTIVATIONS[sizes["activation"]]
-    sizes["norm"] = _NORMS[sizes["norm"]]
+    sizes: dict[str, Any] = {name: _size(shape, name, low=0) for name in _DIMENSIONS}
+    for name, members in (("activation", _ACTIVATIONS), ("norm", _NORMS)):
+        if sizes[name] >= len(members):
+            raise InvalidFieldError(name, f"{sizes[name]} is not in 0 to {len(members) - 1}")
+        sizes[name] = members[sizes[name]]
     return dense_architecture(**sizes)
 
 
 def step_of_shape(shape: Mapping[str, float]) -> Step:
-    """Returns the step that the sizes stand for."""
-    return (
-        Sequences(
-            count=int(shape["sequences"]),
-            query_tokens=int(shape["query_tokens"]),
-            kv_tokens=int(shape["kv_tokens"]),
-        ),
-    )
+    """Returns the step that the sizes stand for.
+
+    Raises:
+        KeyError: a size is missing.
+        InvalidFieldError: a size is none, or there are more queries than keys; names it.
+    """
+    query_tokens, kv_tokens = _size(shape, "query_tokens"), _size(shape, "kv_tokens")
+    if query_tokens > kv_tokens:
+        raise InvalidFieldError(
+            "query_tokens", f"{query_tokens} exceeds the {kv_tokens} tokens attended to"
+        )
+    count = _size(shape, "sequences")
+    return (Sequences(count=count, query_tokens=query_tokens, kv_tokens=kv_tokens),)
 
 
 def operations_of(measurement: Measurement) -> list[Operation]:
@@ -74,21 +84,21 @@ def operations_of(measurement: Measurement) -> list[Operation]:
     the first kind of layer, once.
 
     Raises:
-        KeyError: a size or the kind is unknown.
+        KeyError: the kind is unknown or a size is missing.
+        InvalidFieldError: a size is damaged; names it.
     """
     shape, precision = measurement.shape, measurement.precision
     if measurement.kind == "linear":
-        m, n, k = (int(shape[name]) for name in ("m", "n", "k"))
+        m, n, k = (_size(shape, name) for name in ("m", "n", "k"))
         return [linear("linear", m, n, k, precision)]
     if measurement.kind == "attention":
         heads = Attention(
-            query_heads=int(shape["query_heads"]),
-            kv_heads=int(shape["kv_heads"]),
-            head_dim=int(shape["head_dim"]),
+            query_heads=_size(shape, "query_heads"),
+            kv_heads=_size(shape, "kv_heads"),
+            head_dim=_size(shape, "head_dim"),
         )
-        sizes = (int(shape[name]) for name in ("sequences", "query_tokens", "kv_tokens"))
-        sequences, query_tokens, kv_tokens = sizes
-        return [attention(sequences, query_tokens, kv_tokens, heads, precision)]
+        (alike,) = step_of_shape(shape)
+        return [attention(alike.count, alike.query_tokens, alike.kv_tokens, heads, precision)]
     architecture, step = architecture_of_shape(shape), step_of_shape(shape)
     if measurement.kind == "layer":
         layer = architecture.layers[0].layer
@@ -106,3 +116,16 @@ def operations_of(measurement: Measurement) -> list[Operation]:
         measurement.engine,
         first=measurement.kind == "prefill",
     )
+
+
+def _size(shape: Mapping[str, float], name: str, low: int = 1) -> int:
+    """Returns a size, which a damaged row may not have.
+
+    Raises:
+        KeyError: it is missing.
+        InvalidFieldError: it is no whole number from ``low`` on; names it.
+    """
+    value = shape[name]
+    if not (low <= value <= _LARGEST and value == int(value)):
+        raise InvalidFieldError(name, f"{value} is no whole number from {low} on")
+    return int(value)

@@ -1,0 +1,143 @@
+"""A kernel is its regime's law times a learned residual, and knows where it was measured."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import treelite
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import ExtraTreesRegressor
+
+from model.architecture import Attention
+from model.kernels import Kernel, extent, features, law_of
+from model.laws import REGIMES, Law, sizes_of
+from model.operations import OperationKind, attention, linear
+from model.precision import Precision
+
+LAWS = {
+    kind: tuple(Law(0.01 * (i + 1), 1e-9, 1e-8, 1e-7, 3.0) for i in range(count))
+    for kind, count in REGIMES.items()
+}
+
+
+def operations(kind, count=60, seed=0, low=1, high=2000):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        a, b, c = (int(np.exp(rng.uniform(np.log(low), np.log(high)))) for _ in range(3))
+        if kind is OperationKind.LINEAR:
+            rows.append(linear("x", a, 64 + b, 64 + c, Precision.FP32))
+        else:
+            heads = Attention(query_heads=8, kv_heads=int(rng.choice([1, 4, 8])), head_dim=64)
+            rows.append(attention(1 + a % 8, b, b + c, heads, Precision.FP32))
+    return rows
+
+
+def kernel(kind, residual=None, seed=0):
+    sizes = sizes_of(kind, operations(kind, seed=seed))
+    trees = None
+    if residual is not None:
+        columns = features(kind, sizes, law_of(LAWS[kind], sizes))
+        target = residual(sizes)
+        regressor = ExtraTreesRegressor(n_estimators=30, random_state=0).fit(columns, target)
+        trees = treelite.sklearn.import_model(regressor)
+    spread = extent(sizes)
+    return Kernel(kind, LAWS[kind], trees, spread.min(axis=0), spread.max(axis=0)), sizes
+
+
+kinds = pytest.mark.parametrize("kind", list(REGIMES))
+
+
+@kinds
+def test_without_trees_the_law_of_each_operations_regime_holds(kind):
+    plain, sizes = kernel(kind)
+    assert len(set(sizes.regime)) > 1
+    for row, value in enumerate(plain.latency_ms(sizes)):
+        alone = sizes.take(np.arange(len(sizes.flops)) == row)
+        assert value == LAWS[kind][sizes.regime[row]](alone)[0]
+
+
+@kinds
+def test_the_residual_is_learned_as_a_factor(kind):
+    learned, sizes = kernel(kind, lambda s: np.where(s.regime == 0, np.log(2.0), np.log(0.5)))
+    ratio = learned.latency_ms(sizes) / law_of(LAWS[kind], sizes)
+    assert ratio == pytest.approx(np.where(sizes.regime == 0, 2.0, 0.5), rel=0.01)
+
+
+@kinds
+def test_an_operations_latency_does_not_depend_on_its_company(kind):
+    learned, sizes = kernel(kind, lambda s: np.log(s.flops) / 50)
+    together = learned.latency_ms(sizes)
+    alone = [
+        learned.latency_ms(sizes.take(np.arange(len(together)) == row))[0]
+        for row in range(len(together))
+    ]
+    assert together == pytest.approx(alone)
+
+
+@kinds
+def test_what_was_measured_is_inside(kind):
+    plain, sizes = kernel(kind)
+    assert not plain.outside(sizes).any()
+
+
+@kinds
+@settings(max_examples=30)
+@given(factor=st.floats(2.0, 1e4))
+def test_the_distance_outside_grows_with_each_factor(kind, factor):
+    plain, sizes = kernel(kind)
+    beyond = replace(sizes, bytes=np.full(len(sizes.bytes), sizes.bytes.max() * factor))
+    further = replace(sizes, bytes=beyond.bytes * np.e)
+    assert np.all(plain.outside(beyond) > 0)
+    assert plain.outside(further) - plain.outside(beyond) == pytest.approx(1.0)
+    below = replace(sizes, bytes=np.full(len(sizes.bytes), sizes.bytes.min() / factor))
+    assert np.all(plain.outside(below) > 0)
+
+
+def test_without_trees_nothing_is_known_of_the_doubt():
+    plain, sizes = kernel(OperationKind.LINEAR)
+    assert np.all(plain.spread(sizes) == 1.0)
+
+
+@kinds
+def test_trees_that_agree_leave_no_doubt_and_noise_leaves_some(kind):
+    sure, _ = kernel(kind, lambda s: np.full(len(s.flops), 0.3))
+    rng = np.random.default_rng(1)
+    unsure, _ = kernel(kind, lambda s: rng.normal(size=len(s.flops)))
+    unseen = sizes_of(kind, operations(kind, seed=9))
+    assert sure.spread(unseen) == pytest.approx(np.zeros(len(unseen.flops)), abs=1e-6)
+    assert np.all(unsure.spread(unseen) > 0)
+
+
+@kinds
+@pytest.mark.parametrize("residual", [None, lambda s: np.log(s.flops) / 50])
+def test_a_kernel_written_as_json_prices_the_same(kind, residual):
+    written, sizes = kernel(kind, residual)
+    read = Kernel.from_json(json.loads(json.dumps(written.to_json())))
+    assert read.kind is kind
+    assert np.array_equal(read.latency_ms(sizes), written.latency_ms(sizes))
+    assert np.array_equal(read.spread(sizes), written.spread(sizes))
+    unseen = sizes_of(kind, operations(kind, seed=5, high=20_000))
+    assert np.array_equal(read.outside(unseen), written.outside(unseen))
+
+
+@pytest.mark.parametrize("damage", [{"trees": "no base64!"}, {"kind": "novel"}, {"laws": [{}]}])
+def test_damaged_json_is_refused(damage):
+    written, _ = kernel(OperationKind.LINEAR, lambda s: np.log(s.flops))
+    with pytest.raises((TypeError, ValueError)):
+        Kernel.from_json(written.to_json() | damage)
+
+
+@kinds
+def test_features_are_finite_at_the_smallest_sizes(kind):
+    heads = Attention(query_heads=1, kv_heads=1, head_dim=1)
+    smallest = {
+        OperationKind.LINEAR: linear("x", 1, 1, 1, Precision.FP32),
+        OperationKind.ATTENTION: attention(1, 1, 1, heads, Precision.FP32),
+    }[kind]
+    sizes = sizes_of(kind, [smallest])
+    columns = features(kind, sizes, law_of(LAWS[kind], sizes))
+    assert columns.shape[0] == 1
+    assert np.all(np.isfinite(columns))

@@ -1,0 +1,167 @@
+"""A measurement's sizes lead back to what was run, or say what is wrong with them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.architecture import Activation, Norm
+from model.dense import dense_architecture, dense_dimensions
+from model.errors import InvalidFieldError
+from model.measurement import Distribution, Measurement
+from model.operations import OperationKind, step_operations
+from model.precision import Precision
+from model.presets import preset, preset_names
+from model.shapes import architecture_of_shape, architecture_shape, operations_of, step_of_shape
+from model.workload import Parallelism, Sequences
+
+ONE = Distribution(median=1.0, p10=1.0, p90=1.0, samples=3)
+STEP = Sequences(count=2, query_tokens=5, kv_tokens=9)
+TINY = dense_architecture(
+    hidden_size=32, layer_count=2, query_heads=4, kv_heads=2, intermediate_size=64, vocab_size=128
+)
+LINEAR = {"m": 3.0, "n": 64.0, "k": 32.0}
+ATTENTION = {
+    "sequences": 2.0,
+    "query_tokens": 5.0,
+    "kv_tokens": 9.0,
+    "query_heads": 4.0,
+    "kv_heads": 2.0,
+    "head_dim": 8.0,
+}
+
+
+def measured(kind, shape):
+    return Measurement(
+        kind=kind,
+        precision=Precision.FP32,
+        engine="transformers",
+        shape=shape,
+        latency_ms=ONE,
+        group="g",
+    )
+
+
+def without_name(architecture):
+    return dict(dense_dimensions(architecture)) | {"name": ""}
+
+
+@st.composite
+def architectures(draw):
+    heads = draw(st.integers(1, 16))
+    return dense_architecture(
+        hidden_size=draw(st.integers(1, 4096)),
+        layer_count=draw(st.integers(1, 64)),
+        query_heads=heads,
+        kv_heads=draw(st.sampled_from([d for d in range(1, heads + 1) if heads % d == 0])),
+        head_dim=draw(st.integers(1, 256)),
+        intermediate_size=draw(st.integers(1, 8192)),
+        vocab_size=draw(st.integers(1, 200_000)),
+        plain_mlp=draw(st.booleans()),
+        activation=draw(st.sampled_from(Activation)),
+        tied_embeddings=draw(st.booleans()),
+        qkv_bias=draw(st.booleans()),
+        mlp_bias=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        sliding_window=draw(st.integers(0, 4096)),
+        norm=draw(st.sampled_from(Norm)),
+        norms_per_layer=draw(st.sampled_from([1, 2, 4])),
+        head_bias=draw(st.booleans()),
+    )
+
+
+@given(architectures(), st.integers(1, 64), st.integers(1, 4096), st.integers(0, 4096))
+def test_an_architecture_and_its_step_survive_the_way_into_sizes_and_back(
+    architecture, count, query, past
+):
+    step = Sequences(count=count, query_tokens=query, kv_tokens=query + past)
+    shape = architecture_shape(architecture, step)
+    assert all(isinstance(size, float) for size in shape.values())
+    assert without_name(architecture_of_shape(shape)) == without_name(architecture)
+    assert step_of_shape(shape) == (step,)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_costs_the_same_after_the_way_back(name):
+    architecture = preset(name)
+    back = architecture_of_shape(architecture_shape(architecture, STEP))
+    assert back.parameter_count() == architecture.parameter_count()
+    costs = [
+        [(o.flops, o.bytes, o.count) for o in step_operations(a, (STEP,), *_PLAIN)]
+        for a in (architecture, back)
+    ]
+    assert costs[0] == costs[1]
+
+
+_PLAIN = (Parallelism(), Precision.BF16, Precision.BF16, "transformers")
+
+
+def test_a_linear_point_is_one_linear():
+    (row,) = operations_of(measured("linear", LINEAR))
+    assert (row.kind, row.shape, row.count) == (OperationKind.LINEAR, (3, 64, 32), 1)
+
+
+def test_an_attention_point_is_one_attention_over_its_context():
+    (row,) = operations_of(measured("attention", ATTENTION))
+    assert (row.kind, row.shape) == (OperationKind.ATTENTION, (2, 5, 9, 4, 2, 8))
+
+
+def test_a_layer_point_is_one_layer_whatever_the_depth():
+    rows = operations_of(measured("layer", architecture_shape(TINY, STEP)))
+    assert {row.count for row in rows} == {1}
+    assert [row.name for row in rows] == [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "attention",
+        "layer_overhead",
+    ]
+
+
+def test_a_prefill_carries_the_request_and_a_decode_does_not():
+    kinds = {
+        kind: {row.kind for row in operations_of(measured(kind, architecture_shape(TINY, STEP)))}
+        for kind in ("prefill", "decode")
+    }
+    assert kinds["prefill"] - kinds["decode"] == {OperationKind.REQUEST_OVERHEAD}
+    assert kinds["decode"] >= {OperationKind.EMBEDDING, OperationKind.STEP_OVERHEAD}
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(KeyError, match="convolution"):
+        operations_of(measured("convolution", architecture_shape(TINY, STEP)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("linear", LINEAR),
+        ("attention", ATTENTION),
+        ("layer", architecture_shape(TINY, STEP)),
+        ("decode", architecture_shape(TINY, STEP)),
+    ],
+)
+@given(st.data())
+def test_a_missing_or_damaged_size_is_named(kind, shape, data):
+    name = data.draw(st.sampled_from(sorted(shape)))
+    with pytest.raises(KeyError, match=name):
+        operations_of(measured(kind, {n: v for n, v in shape.items() if n != name}))
+    damaged = data.draw(st.sampled_from([float("nan"), float("inf"), -1.0, 0.5, 1e300]))
+    with pytest.raises(InvalidFieldError) as raised:
+        operations_of(measured(kind, shape | {name: damaged}))
+    assert raised.value.field == name
+
+
+@pytest.mark.parametrize("name", ["activation", "norm"])
+def test_an_enum_beyond_its_members_is_named(name):
+    with pytest.raises(InvalidFieldError) as raised:
+        architecture_of_shape(architecture_shape(TINY, STEP) | {name: 99.0})
+    assert raised.value.field == name
+
+
+def test_more_queries_than_keys_are_refused():
+    with pytest.raises(InvalidFieldError, match="10 exceeds the 9 tokens"):
+        operations_of(measured("attention", ATTENTION | {"query_tokens": 10.0}))

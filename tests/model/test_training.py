@@ -1,0 +1,261 @@
+"""The fit finds known physics again at shapes that it never saw, and says how sure it is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model.estimate import Phase
+from model.operations import linear, step_operations
+from model.precision import Precision
+from model.training import NotEnoughMeasurementsError, fit_cost_model
+from model.workload import Parallelism, Sequences
+
+KINDS = ("linear", "attention", "layer", "prefill", "decode")
+
+
+def step(architecture, count, query, kv, precision=Precision.FP32):
+    return step_operations(
+        architecture,
+        (Sequences(count=count, query_tokens=query, kv_tokens=kv),),
+        Parallelism(),
+        precision,
+        precision,
+        "transformers",
+        first=query > 1,
+    )
+
+
+STEPS = [
+    (Phase.DECODE, (1, 1, 80)),
+    (Phase.DECODE, (4, 1, 500)),
+    (Phase.PREFILL, (1, 64, 64)),
+    (Phase.PREFILL, (2, 200, 200)),
+]
+
+
+def unseen_steps(device, count=15):
+    """Steps of architectures that no measurement is of, with the device's true latency."""
+    for index in range(count):
+        architecture = device.architecture(f"unseen-{index}")
+        for phase, sizes in STEPS:
+            operations = step(architecture, *sizes, device.precision)
+            yield phase, operations, device.truth(operations)
+
+
+@pytest.fixture(scope="module")
+def rows(synthetic_device):
+    return synthetic_device(seed=0).campaign(linears=30, attentions=80, models=8)
+
+
+@pytest.fixture(scope="module")
+def cost_model(rows):
+    return fit_cost_model(rows)
+
+
+@pytest.fixture(scope="module")
+def few(synthetic_device):
+    """Rows so few that they are fitted in no time."""
+    return synthetic_device(seed=7).campaign(linears=8, attentions=16, models=3)
+
+
+@pytest.fixture(scope="module")
+def few_fitted(few):
+    return fit_cost_model(few)
+
+
+def test_steps_of_unseen_architectures_are_predicted(synthetic_device, cost_model):
+    errors = {phase: [] for phase in Phase}
+    for phase, operations, truth in unseen_steps(synthetic_device(seed=99)):
+        value = cost_model.estimate(operations, phase, 0.9).value_ms
+        errors[phase].append(abs(value / truth - 1))
+    for phase in Phase:
+        assert np.median(errors[phase]) < 0.04, phase
+        assert np.max(errors[phase]) < 0.20, phase
+
+
+def test_intervals_hold_on_unseen_architectures(synthetic_device, cost_model):
+    device = synthetic_device(seed=98)
+    held = []
+    for phase, operations, truth in unseen_steps(device, 30):
+        answer = cost_model.estimate(operations, phase, 0.9)
+        measured = truth * np.exp(device.noise * device.rng.normal())
+        held.append(answer.lower_ms <= measured <= answer.upper_ms)
+    assert np.mean(held) >= 0.85
+
+
+def test_linears_of_unseen_shapes_are_predicted(synthetic_device, cost_model):
+    device = synthetic_device(seed=97)
+    errors = []
+    for _ in range(60):
+        m, n, k = (
+            int(v)
+            for v in np.exp(device.rng.uniform(np.log((1, 150, 150)), np.log((300, 3000, 3000))))
+        )
+        row = linear("x", m, n, k, Precision.FP32)
+        errors.append(
+            abs(cost_model.estimate([row], Phase.DECODE, 0.9).value_ms / device.true_ms(row) - 1)
+        )
+    assert np.median(errors) < 0.03
+    assert np.quantile(errors, 0.95) < 0.12
+
+
+def test_every_kind_is_scored_on_whole_groups_held_out(rows, cost_model):
+    assert {score.kind for score in cost_model.scores} == set(KINDS)
+    for score in cost_model.scores:
+        same = [row for row in rows if row.kind == score.kind]
+        assert (score.rows, score.groups) == (len(same), len({row.group for row in same}))
+        assert 0 < score.median_error <= score.p90_error < 0.15
+        assert score.median_error < 0.05
+        assert 0.75 <= score.coverage <= 1.0
+
+
+def test_more_noise_is_reported_as_more_error_and_wider_intervals(synthetic_device, few_fitted):
+    noisy = fit_cost_model(synthetic_device(seed=7, noise=0.2).campaign(8, 16, 3))
+    for quiet, loud in zip(few_fitted.scores, noisy.scores, strict=True):
+        assert (quiet.kind, quiet.precision) == (loud.kind, loud.precision)
+        assert loud.median_error > 2 * quiet.median_error
+    operations = step(synthetic_device(seed=1).architecture("one"), 1, 1, 100)
+    widths = [
+        np.log(answer.upper_ms / answer.lower_ms)
+        for answer in (m.estimate(operations, Phase.DECODE, 0.9) for m in (few_fitted, noisy))
+    ]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_device_that_is_slower_throughout_is_predicted_slower_by_as_much(
+    synthetic_device, few, few_fitted
+):
+    def slower(row, factor):
+        spread = replace(row.latency_ms, median=factor * row.latency_ms.median)
+        return replace(row, latency_ms=spread)
+
+    for factor in (0.125, 8.0):
+        scaled = fit_cost_model([slower(row, factor) for row in few])
+        for phase, operations, _ in unseen_steps(synthetic_device(seed=96), 4):
+            once, other = (m.estimate(operations, phase, 0.9) for m in (few_fitted, scaled))
+            assert other.value_ms == pytest.approx(factor * once.value_ms, rel=0.03)
+
+
+def test_equal_measurements_give_equal_cost_models(synthetic_device):
+    rows = synthetic_device(seed=8).campaign(linears=12, attentions=44, models=2)
+    assert fit_cost_model(rows).to_bytes() == fit_cost_model(rows).to_bytes()
+
+
+@pytest.mark.parametrize("missing", KINDS)
+def test_what_is_missing_is_named(few, missing):
+    with pytest.raises(NotEnoughMeasurementsError, match=f"fp32 lacks {missing} points"):
+        fit_cost_model([row for row in few if row.kind != missing])
+
+
+def test_the_precision_that_is_closest_is_named(few):
+    rows = [row for row in few if row.kind in {"linear", "attention", "layer"}]
+    other = [replace(row, precision=Precision.BF16) for row in rows if row.kind == "linear"]
+    with pytest.raises(NotEnoughMeasurementsError, match="fp32 lacks prefill and decode points"):
+        fit_cost_model([*other, *rows])
+
+
+def test_layers_of_one_engine_and_steps_of_another_make_none(few):
+    rows = [replace(row, engine="vllm") if row.kind == "layer" else row for row in few]
+    with pytest.raises(NotEnoughMeasurementsError, match="layer"):
+        fit_cost_model(rows)
+
+
+def test_nothing_makes_no_cost_model():
+    with pytest.raises(NotEnoughMeasurementsError, match="no measurements"):
+        fit_cost_model([])
+
+
+def test_a_precision_without_steps_is_not_supported_but_priced_by_its_kernels(
+    synthetic_device, few
+):
+    other = synthetic_device(seed=5, precision=Precision.BF16, slowness=0.5)
+    both = fit_cost_model([*few, *other.campaign(linears=8, attentions=16, models=0)])
+    assert both.precisions == (Precision.FP32,)
+    assert both.supports(Precision.FP32, "transformers")
+    assert not both.supports(Precision.BF16, "transformers")
+    assert not both.supports(Precision.FP32, "torch")
+    quick = linear("x", 8, 1024, 1024, Precision.BF16)
+    mixed = [*step(other.architecture("other"), 1, 1, 90), quick]
+    value = both.estimate(mixed, Phase.DECODE, 0.9).operations_ms[-1]
+    assert value == pytest.approx(other.true_ms(quick), rel=0.25)
+
+
+def test_precisions_do_not_mix(synthetic_device, few, few_fitted):
+    other = synthetic_device(seed=5, precision=Precision.BF16, slowness=0.25)
+    both = fit_cost_model([*few, *other.campaign(linears=9, attentions=30, models=5)])
+    assert both.precisions == (Precision.FP32, Precision.BF16)
+    architecture = other.architecture("unseen")
+    for phase, sizes in STEPS:
+        slow = step(architecture, *sizes)
+        quick = step(architecture, *sizes, Precision.BF16)
+        assert both.estimate(slow, phase, 0.9) == few_fitted.estimate(slow, phase, 0.9)
+        assert both.estimate(quick, phase, 0.9).value_ms == pytest.approx(
+            other.truth(quick), rel=0.25
+        )
+
+
+def damaged(rows):
+    """One row of each way in which a row may be damaged."""
+    linear_row = next(row for row in rows if row.kind == "linear")
+    layer_row = next(row for row in rows if row.kind == "layer")
+    for name, value in (("m", 0.0), ("n", -64.0), ("k", float("nan")), ("m", float("inf"))):
+        yield replace(linear_row, shape=linear_row.shape | {name: value})
+    yield replace(linear_row, kind="convolution")
+    yield replace(layer_row, shape={})
+    yield replace(layer_row, shape=layer_row.shape | {"activation": 42.0})
+    yield replace(layer_row, shape=layer_row.shape | {"kv_heads": 7.0})
+    for latency in (0.0, -1.0, float("nan"), float("inf")):
+        spread = replace(layer_row.latency_ms, median=latency)
+        yield replace(layer_row, latency_ms=spread)
+
+
+def test_damaged_rows_are_left_out(few, few_fitted):
+    fitted = fit_cost_model([*damaged(few), *few])
+    assert fitted.measurement_count == len(few)
+    assert fitted.to_bytes() == few_fitted.to_bytes()
+
+
+def test_disturbed_rows_are_left_out_where_most_are_clean(few, few_fitted):
+    disturbed = [
+        replace(row, flags=("disturbed",), latency_ms=replace(row.latency_ms, median=1e3))
+        for row in few[::7]
+    ]
+    assert fit_cost_model([*few, *disturbed]).scores == few_fitted.scores
+
+
+def test_where_all_rows_are_disturbed_they_are_all_there_is(few, few_fitted):
+    marked = [replace(row, flags=("disturbed",)) for row in few]
+    assert fit_cost_model(marked).scores == few_fitted.scores
+
+
+def test_one_architecture_makes_a_cost_model_with_an_honest_interval(synthetic_device):
+    device = synthetic_device(seed=3)
+    alone = fit_cost_model(device.campaign(linears=12, attentions=20, models=1))
+    assert {score.kind for score in alone.scores} <= {"linear", "attention"}
+    answer = alone.estimate(step(device.architecture("other"), 1, 1, 90), Phase.DECODE, 0.9)
+    assert 0 < answer.lower_ms < answer.value_ms < answer.upper_ms < np.inf
+
+
+def test_errors_on_new_measurements_show_how_far_the_model_is_off(synthetic_device, cost_model):
+    fresh = synthetic_device(seed=11).campaign(linears=6, attentions=12, models=3)
+    drifted = synthetic_device(seed=11, slowness=1.5).campaign(linears=6, attentions=12, models=3)
+    assert len(cost_model.errors_on(fresh)) == len(fresh)
+    assert np.median(cost_model.errors_on(fresh)) < 0.05
+    assert np.median(cost_model.errors_on(drifted)) == pytest.approx(0.5, abs=0.08)
+
+
+def test_points_that_cannot_be_predicted_have_no_error(few, few_fitted):
+    foreign = [replace(few[0], precision=Precision.FP8), replace(few[0], engine="vllm")]
+    assert few_fitted.errors_on(foreign).size == 0
+    unreadable = [row for row in damaged(few) if 0 < row.latency_ms.median < np.inf]
+    assert few_fitted.errors_on([*unreadable, few[0]]).size == 1
+
+
+def test_doubt_is_larger_where_nothing_was_measured(cost_model):
+    inside = linear("x", 40, 1024, 1024, Precision.FP32)
+    outside = linear("x", 40, 65536, 65536, Precision.FP32)
+    never = linear("x", 40, 1024, 1024, Precision.FP8)
+    doubts = cost_model.doubt([inside, outside, never])
+    assert doubts[0] < doubts[1]
+    assert doubts[2] == 1.0

@@ -272,6 +272,14 @@ def test_a_job_is_taken_up_after_a_drain_with_what_is_left(
     assert [row.shape["m"] for row in rows] == list(range(len(rows)))
 
 
+def test_what_is_spent_is_stored_while_the_job_runs(manager, state, cpu, eventually):
+    jobs = manager("sleep")
+    job = jobs.create(cpu, budget_s=60)
+    spent = eventually(lambda: state.store.jobs.get(job.id).spent_s)
+    later = eventually(lambda: (s := state.store.jobs.get(job.id).spent_s) > spent and s)
+    assert later - spent == pytest.approx(1.0, abs=0.5)
+
+
 def test_a_job_with_nothing_left_but_the_fit_starts_no_worker(manager, state, cpu, at, point):
     job = JobRecord(
         id="job-1", device="cpu", budget_s=60, create_time=at(), state=JobState.RUNNING, spent_s=58

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 KERNELS = (OperationKind.LINEAR, OperationKind.ATTENTION)
 """Kinds with a law and a learned residual; the others are terms (``model.overheads``)."""
 
+REGIMES = {OperationKind.LINEAR: 4, OperationKind.ATTENTION: 3}
+"""Number of regimes of each kind; those of attention: decode, whole prompt, chunk."""
+
 _ROW_REGIMES = (2, 4, 16)
 """First rows of the second, third and fourth regime of a linear: vector, thin, narrow, wide."""
 
@@ -86,7 +89,8 @@ def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
             * shape[:, field("query_heads")]
             * shape[:, field("head_dim")]
         )
-        regime = (shape[:, field("query_tokens")] > 1).astype(np.intp)
+        query, kv = shape[:, field("query_tokens")], shape[:, field("kv_tokens")]
+        regime = np.where(query == 1, 0, np.where(query == kv, 1, 2))
     return Sizes(
         shape,
         np.array([o.flops for o in operations], dtype=np.float64),

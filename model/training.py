@@ -23,7 +23,7 @@ from model.errors import InvalidFieldError
 from model.estimate import Phase, ValidationScore
 from model.kernels import Kernel, extent, features, law_of
 from model.law_fitting import fit_law
-from model.laws import KERNELS, Law, Sizes, sizes_of
+from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
 from model.overheads import TERMS, Overheads, columns
 from model.shapes import operations_of
 
@@ -44,6 +44,7 @@ _MANY = 2_000
 _CORRECTION_PRIOR = 3.0
 """Weight of "no correction", in architectures."""
 _SCORED_CONFIDENCE = 0.9
+_WHOLES = ("layer", "prefill", "decode")
 _TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
 
 
@@ -62,7 +63,8 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
         NotEnoughMeasurementsError: no precision has linears, attentions, layers and
             steps measured.
     """
-    rows = [_Row(m, operations) for m, operations in _readable(measurements)]
+    rows = _undisturbed([_Row(m, operations) for m, operations in _readable(measurements)])
+    complete = _complete(rows)
     kernels: dict[tuple[OperationKind, Precision], Kernel] = {}
     scores: list[ValidationScore] = []
     for precision in _in_order(row.measurement.precision for row in rows):
@@ -72,25 +74,15 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
                 kernels[kind, precision] = _fit_kernel(kind, alone)
                 scores += _score_kernel(kind, precision, alone)
     engines: dict[tuple[str, Precision], EngineTerms] = {}
-    wholes = [r for r in rows if r.measurement.kind in {"layer", "prefill", "decode"}]
-    for engine, precision in _in_order(
-        (r.measurement.engine, r.measurement.precision) for r in wholes
-    ):
+    for engine, precision in complete:
         steps = [
             r
-            for r in wholes
+            for r in rows
             if (r.measurement.engine, r.measurement.precision) == (engine, precision)
+            and r.measurement.kind in _WHOLES
         ]
-        complete = {r.measurement.kind for r in steps} >= {"layer", "prefill", "decode"}
-        if complete and all((kind, precision) in kernels for kind in KERNELS):
-            terms, step_scores = _fit_engine(steps, kernels, precision)
-            engines[engine, precision] = terms
-            scores += step_scores
-    if not engines:
-        raise NotEnoughMeasurementsError(
-            "no precision has linear, attention, layer, prefill and decode points; "
-            "profile for longer"
-        )
+        engines[engine, precision], step_scores = _fit_engine(steps, kernels, precision)
+        scores += step_scores
     return FittedCostModel(kernels, engines, tuple(scores), len(rows))
 
 
@@ -127,6 +119,45 @@ def _readable(
             yield measurement, operations
 
 
+def _undisturbed(rows: list[_Row]) -> list[_Row]:
+    """Leaves out rows with remarks of each kind, unless those are most of it."""
+    kept = []
+    for kind, precision in _in_order((r.measurement.kind, r.measurement.precision) for r in rows):
+        same = [r for r in rows if r.is_a(kind, precision)]
+        clean = [r for r in same if not r.measurement.flags]
+        kept += clean if 2 * len(clean) >= len(same) else same
+    return kept
+
+
+def _complete(rows: Sequence[_Row]) -> list[tuple[str, Precision]]:
+    """Returns the engines and precisions that have points of all kinds; kernels are any engine's.
+
+    Raises:
+        NotEnoughMeasurementsError: there are none; names what the closest one lacks.
+    """
+    lacking: dict[tuple[str, Precision], list[str]] = {}
+    for engine, precision in _in_order(
+        (r.measurement.engine, r.measurement.precision) for r in rows
+    ):
+        held = {
+            r.measurement.kind
+            for r in rows
+            if r.measurement.precision is precision
+            and (r.measurement.engine == engine or r.measurement.kind not in _WHOLES)
+        }
+        kinds = (*(kind.value for kind in KERNELS), *_WHOLES)
+        lacking[engine, precision] = [kind for kind in kinds if kind not in held]
+    complete = [pair for pair, kinds in lacking.items() if not kinds]
+    if complete:
+        return complete
+    if not lacking:
+        raise NotEnoughMeasurementsError("there are no measurements; profile the device first")
+    (_, precision), missing = min(lacking.items(), key=lambda item: len(item[1]))
+    raise NotEnoughMeasurementsError(
+        f"{precision} lacks {' and '.join(missing)} points; profile for longer"
+    )
+
+
 def _in_order(items: Iterable[_T]) -> list[_T]:
     return list(dict.fromkeys(items))
 
@@ -137,7 +168,7 @@ def _in_order(items: Iterable[_T]) -> list[_T]:
 def _fit_kernel(kind: OperationKind, rows: Sequence[_Row]) -> Kernel:
     sizes = sizes_of(kind, [r.operations[0] for r in rows])
     latency = np.array([r.latency_ms for r in rows])
-    laws = _fit_laws(sizes, latency)
+    laws = _fit_laws(kind, sizes, latency)
     trees = None
     if len(rows) >= _FEWEST_FOR_TREES:
         law_ms = law_of(laws, sizes)
@@ -146,18 +177,14 @@ def _fit_kernel(kind: OperationKind, rows: Sequence[_Row]) -> Kernel:
     return Kernel(kind, laws, trees, spread.min(axis=0), spread.max(axis=0))
 
 
-def _fit_laws(sizes: Sizes, latency: Array) -> tuple[Law, ...]:
+def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, ...]:
     pooled = fit_law(sizes, latency)
     laws = []
-    for regime in range(_regimes(sizes)):
+    for regime in range(REGIMES[kind]):
         rows = sizes.regime == regime
         often = int(rows.sum()) >= _FEWEST_FOR_A_REGIME
         laws.append(fit_law(sizes.take(rows), latency[rows]) if often else pooled)
     return tuple(laws)
-
-
-def _regimes(sizes: Sizes) -> int:
-    return 4 if sizes.shape.shape[1] == 3 else 2
 
 
 def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
@@ -211,7 +238,7 @@ def _fit_engine(
             ]
         scores[phase] = tuple(sorted(float(e) for e in whole))
     reports = []
-    for kind in ("layer", "prefill", "decode"):
+    for kind in _WHOLES:
         chosen = [[(r, e) for r, e in group if r.measurement.kind == kind] for group in errors]
         chosen = [group for group in chosen if group]
         if chosen:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from model.precision import Precision
     from profiler.interface import CampaignRequest
 
-WEIGHTS = {"linear": 0.35, "attention": 0.12, "model": 0.53}
+WEIGHTS = {"linear": 0.32, "attention": 0.18, "model": 0.5}
 """Share of the time that each kind of point gets."""
 
-BASE_POINTS = {"linear": 60, "attention": 50, "model": 14}
+BASE_POINTS = {"linear": 60, "attention": 90, "model": 14}
 """Points of the design that a precision gets before its cost model has a say."""
 
 _CANDIDATES = 12
@@ -43,7 +43,7 @@ _REFIT_S = 30.0
 _EFFORT = {
     "linear": Effort(seconds=0.06),
     "attention": Effort(seconds=0.06),
-    "model": Effort(seconds=0.35),
+    "model": Effort(seconds=0.25),
 }
 _FIRST_GUESS_S = {"linear": 1.0, "attention": 0.5, "model": 6.0}
 

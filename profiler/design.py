@@ -149,8 +149,8 @@ class Design:
             )
             long = self._within(architecture, ForwardPoint(batch, prompt, prompt))
             generates = (
-                GeneratePoint(1, 32, 12),
-                GeneratePoint(long.sequences, long.query_tokens, 8),
+                GeneratePoint(1, 32, 9),
+                GeneratePoint(long.sequences, long.query_tokens, 7),
             )
             yield ModelPoint(architecture, forwards, generates)
 
@@ -164,7 +164,8 @@ class Design:
         """
         space = self._space
         head_dim = (64, 128, 64, 96, 128, 80)[int(u[0] * 6) % 6]
-        hidden = _log_between(*space.hidden, u[1])
+        low, high = space.hidden
+        hidden = _log_between(low, 0.6 * high if whole else high, u[1])
         query_heads = max(2, round(hidden / head_dim))
         hidden = query_heads * head_dim
         divisors = [d for d in range(1, query_heads + 1) if query_heads % d == 0]

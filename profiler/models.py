@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from profiler.points import ForwardPoint, GeneratePoint, ModelPoint
 
 
+_FEWEST_RUNS = 2
+"""Runs of ``generate()``, each of several steps, that a median needs at the least."""
+
+
 class Stopwatch:
     """Marks moments on a device: the clock on the CPU, events on CUDA."""
 
@@ -244,7 +248,7 @@ def repeat_generate(
     end = time.perf_counter() + effort.seconds
     while len(rows) < effort.max_samples:
         rows.append(generate_once(model, run, device))
-        if len(rows) >= effort.min_samples and time.perf_counter() > end:
+        if len(rows) >= _FEWEST_RUNS and time.perf_counter() > end:
             break
     clean = [row for row in rows if not row[2]]
     enough = len(clean) >= min(effort.min_samples, len(rows))

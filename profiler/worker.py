@@ -75,9 +75,10 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
     from profiler.campaign import Campaign  # noqa: PLC0415
     from profiler.device import open_device  # noqa: PLC0415
 
-    device = open_device(request.device)
+    environment = current_environment(request.device)
+    device = open_device(request.device, environment.threads)
     campaign = Campaign(request, device, begin)
-    connection.send(Started(environment=current_environment(request.device)))
+    connection.send(Started(environment=environment))
     told = 0
     for measurement in campaign.run():
         connection.send(Measured(measurement=measurement))
@@ -92,8 +93,9 @@ def _live(connection: Connection, request: LiveRequest, begin: float) -> None:
     from profiler.device import open_device  # noqa: PLC0415
     from profiler.live import measure_live  # noqa: PLC0415
 
-    device = open_device(request.device)
-    connection.send(Started(environment=current_environment(request.device)))
+    environment = current_environment(request.device)
+    device = open_device(request.device, environment.threads)
+    connection.send(Started(environment=environment))
     for event in measure_live(request, device, begin):
         connection.send(event)
 

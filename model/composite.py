@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.analytical import AnalyticalCostModel
-    from model.estimate import CostModel, Phase
+    from model.estimate import MeasuredCostModel, Phase
     from model.operations import Operation
     from model.precision import Precision
 
@@ -43,7 +43,7 @@ class CompositeCostModel:
 
     def __init__(
         self,
-        fitted: CostModel | None,
+        fitted: MeasuredCostModel | None,
         analytical: AnalyticalCostModel,
         precision: Precision,
         kv_precision: Precision,
@@ -51,6 +51,7 @@ class CompositeCostModel:
     ) -> None:
         self._fitted = fitted
         self._analytical = analytical
+        self._engine = engine
         engines = engine_names()
         held = {
             candidate
@@ -62,7 +63,7 @@ class CompositeCostModel:
         self._held = frozenset(held)
 
     @property
-    def fitted(self) -> CostModel | None:
+    def fitted(self) -> MeasuredCostModel | None:
         """The fitted cost model, None where nothing was measured."""
         return self._fitted
 
@@ -105,11 +106,14 @@ class CompositeCostModel:
             return self._analytical.estimate(operations, phase, confidence)
         seen = [self._is_fitted(operation) for operation in operations]
         if all(seen):
-            return fitted.estimate(operations, phase, confidence)
+            return fitted.estimate(operations, phase, confidence, self._engine)
         if not any(seen):
             return self._analytical.estimate(operations, phase, confidence)
         learnt = fitted.estimate(
-            [o for o, known in zip(operations, seen, strict=True) if known], phase, confidence
+            [o for o, known in zip(operations, seen, strict=True) if known],
+            phase,
+            confidence,
+            self._engine,
         )
         guessed = self._analytical.estimate(
             [o for o, known in zip(operations, seen, strict=True) if not known], phase, confidence

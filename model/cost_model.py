@@ -88,7 +88,7 @@ class FittedCostModel:
         return (engine, precision) in self._terms
 
     def estimate(
-        self, operations: Sequence[Operation], phase: Phase, confidence: float
+        self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
     ) -> StepEstimate:
         """Returns the latency of the operations run one after the other.
 
@@ -99,11 +99,12 @@ class FittedCostModel:
             operations: of kinds and precisions that it holds.
             phase: picks the residuals that the interval is calibrated on.
             confidence: 0.5 to 0.999.
+            engine: whose terms count; those of any other where it was not measured.
 
         Raises:
             KeyError: an operation's kind or precision was never measured.
         """
-        terms = self._terms_for(operations)
+        terms = self._terms_for(operations, engine)
         latency, outside = self._price(operations, terms)
         latency = latency * np.exp(terms.correction[phase])
         value = float(latency.sum())
@@ -200,12 +201,14 @@ class FittedCostModel:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no cost model in these bytes: {error!r}") from error
 
-    def _terms_for(self, operations: Sequence[Operation]) -> EngineTerms:
-        """Returns the terms measured in the precision of the operations' weights."""
+    def _terms_for(self, operations: Sequence[Operation], engine: str) -> EngineTerms:
+        """Returns the terms of the engine in the precision of the operations' weights."""
         precision = next(
             (o.precision for o in operations if o.kind is not OperationKind.ATTENTION),
             operations[0].precision,
         )
+        if (engine, precision) in self._terms:
+            return self._terms[engine, precision]
         for (_, held), terms in self._terms.items():
             if held is precision:
                 return terms

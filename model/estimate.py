@@ -81,3 +81,20 @@ class CostModel(Protocol):
             phase: picks the residuals that the interval is calibrated on.
             confidence: probability that the interval holds, 0.5 to 0.999.
         """
+
+
+class MeasuredCostModel(CostModel, Protocol):
+    """A cost model that was fitted on measurements, of one engine or several."""
+
+    def estimate(
+        self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
+    ) -> StepEstimate:
+        """Returns the latency of the operations run one after the other.
+
+        Args:
+            operations: as in :class:`CostModel`.
+            phase: as there.
+            confidence: as there.
+            engine: whose overheads and residuals count; one that was not measured
+                gets those of another, as kernels carry over.
+        """

@@ -101,7 +101,13 @@ class Design:
         self._seed = seed
 
     def linears(self) -> Iterator[LinearPoint]:
-        """Yields weight matrices, each with a few rows from one token to a long prompt."""
+        """Yields weight matrices, each with a few rows from one token to a long prompt.
+
+        The largest head comes first: no other projection is as far from the rest.
+        """
+        widest = int(math.sqrt(self._space.hidden[0] * self._space.hidden[1])) // 64 * 64
+        largest = min(self._space.vocab[1], int(self._space.bytes / 4 / widest))
+        yield LinearPoint(largest // 64 * 64, widest, (1, 2, 4, 8, 16))
         for index, u in enumerate(_sobol(self._seed)):
             architecture = self.architecture(u, f"l{index}")
             n, k = self._projection(architecture, u)

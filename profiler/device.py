@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from model.errors import InvalidFieldError
 from model.precision import Precision
 
 _DTYPES = {
@@ -95,7 +96,11 @@ def open_device(name: str, threads: int = 0) -> Device:
             torch.set_num_threads(threads)
         _settle_allocator()
         return Device(name, _cpu_cache_bytes())
-    properties = torch.cuda.get_device_properties(torch.device(name))
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if name not in gpus:
+        raise RuntimeError(f"torch sees no device {name!r}; it sees {', '.join(['cpu', *gpus])}")
+    torch.cuda.set_device(name)  # events are recorded on the current device
+    properties = torch.cuda.get_device_properties(name)
     return Device(name, int(properties.L2_cache_size))
 
 
@@ -103,8 +108,12 @@ def dtype_of(precision: Precision) -> torch.dtype:
     """Returns torch's type of a precision.
 
     Raises:
-        KeyError: plain torch modules do not run in it.
+        InvalidFieldError: plain torch modules do not run in it; names ``precision``.
     """
+    if precision not in _DTYPES:
+        raise InvalidFieldError(
+            "precision", f"plain torch modules do not run in {precision}; use {', '.join(_DTYPES)}"
+        )
     return _DTYPES[precision]
 
 

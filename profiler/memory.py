@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from profiler.device import dtype_of
+from profiler.operations import attention_values
 from profiler.points import AttentionPoint, LinearPoint, Point
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ def point_bytes(point: Point, precision: Precision, device: Device) -> float:
         activations = max(point.rows) * (point.n + point.k)
         return item * (2 * weights + activations) + device.cold_bytes
     if isinstance(point, AttentionPoint):
-        cached = 2 * point.kv_tokens * point.kv_heads
-        queries = 2 * point.query_tokens * point.query_heads
-        scores = point.query_tokens * point.kv_tokens  # the mask, and a fallback's scores
-        one = point.sequences * ((cached + queries) * point.head_dim + scores)
-        return 3 * item * one + device.cold_bytes
+        copies = 2 * item * attention_values(point) + device.cold_bytes
+        # In flight: keys and values joined, and repeated for each query head where a
+        # kernel takes no groups; the output; a mask.
+        rows = 2 * point.kv_tokens * (point.kv_heads + point.query_heads)
+        rows += point.query_tokens * point.query_heads
+        mask = point.query_tokens * point.kv_tokens
+        return copies + item * point.sequences * (rows * point.head_dim + mask)
     architecture = point.architecture
     widest = max(
         [f.sequences * f.kv_tokens for f in point.forwards]

@@ -46,7 +46,10 @@ def shard(architecture: Architecture, tensor: int) -> Architecture:
 
 
 def with_depth(architecture: Architecture, layer_count: int) -> Architecture:
-    """Returns the architecture with at most so many layers, the kinds in their proportion."""
+    """Returns the architecture with about so many layers.
+
+    Kinds of layers stay in proportion as far as one of each allows.
+    """
     whole = architecture.layer_count
     if layer_count >= whole:
         return architecture
@@ -83,7 +86,7 @@ def build_model(
     """Returns the model with random weights, ready to run; memory is taken here.
 
     Raises:
-        KeyError: plain torch modules do not run in the precision.
+        InvalidFieldError: plain torch modules do not run in the precision.
         RuntimeError: out of memory.
     """
     configuration = configuration_of(architecture)

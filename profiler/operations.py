@@ -51,13 +51,11 @@ def measure_attention(
     """Times one layer's cache update and attention as transformers runs them."""
     dtype = dtype_of(precision)
     past = point.kv_tokens - point.query_tokens
-    cache_bytes = (
-        2 * point.sequences * point.kv_heads * point.kv_tokens * point.head_dim * dtype.itemsize
-    )
+    copy_bytes = attention_values(point) * dtype.itemsize
     module = _AttentionModule(point)
     mask = _mask(point, device)
     runs: list[Run] = []
-    for _ in range(_copies(max(cache_bytes, 1), device)):
+    for _ in range(_copies(copy_bytes, device)):
         query = device.random(
             point.sequences, point.query_heads, point.query_tokens, point.head_dim, dtype=dtype
         )
@@ -74,6 +72,12 @@ def measure_attention(
         "head_dim": point.head_dim,
     }
     yield _measurement("attention", precision, shape, timing, point.group)
+
+
+def attention_values(point: AttentionPoint) -> int:
+    """Returns the values of queries, keys and values that one run reads."""
+    tokens = 2 * point.kv_tokens * point.kv_heads + point.query_tokens * point.query_heads
+    return point.sequences * tokens * point.head_dim
 
 
 def time_graphed(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -58,15 +59,19 @@ def fit(
         FitError: the process failed; its last words are in the text.
         OSError: the process cannot be started.
     """
-    process = subprocess.Popen(
-        list(command),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    # A file and no pipe: communicate() forgets what is unsent when it times out.
+    with tempfile.TemporaryFile() as data:
+        data.write(to_json(measurements).encode())
+        data.seek(0)
+        process = subprocess.Popen(
+            list(command),
+            stdin=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
     try:
-        output, messages = _talk(process, to_json(measurements).encode(), timeout_s, cancelled)
+        output, messages = _talk(process, timeout_s, cancelled)
     finally:
         _end(process)
     if process.returncode != 0:
@@ -79,20 +84,17 @@ def fit(
 
 
 def _talk(
-    process: subprocess.Popen[bytes], data: bytes, timeout_s: float, cancelled: Event | None
+    process: subprocess.Popen[bytes], timeout_s: float, cancelled: Event | None
 ) -> tuple[bytes, bytes]:
     end = time.monotonic() + timeout_s
-    unsent: bytes | None = data
     while True:
         if cancelled is not None and cancelled.is_set():
             raise FitCancelledError("fitting was cancelled")
         left = end - time.monotonic()
         if left <= 0:
             raise FitTimeoutError(f"fitting took longer than {timeout_s:.0f} s")
-        try:
-            return process.communicate(unsent, timeout=min(_POLL_S, left))
-        except subprocess.TimeoutExpired:
-            unsent = None  # the next call goes on where this one was
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=min(_POLL_S, left))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -100,7 +102,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
+    for stream in (process.stdout, process.stderr):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()

@@ -29,7 +29,7 @@ from tokenpace.v1 import latency_pb2, types_pb2
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
-    from model.estimate import CostModel, Provenance
+    from model.estimate import MeasuredCostModel, Provenance
     from model.inference import Inference, OperationCost
     from model.memory import MemoryFootprint
     from model.steps import Estimate
@@ -54,7 +54,7 @@ class _Current(Protocol):
     @property
     def record(self) -> _Record: ...
     @property
-    def model(self) -> CostModel: ...
+    def model(self) -> MeasuredCostModel: ...
 
 
 class Devices(Protocol):
@@ -111,7 +111,8 @@ class Predictor:
         self._cost_models = cost_models
         self._analytical: dict[tuple[str, str], AnalyticalCostModel] = {}
         self._composites: dict[
-            tuple[str, str, Precision, Precision], tuple[CostModel | None, CompositeCostModel]
+            tuple[str, str, Precision, Precision],
+            tuple[MeasuredCostModel | None, CompositeCostModel],
         ] = {}
 
     def predict(self, request: latency_pb2.PredictRequest) -> latency_pb2.PredictResponse:
@@ -229,7 +230,9 @@ class Predictor:
             notices=notices,
         )
 
-    def _composite(self, resolution: Resolution, fitted: CostModel | None) -> CompositeCostModel:
+    def _composite(
+        self, resolution: Resolution, fitted: MeasuredCostModel | None
+    ) -> CompositeCostModel:
         question, device = resolution.question, resolution.device
         key = (device.name, question.engine, question.precision, question.kv_precision)
         known = self._composites.get(key)

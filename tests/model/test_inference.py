@@ -71,7 +71,7 @@ class Fitted:
     def supports(self, precision, engine):
         return precision is Precision.BF16 and engine == self.engine
 
-    def estimate(self, operations, phase, confidence):
+    def estimate(self, operations, phase, confidence, engine=""):
         assert not [o for o in operations if o.kind in COLLECTIVES]
         times = tuple(float(o.count) for o in operations)
         total = sum(times)

@@ -16,11 +16,11 @@ def command(program):
 
 def test_the_process_reads_measurements_and_writes_the_model(point):
     program = (
-        "import sys; from model.measurement import from_json;"
+        "import sys, time; from model.measurement import from_json; time.sleep(0.5);"
         "rows = from_json(sys.stdin.buffer.read());"
         "sys.stdout.write(f'{len(rows)} {rows[0].precision}')"
     )
-    # More than a pipe holds, so that both ends must keep up.
+    # More than a pipe holds, and a reader that takes its time to load.
     rows = [point(m) for m in range(2_000)]
     assert fit(rows, timeout_s=60, command=command(program)) == b"2000 bf16"
 

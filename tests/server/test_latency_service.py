@@ -55,7 +55,7 @@ class Fitted:
     def supports(self, precision, engine):
         return precision is Precision.FP32 and engine == "transformers"
 
-    def estimate(self, operations, phase, confidence):
+    def estimate(self, operations, phase, confidence, engine=""):
         times = tuple(float(o.count) for o in operations)
         return StepEstimate(
             value_ms=sum(times), lower_ms=sum(times), upper_ms=sum(times), operations_ms=times

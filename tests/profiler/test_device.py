@@ -1,0 +1,95 @@
+"""The device under test: its cache, precisions, memory and random data."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.errors import InvalidFieldError
+from model.precision import Precision
+from profiler.device import Device, dtype_of, fill_random, open_device
+
+KINDS = (Device("cpu", 1 << 20), Device("cuda:0", 1 << 20))
+
+
+def test_the_cpu_is_always_there():
+    cpu = open_device("cpu")
+    assert not cpu.is_cuda
+    assert cpu.torch_device == torch.device("cpu")
+    assert cpu.cache_bytes > 0
+    assert cpu.free_bytes() > 0
+    cpu.synchronize()
+
+
+def test_the_cpu_computes_with_as_many_threads_as_told():
+    before = torch.get_num_threads()
+    try:
+        open_device("cpu", threads=1)
+        assert torch.get_num_threads() == 1
+        open_device("cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu"])
+def test_a_device_that_torch_does_not_see_is_refused(name):
+    with pytest.raises(RuntimeError, match=name):
+        open_device(name)
+
+
+@pytest.mark.parametrize("device", KINDS)
+def test_the_default_precision_comes_first_and_torch_has_all_of_them(device):
+    assert device.precisions[0] is device.default_precision
+    assert len(set(device.precisions)) == len(device.precisions)
+    for precision in device.precisions:
+        assert dtype_of(precision).itemsize == precision.weight_bytes
+
+
+@pytest.mark.parametrize("precision", [Precision.FP8, Precision.INT4])
+def test_packed_precisions_are_refused_with_the_remedy(precision):
+    with pytest.raises(InvalidFieldError, match="use fp32, bf16, fp16") as raised:
+        dtype_of(precision)
+    assert raised.value.field == "precision"
+
+
+def test_cold_data_is_larger_than_the_cache_but_never_without_bound():
+    assert Device("cpu", 1 << 20).cold_bytes > 1 << 20
+    assert Device("cpu", 1 << 50).cold_bytes < 1 << 40
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_random_data_has_no_zeros_and_no_two_equal_rows(size, dtype):
+    tensor = open_device("cpu").random(*size, dtype=dtype)
+    assert tensor.shape == tuple(size)
+    assert tensor.dtype == dtype
+    assert torch.isfinite(tensor).all()
+    assert tensor.count_nonzero() >= 0.99 * tensor.numel() - 1
+    assert tensor.abs().max() < 1
+
+
+@pytest.mark.parametrize("count", [0, 1, (1 << 20) - 1, (1 << 20) + 7, (5 << 20) + 3])
+def test_every_value_is_filled_whatever_the_length(count):
+    tensor = torch.full((count,), float("nan"))
+    fill_random(tensor)
+    assert not tensor.isnan().any()
+    if count > 1000:
+        assert tensor.std() == pytest.approx(0.02, rel=0.1)
+        assert tensor[-1000:].std() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_has_a_cache_memory_and_random_data():
+    gpu = open_device("cuda:0")
+    assert gpu.is_cuda
+    assert gpu.cache_bytes > 1 << 20
+    assert gpu.free_bytes() > 0
+    tensor = gpu.random(100, 100, dtype=torch.bfloat16)
+    assert tensor.device.type == "cuda"
+    gpu.synchronize()
+    assert tensor.float().std().item() == pytest.approx(0.02, rel=0.1)

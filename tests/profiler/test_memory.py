@@ -1,0 +1,90 @@
+"""A point's need for memory is bounded before anything is allocated."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.dense import dense_architecture
+from model.precision import Precision
+from profiler.device import Device
+from profiler.memory import point_bytes
+from profiler.modules import build_model
+from profiler.operations import measure_attention, measure_linear
+from profiler.points import AttentionPoint, ForwardPoint, GeneratePoint, LinearPoint, ModelPoint
+from profiler.timing import Effort
+
+QUICK = Effort(seconds=0.0, min_samples=1, max_samples=1, sample_ms=0.001)
+CPU = Device("cpu", 1 << 16)
+
+
+class CountingDevice(Device):
+    """Counts the bytes of all random data that it makes."""
+
+    __slots__ = ()
+    made = 0
+
+    def random(self, *size, dtype):
+        tensor = super().random(*size, dtype=dtype)
+        type(self).made += tensor.nbytes
+        return tensor
+
+
+def bytes_made(measure, point, precision):
+    device = CountingDevice("cpu", CPU.cache_bytes)
+    CountingDevice.made = 0
+    list(measure(point, precision, device, QUICK))
+    return CountingDevice.made
+
+
+precisions = st.sampled_from([Precision.FP32, Precision.BF16])
+small = st.integers(1, 4)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 64), precisions)
+def test_a_linear_never_takes_more_than_its_bound(n, k, m, precision):
+    point = LinearPoint(n, k, (m,))
+    assert bytes_made(measure_linear, point, precision) <= point_bytes(point, precision, CPU)
+
+
+@settings(max_examples=20)
+@given(small, st.integers(1, 64), st.integers(0, 64), small, small, precisions)
+def test_an_attention_never_takes_more_than_its_bound(
+    sequences, query, past, kv_heads, groups, precision
+):
+    point = AttentionPoint(sequences, query, query + past, kv_heads * groups, kv_heads, 16)
+    assert bytes_made(measure_attention, point, precision) <= point_bytes(point, precision, CPU)
+
+
+def model_point(sequences=1, tokens=8, layer_count=2):
+    architecture = dense_architecture(
+        hidden_size=32,
+        layer_count=layer_count,
+        query_heads=4,
+        intermediate_size=64,
+        vocab_size=128,
+    )
+    return ModelPoint(
+        architecture,
+        (ForwardPoint(sequences, tokens, tokens),),
+        (GeneratePoint(sequences, tokens, 4),),
+    )
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+def test_a_model_takes_its_weights_and_more_for_its_passes(precision):
+    point = model_point()
+    model = build_model(point.architecture, precision, CPU)
+    weights = sum(p.nbytes for p in model.parameters())
+    assert weights < point_bytes(point, precision, CPU)
+
+
+@given(small, st.integers(8, 200), st.integers(1, 8))
+def test_longer_wider_and_deeper_passes_take_more(sequences, tokens, layer_count):
+    def need(*sizes):
+        return point_bytes(model_point(*sizes), Precision.FP32, CPU)
+
+    whole = need(sequences, tokens, layer_count)
+    assert whole < need(sequences + 1, tokens, layer_count)
+    assert whole < need(sequences, tokens + 1, layer_count)
+    assert whole < need(sequences, tokens, layer_count + 1)

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import os
 import platform
+import random
 import signal
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,16 +55,25 @@ CADENCE_S, DEADLINE_S = 0.02, 1.0
 MIB = 1 << 20
 
 
-def request(preset: str, device: str) -> latency_pb2.PredictRequest:
-    return latency_pb2.PredictRequest(
-        model=types_pb2.ModelSpec(preset=preset),
-        device=device,
-        workload=types_pb2.Workload(input_tokens=512, output_tokens=128, batch_size=4),
-    )
+def requests(device: str, *presets: str) -> list[latency_pb2.PredictRequest]:
+    """Returns requests of which no two are alike, so that no answer is one given before."""
+    draw = random.Random(0)  # noqa: S311
+    return [
+        latency_pb2.PredictRequest(
+            model=types_pb2.ModelSpec(preset=draw.choice(presets)),
+            device=device,
+            workload=types_pb2.Workload(
+                input_tokens=draw.randint(1, 2_048),
+                output_tokens=draw.randint(2, 512),
+                batch_size=draw.randint(1, 8),
+            ),
+        )
+        for _ in range(WARM_UP + CALLS)
+    ]
 
 
-ANALYTICAL = request("llama-3.1-8b", "h100-sxm")
-FITTED = request("qwen2.5-0.5b", "local")
+ANALYTICAL = requests("h100-sxm", "llama-3.1-8b", "qwen3-32b", "gemma-3-12b", "mistral-7b-v0.3")
+FITTED = requests("local", "smollm2-135m", "smollm2-360m", "qwen2.5-0.5b", "qwen3-0.6b")
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,8 @@ class Daemon:
             text=True,
             cwd=ROOT,
         )
-        self.channel = grpc.insecure_channel(address_of(self.process))
+        self.address = address_of(self.process)
+        self.channel = grpc.insecure_channel(self.address)
         self.latency = latency_pb2_grpc.LatencyServiceStub(self.channel)  # type: ignore[no-untyped-call]
         self.profiler = profiler_pb2_grpc.ProfilerServiceStub(self.channel)  # type: ignore[no-untyped-call]
 
@@ -110,7 +122,7 @@ class Daemon:
 
     def has_cost_model(self) -> bool:
         """Returns whether the local device has a fitted cost model."""
-        answer = self.latency.Predict(FITTED, timeout=30)
+        answer = self.latency.Predict(FITTED[0], timeout=30)
         return bool(answer.cost_model != "analytical")
 
     def close(self) -> None:
@@ -178,15 +190,15 @@ def timed(call: Callable[[], object]) -> float:
 def over_empty(running: Daemon) -> list[Figure]:
     """Compares Predict with the empty handler, calls taking turns."""
     with empty_handler() as call:
-        calls: dict[str, Callable[[], object]] = {
-            "empty handler": lambda: call(Empty()),
-            "analytical": lambda: running.latency.Predict(ANALYTICAL),
-            "fitted": lambda: running.latency.Predict(FITTED),
+        calls: dict[str, Callable[[int], object]] = {
+            "empty handler": lambda _: call(Empty()),
+            "analytical": lambda index: running.latency.Predict(ANALYTICAL[index]),
+            "fitted": lambda index: running.latency.Predict(FITTED[index]),
         }
         times: dict[str, list[float]] = {name: [] for name in calls}
         for index in range(WARM_UP + CALLS):
             for name, make in calls.items():
-                taken = timed(make)
+                taken = timed(partial(make, index))
                 if index >= WARM_UP:
                     times[name].append(taken)
     medians = {name: statistics.median(found) for name, found in times.items()}
@@ -203,7 +215,7 @@ def start_up(data_dir: Path) -> Figure:
     seconds = []
     for _ in range(5):
         with daemon(data_dir) as started:
-            started.latency.Predict(FITTED, timeout=30)
+            started.latency.Predict(FITTED[0], timeout=30)
             seconds.append(time.perf_counter() - started.begin)
     return Figure("start to the first answered Predict", statistics.median(seconds), 3.0, "s")
 
@@ -211,13 +223,15 @@ def start_up(data_dir: Path) -> Figure:
 def under_load(running: Daemon) -> list[Figure]:
     """Keeps 32 Predicts in flight for 60 s."""
     errors: list[str] = []
+    both = (ANALYTICAL, FITTED)
     answered = [0] * IN_FLIGHT
     end = time.monotonic() + LOAD_S
 
     def ask(worker: int) -> None:
+        draw = random.Random(worker)  # noqa: S311
         while time.monotonic() < end:
             try:
-                running.latency.Predict(FITTED if answered[worker] % 2 else ANALYTICAL, timeout=30)
+                running.latency.Predict(draw.choice(draw.choice(both)), timeout=30)
             except grpc.RpcError as error:
                 errors.append(str(error.code()))
             answered[worker] += 1
@@ -259,9 +273,12 @@ def beside_a_campaign(running: Daemon, seconds: int) -> list[Figure]:
 
     def ask_until(done: Callable[[], bool]) -> tuple[float, int]:
         times, missed = [], 0
+        draw = random.Random(0)  # noqa: S311
         while not done():
+            asked = draw.choice(FITTED)
             try:
-                times.append(timed(lambda: running.latency.Predict(FITTED, timeout=DEADLINE_S)))
+                predict = partial(running.latency.Predict, asked, timeout=DEADLINE_S)
+                times.append(timed(predict))
             except grpc.RpcError:
                 missed += 1
             time.sleep(CADENCE_S)
@@ -287,8 +304,11 @@ def profile(data_dir: Path, seconds: int) -> None:
         if running.has_cost_model():
             return
         print(f"no cost model in {data_dir.name}: a campaign of {seconds} s makes one")
-        state = wait_for(running, campaign(running, seconds), ended=True)
-        assert state == "JOB_STATE_SUCCEEDED", state
+        job = campaign(running, seconds)
+        state = wait_for(running, job, ended=True)
+        asked = profiler_pb2.GetProfileJobRequest(id=job)
+        reason = running.profiler.GetProfileJob(asked, timeout=30).profile_job.error_message
+        assert state == "JOB_STATE_SUCCEEDED", reason
         assert running.has_cost_model()
 
 

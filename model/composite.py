@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from model.engines import engine_names
@@ -94,38 +95,43 @@ class CompositeCostModel:
     ) -> StepEstimate:
         """Returns the latency of the operations run one after the other.
 
-        The ends of the two intervals are added: errors are taken as fully correlated.
-
         Args:
             operations: of one step.
             phase: picks the residuals that the fitted interval is calibrated on.
             confidence: probability that the interval holds, 0.5 to 0.999.
         """
-        fitted = self._fitted
-        if fitted is None:
-            return self._analytical.estimate(operations, phase, confidence)
-        seen = [self._is_fitted(operation) for operation in operations]
-        if all(seen):
-            return fitted.estimate(operations, phase, confidence, self._engine)
-        if not any(seen):
-            return self._analytical.estimate(operations, phase, confidence)
-        learnt = fitted.estimate(
-            [o for o, known in zip(operations, seen, strict=True) if known],
-            phase,
-            confidence,
-            self._engine,
-        )
-        guessed = self._analytical.estimate(
-            [o for o, known in zip(operations, seen, strict=True) if not known], phase, confidence
-        )
-        first, second = iter(learnt.operations_ms), iter(guessed.operations_ms)
-        return StepEstimate(
-            value_ms=learnt.value_ms + guessed.value_ms,
-            lower_ms=learnt.lower_ms + guessed.lower_ms,
-            upper_ms=learnt.upper_ms + guessed.upper_ms,
-            operations_ms=tuple(next(first if known else second) for known in seen),
-            outside=learnt.outside,
-        )
+        return self.estimate_phases([(operations, phase)], confidence)[0]
+
+    def estimate_phases(
+        self, parts: Sequence[tuple[Sequence[Operation], Phase]], confidence: float
+    ) -> list[StepEstimate]:
+        """Returns what :meth:`estimate` does for several steps at once.
+
+        The ends of the fitted and the analytical interval are added: errors are taken as
+        fully correlated.
+
+        Args:
+            parts: operations and phase of each step.
+            confidence: probability that the interval holds, 0.5 to 0.999.
+        """
+        if self._fitted is None:
+            return [self._analytical.estimate(*part, confidence) for part in parts]
+        masks = [[self._is_fitted(operation) for operation in rows] for rows, _ in parts]
+        known = [
+            (list(compress(rows, mask)), phase)
+            for (rows, phase), mask in zip(parts, masks, strict=True)
+            if any(mask)
+        ]
+        learnt = iter([self._fitted.estimate(*part, confidence, self._engine) for part in known])
+        found = []
+        for (rows, phase), mask in zip(parts, masks, strict=True):
+            if all(mask):
+                found.append(next(learnt))
+                continue
+            rest = [operation for operation, held in zip(rows, mask, strict=True) if not held]
+            guessed = self._analytical.estimate(rest, phase, confidence)
+            found.append(_joined(next(learnt), guessed, mask) if any(mask) else guessed)
+        return found
 
     def _is_fitted(self, operation: Operation) -> bool:
         if operation.kind in COLLECTIVES:
@@ -133,3 +139,15 @@ class CompositeCostModel:
         if operation.kind in OVERHEADS:
             return self.holds_engine
         return operation.precision in self._held
+
+
+def _joined(learnt: StepEstimate, guessed: StepEstimate, mask: Sequence[bool]) -> StepEstimate:
+    """Returns the estimate of a step of which ``mask`` tells the operations in ``learnt``."""
+    first, second = iter(learnt.operations_ms), iter(guessed.operations_ms)
+    return StepEstimate(
+        value_ms=learnt.value_ms + guessed.value_ms,
+        lower_ms=learnt.lower_ms + guessed.lower_ms,
+        upper_ms=learnt.upper_ms + guessed.upper_ms,
+        operations_ms=tuple(next(first if held else second) for held in mask),
+        outside=learnt.outside,
+    )

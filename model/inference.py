@@ -35,7 +35,7 @@ from model.notices import (
     saturated_notice,
     standing_notices,
 )
-from model.steps import Estimate, PhaseCost, Question, StepPricer, chunk_count
+from model.steps import Estimate, PhaseCost, PhaseWork, Question, StepPlanner, chunk_count
 
 if TYPE_CHECKING:
     from model.composite import CompositeCostModel
@@ -83,7 +83,6 @@ def predict(
         with_breakdown: whether to list the cost of each operation.
     """
     workload = question.workload
-    pricer = StepPricer(question, cost_model)
     notices = list(standing_notices(question, cost_model))
     together = _together(question)
     memory = footprint(question, cost_model, together)
@@ -94,9 +93,9 @@ def predict(
         asked = -(-workload.concurrency // question.parallelism.data)
         if asked > slots:
             notices.append(saturated_notice(asked, slots, cap=slots == together))
-        phases, ttft, tpot = _continuous(question, pricer, slots, asked / slots)
+        phases, ttft, tpot = _continuous(question, cost_model, slots, asked / slots)
     else:
-        phases, ttft, tpot = _static(question, pricer, together)
+        phases, ttft, tpot = _static(question, cost_model, together)
     steps = max(0, workload.output_tokens - 1)
     latency = ttft if tpot is None else Estimate(*map(lambda a, b: a + steps * b, ttft, tpot))
     throughput = _throughput(question, latency)
@@ -112,7 +111,7 @@ def predict(
         tokens_per_second_per_gpu=throughput and Estimate(*(x / devices for x in throughput)),
         memory=memory,
         breakdown=_breakdown(phases, cost_model) if with_breakdown else (),
-        provenance=min(cost_model.provenance_of(phase.operations) for phase in phases),
+        provenance=min(cost_model.provenance_of(phase.work.operations) for phase in phases),
         notices=tuple(notices),
     )
 
@@ -164,42 +163,53 @@ def _slots(question: Question, cost_model: CompositeCostModel, together: int) ->
 
 
 def _static(
-    question: Question, pricer: StepPricer, together: int
+    question: Question, cost_model: CompositeCostModel, together: int
 ) -> tuple[list[PhaseCost], Estimate, Estimate | None]:
-    prefill = pricer.prefill(together)
-    if question.workload.output_tokens < 2:
-        return [prefill], prefill.milliseconds, None
-    decode = pricer.decode(together)
-    return [prefill, decode], prefill.milliseconds, decode.milliseconds
+    planner = StepPlanner(question)
+    works = [planner.prefill(together)]
+    if question.workload.output_tokens > 1:
+        works.append(planner.decode(together))
+    phases = _priced(works, question, cost_model)
+    return phases, phases[0].milliseconds, phases[1].milliseconds if len(phases) > 1 else None
 
 
 def _continuous(
-    question: Question, pricer: StepPricer, running: int, load: float
+    question: Question, cost_model: CompositeCostModel, running: int, load: float
 ) -> tuple[list[PhaseCost], Estimate, Estimate | None]:
     """Returns the phases, TTFT and TPOT of ``running`` requests, ``load`` times as many waiting."""
     workload = question.workload
     generated = max(1, workload.output_tokens)
     decodes = workload.output_tokens > 1
     mixed = bool(workload.prefill_chunk_tokens) and decodes and running > 1
-    prefill = pricer.mixed_prefill(running - 1) if mixed else pricer.prefill(1)
-    decode = pricer.decode(running) if decodes else None
+    planner = StepPlanner(question)
+    works = [planner.mixed_prefill(running - 1) if mixed else planner.prefill(1)]
+    if decodes:
+        works.append(planner.decode(running))
+    phases = _priced(works, question, cost_model)
     chunks = chunk_count(workload) if mixed else 0
 
     def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
         # Of a pipeline one prefill occupies a stage at a time.
-        work = max(0.0, prefill_ms - chunks * decode_ms) / pricer.stages
+        work = max(0.0, prefill_ms - chunks * decode_ms) / planner.stages
         stolen = (running - 1) / generated * work
         ttft = prefill_ms + stolen + (decode_ms / 2 if running > 1 else 0.0)
         tpot = decode_ms + stolen
         latency = ttft + (workload.output_tokens - 1) * tpot if decodes else ttft
         return ttft + (load - 1.0) * latency, tpot
 
-    nothing = Estimate(0.0, 0.0, 0.0)
-    pairs = zip(prefill.milliseconds, decode.milliseconds if decode else nothing, strict=True)
+    decode = phases[1].milliseconds if decodes else Estimate(0.0, 0.0, 0.0)
+    pairs = zip(phases[0].milliseconds, decode, strict=True)
     ttfts, tpots = zip(*(compose(*pair) for pair in pairs), strict=True)
-    if decode is None:
-        return [prefill], _ordered(*ttfts), None
-    return [prefill, decode], _ordered(*ttfts), _ordered(*tpots)
+    return phases, _ordered(*ttfts), _ordered(*tpots) if decodes else None
+
+
+def _priced(
+    works: list[PhaseWork], question: Question, cost_model: CompositeCostModel
+) -> list[PhaseCost]:
+    """Prices all phases at once: a fitted cost model answers two for little more than one."""
+    parts = [(work.operations, work.phase) for work in works]
+    estimates = cost_model.estimate_phases(parts, question.confidence)
+    return [PhaseCost(work=w, estimate=e) for w, e in zip(works, estimates, strict=True)]
 
 
 def _ordered(value: float, lower: float, upper: float) -> Estimate:
@@ -223,11 +233,12 @@ def _breakdown(
     rows = []
     for phase in phases:
         total = phase.milliseconds.value
-        for operation, time in zip(phase.operations, phase.estimate.operations_ms, strict=True):
-            latency = time * phase.overlap
+        work = phase.work
+        for operation, time in zip(work.operations, phase.estimate.operations_ms, strict=True):
+            latency = time * work.overlap
             rows.append(
                 OperationCost(
-                    phase=phase.phase,
+                    phase=work.phase,
                     name=operation.name,
                     kind=operation.kind.value,
                     count=operation.count,

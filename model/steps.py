@@ -1,4 +1,4 @@
-"""Prices the forward passes of a request: prefill in one step or in chunks, decode, mixes."""
+"""Lists the forward passes of a request: prefill in one step or in chunks, decode, mixes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model.architecture import Architecture
-    from model.estimate import CostModel, StepEstimate
+    from model.estimate import StepEstimate
     from model.operations import Operation
     from model.precision import Precision
     from model.workload import Parallelism, Step, Workload
@@ -55,30 +55,41 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseCost:
-    """What one phase costs.
+class PhaseWork:
+    """What one phase executes.
 
     Attributes:
         phase: prefill or decode.
         operations: of all its steps; equal ones are one row.
-        estimate: their latency, one after the other on each device in turn.
-        overlap: share of that latency left where pipeline stages work at one time.
+        overlap: share of their latency left where pipeline stages work at one time.
     """
 
     phase: Phase
     operations: list[Operation]
-    estimate: StepEstimate
     overlap: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCost:
+    """What one phase costs.
+
+    Attributes:
+        work: what it executes.
+        estimate: latency of that, one after the other on each device in turn.
+    """
+
+    work: PhaseWork
+    estimate: StepEstimate
 
     @property
     def milliseconds(self) -> Estimate:
         """Latency of the phase."""
-        found, share = self.estimate, self.overlap
+        found, share = self.estimate, self.work.overlap
         return Estimate(found.value_ms * share, found.lower_ms * share, found.upper_ms * share)
 
 
-class StepPricer:
-    """Prices the steps that one data-parallel rank runs for a question.
+class StepPlanner:
+    """Lists the steps that one data-parallel rank runs for a question.
 
     With pipeline stages an engine that microbatches splits the sequences into as many
     groups as there are stages, each at another stage. A decode step then takes as long
@@ -88,24 +99,22 @@ class StepPricer:
 
     Args:
         question: what is asked.
-        cost_model: prices the operations.
     """
 
-    def __init__(self, question: Question, cost_model: CostModel) -> None:
+    def __init__(self, question: Question) -> None:
         self._question = question
-        self._cost_model = cost_model
         pipeline = question.parallelism.pipeline
         self.stages = pipeline if engine_of(question.engine).microbatches else 1
 
-    def decode(self, sequences: int) -> PhaseCost:
+    def decode(self, sequences: int) -> PhaseWork:
         """Returns the decode step of ``sequences`` at the mean context (input + output / 2)."""
         workload = self._question.workload
         context = workload.input_tokens + workload.output_tokens // 2
         group = -(-sequences // min(self.stages, sequences))
         step = (Sequences(count=group, query_tokens=1, kv_tokens=context),)
-        return self._price(Phase.DECODE, [(step, 1)], first=False)
+        return self._work(Phase.DECODE, [(step, 1)], first=False)
 
-    def prefill(self, sequences: int) -> PhaseCost:
+    def prefill(self, sequences: int) -> PhaseWork:
         """Returns the prefill of ``sequences`` that arrive together, from the cached prefix on."""
         workload = self._question.workload
         new = workload.input_tokens - workload.cached_prefix_tokens
@@ -119,9 +128,9 @@ class StepPricer:
             fullest = -(-sequences // groups)
             steps = [(_prompts(fullest, new, workload.input_tokens), groups)]
         passes = sum(times for _, times in steps)
-        return self._price(Phase.PREFILL, steps, first=True, passes=passes)
+        return self._work(Phase.PREFILL, steps, first=True, passes=passes)
 
-    def mixed_prefill(self, decoding: int) -> PhaseCost:
+    def mixed_prefill(self, decoding: int) -> PhaseWork:
         """Returns a prompt's prefill in chunks, each in one step with ``decoding`` sequences."""
         workload = self._question.workload
         new = workload.input_tokens - workload.cached_prefix_tokens
@@ -130,11 +139,11 @@ class StepPricer:
         group = -(-decoding // min(self.stages, decoding))
         others = (Sequences(count=group, query_tokens=1, kv_tokens=context),)
         steps = [(chunk + others, n) for chunk, n in _chunks(workload, limit)]
-        return self._price(Phase.PREFILL, steps, first=True)
+        return self._work(Phase.PREFILL, steps, first=True)
 
-    def _price(
+    def _work(
         self, phase: Phase, steps: list[tuple[Step, int]], *, first: bool, passes: int = 1
-    ) -> PhaseCost:
+    ) -> PhaseWork:
         question = self._question
         lists = [
             (
@@ -152,10 +161,9 @@ class StepPricer:
             for index, (step, count) in enumerate(steps)
         ]
         operations = lists[0][0] if len(lists) == 1 and lists[0][1] == 1 else _merged(lists)
-        return PhaseCost(
+        return PhaseWork(
             phase=phase,
             operations=operations,
-            estimate=self._cost_model.estimate(operations, phase, question.confidence),
             overlap=(passes + self.stages - 1) / (passes * self.stages),
         )
 

@@ -16,7 +16,7 @@ from model.inference import predict
 from model.operations import OperationKind
 from model.precision import Precision
 from model.presets import preset
-from model.steps import Question, StepPricer, chunk_count
+from model.steps import Question, StepPlanner, chunk_count
 from model.workload import Parallelism, Workload
 
 
@@ -441,6 +441,6 @@ def test_chunks_cover_the_prompt_exactly(input_tokens, chunk, sequences):
         kv_precision=Precision.BF16,
         engine="vllm",
     )
-    cost = StepPricer(question, AnalyticalCostModel(data_sheet("l4"), "vllm")).prefill(sequences)
-    tokens = sum(o.shape[0] * o.count for o in cost.operations if o.kind is OperationKind.EMBEDDING)
+    work = StepPlanner(question).prefill(sequences)
+    tokens = sum(o.shape[0] * o.count for o in work.operations if o.kind is OperationKind.EMBEDDING)
     assert tokens == input_tokens * sequences

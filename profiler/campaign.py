@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from dataclasses import astuple, fields
 from typing import TYPE_CHECKING
 
 import torch
 
 from model.training import NotEnoughMeasurementsError, fit_cost_model
-from profiler.design import Design, space_of
+from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
+from profiler.interface import Skipped
 from profiler.memory import FREE_SHARE, point_bytes
 from profiler.models import measure_model
 from profiler.operations import measure_attention, measure_linear
 from profiler.points import AttentionPoint, LinearPoint, Point
+from profiler.process_limits import is_out_of_memory
 from profiler.selection import least_sure
 from profiler.timing import Effort
 
@@ -38,12 +41,18 @@ WEIGHTS = {"linear": 0.32, "attention": 0.18, "model": 0.5}
 BASE_POINTS = {"linear": 60, "attention": 90, "model": 14}
 """Points of the design that a precision gets before its cost model has a say."""
 
+_SHAPES = {
+    "linear": ("m", "n", "k"),
+    "attention": tuple(field.name for field in fields(AttentionPoint)),
+}
+_MOST_SKIPPED = 20
+"""So many points in a row that memory does not hold end the campaign."""
 _CANDIDATES = 12
 _REFIT_S = 30.0
 _EFFORT = {
     "linear": Effort(seconds=0.06),
     "attention": Effort(seconds=0.06),
-    "model": Effort(seconds=0.25),
+    "model": Effort(seconds=0.25, min_samples=2),
 }
 _FIRST_GUESS_S = {"linear": 1.0, "attention": 0.5, "model": 6.0}
 
@@ -55,6 +64,7 @@ class Campaign:
         request: what is asked.
         device: where to measure.
         begin: monotonic seconds at which the budget began; torch is loaded within it.
+        space: of the design; None takes what suits the device.
     """
 
     def __init__(
@@ -62,8 +72,10 @@ class Campaign:
         request: CampaignRequest,
         device: Device,
         begin: float,
+        space: Space | None = None,
     ) -> None:
         self._device = device
+        self._space = space
         self._clock = time.monotonic
         self._start = begin
         self._seconds = max(0.0, request.budget_s - request.reserve_s)
@@ -71,7 +83,7 @@ class Campaign:
         self._rows = list(request.done)
         self._precisions = request.precisions or device.precisions
         self._seed = request.seed
-        self.skipped: list[str] = []
+        self._skipped_in_a_row = 0
         self.text = "starting"
 
     @property
@@ -79,21 +91,16 @@ class Campaign:
         """Share of the time that is over, 0 to 1."""
         return min(1.0, (self._clock() - self._start) / max(self._seconds, 1e-9))
 
-    def run(self) -> Iterator[Measurement]:
-        """Yields each measurement as soon as it is made; ``skipped`` grows meanwhile."""
-        space = space_of(
-            is_cuda=self._device.is_cuda,
-            flops_per_second=_matrix_rate(self._device),
-            cold_bytes=self._device.cold_bytes,
-            free_bytes=self._device.free_bytes(),
-        )
+    def run(self) -> Iterator[Measurement | Skipped]:
+        """Yields each measurement as soon as it is made, and each point that was left out."""
+        space = self._space or _space_of(self._device)
         tracks = [
             _Track(precision, Design(space, self._seed), self._rows)
             for precision in self._precisions
         ]
         cost_model: FittedCostModel | None = None
         fitted_at = self._clock()
-        while (left := self._left()) > 0:
+        while (left := self._left()) > 0 and self._skipped_in_a_row < _MOST_SKIPPED:
             track = next((t for t in tracks if not t.base_is_done), None)
             if track is None:
                 track = min(tracks, key=lambda t: t.spent)
@@ -109,26 +116,31 @@ class Campaign:
 
     def _measure(
         self, track: _Track, kind: str, point: Point, cost_model: FittedCostModel | None
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Measurement | Skipped]:
         begin = self._clock()
         needed, free = point_bytes(point, track.precision, self._device), self._device.free_bytes()
         self.text = track.describe(cost_model)
+        self._skipped_in_a_row += 1
+        reason = ""
         if needed > FREE_SHARE * free:
-            self.skipped.append(
-                f"{point.group}: needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
-            )
-            track.record(kind, point, self._clock() - begin)
-            return
-        try:
-            for measurement in measure(point, track.precision, self._device):
-                self._rows.append(measurement)
-                yield measurement
-                if self._left() <= 0:
-                    break
-        except torch.OutOfMemoryError as error:
-            self.skipped.append(f"{point.group}: out of memory ({error})"[:200])
-            torch.cuda.empty_cache()
-        track.record(kind, point, self._clock() - begin)
+            reason = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+        else:
+            try:
+                for measurement in measure(point, track.precision, self._device):
+                    self._skipped_in_a_row = 0
+                    self._rows.append(measurement)
+                    yield measurement
+                    if self._left() <= 0:
+                        break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error)[:200] or "out of memory"
+        if reason:
+            if self._device.is_cuda:
+                torch.cuda.empty_cache()
+            yield Skipped(reason=f"{point.group}: {reason}")
+        track.record(kind, self._clock() - begin)
 
     def _left(self) -> float:
         return self._start + self._seconds - self._clock()
@@ -159,9 +171,16 @@ class _Track:
         self._pools: dict[str, list[Point]] = {kind: [] for kind in WEIGHTS}
         self._seconds = dict.fromkeys(WEIGHTS, 0.0)
         self._taken = Counter[str]()
-        self._measured: Counter[tuple[str, str]] = Counter(
-            (row.kind, row.group) for row in rows if row.precision is precision
-        )
+        self._dealt = Counter[str]()
+        self._measured: Counter[tuple[str, str]] = Counter()
+        self._shapes: set[tuple[float, ...]] = set()
+        for row in rows:
+            if row.precision is precision:
+                self._measured[row.kind, row.group] += 1
+                if row.kind in _SHAPES:
+                    self._shapes.add(tuple(row.shape.get(name, 0.0) for name in _SHAPES[row.kind]))
+        for kind in WEIGHTS:
+            self._fill(kind, 1)
 
     @property
     def base_is_done(self) -> bool:
@@ -177,19 +196,14 @@ class _Track:
             return None
         kind = min(fitting, key=lambda k: self._seconds[k] / WEIGHTS[k])
         use = cost_model if self.base_is_done else None
-        pool = self._pools[kind]
-        while len(pool) < (_CANDIDATES if use else 1):
-            point: Point = next(self._points[kind])
-            if self._is_measured(kind, point):
-                self._taken[kind] += 1
-            else:
-                pool.append(point)
+        pool = self._fill(kind, _CANDIDATES if use else 1)
         best = least_sure(use, pool, self.precision) if use else 0
         return kind, pool.pop(best)
 
-    def record(self, kind: str, point: Point, seconds: float) -> None:
+    def record(self, kind: str, seconds: float) -> None:
         """Notes that the point was dealt with."""
         self._taken[kind] += 1
+        self._dealt[kind] += 1
         self._seconds[kind] += seconds
         self.spent += seconds
 
@@ -200,17 +214,27 @@ class _Track:
         tail = "" if math.isnan(error) else f"; median error {error:.1%}"
         return f"{self.precision}: {counts}{tail}"
 
-    def _expected(self, kind: str) -> float:
-        count = self._taken[kind]
-        if not self._seconds[kind] or not count:
-            return _FIRST_GUESS_S[kind]
-        return self._seconds[kind] / count
+    def _fill(self, kind: str, count: int) -> list[Point]:
+        """Returns the next points that are not measured yet, at least so many."""
+        pool = self._pools[kind]
+        while len(pool) < count:
+            point = next(self._points[kind])
+            if self._is_measured(point):
+                self._taken[kind] += 1
+            else:
+                pool.append(point)
+        return pool
 
-    def _is_measured(self, kind: str, point: Point) -> bool:
+    def _expected(self, kind: str) -> float:
+        if not self._dealt[kind]:
+            return _FIRST_GUESS_S[kind]
+        return self._seconds[kind] / self._dealt[kind]
+
+    def _is_measured(self, point: Point) -> bool:
         if isinstance(point, LinearPoint):
-            return self._measured[kind, point.group] >= len(point.rows)
+            return all((m, point.n, point.k) in self._shapes for m in point.rows)
         if isinstance(point, AttentionPoint):
-            return self._measured[kind, point.group] > 0
+            return astuple(point) in self._shapes
         return self._measured["decode", point.group] >= len(point.generates)
 
 
@@ -218,7 +242,7 @@ def measure(point: Point, precision: Precision, device: Device) -> Iterator[Meas
     """Yields all measurements of a point.
 
     Raises:
-        torch.OutOfMemoryError: the device's memory does not hold it.
+        MemoryError, RuntimeError: the device's memory does not hold it.
     """
     if isinstance(point, LinearPoint):
         return measure_linear(point, precision, device, _EFFORT["linear"])
@@ -235,6 +259,15 @@ def step_error(cost_model: FittedCostModel, precision: Precision) -> float:
         if score.kind in {"decode", "prefill"} and score.precision is precision
     ]
     return max(errors, default=math.nan)
+
+
+def _space_of(device: Device) -> Space:
+    return space_of(
+        is_cuda=device.is_cuda,
+        flops_per_second=_matrix_rate(device),
+        cold_bytes=device.cold_bytes,
+        free_bytes=device.free_bytes(),
+    )
 
 
 def _matrix_rate(device: Device) -> float:

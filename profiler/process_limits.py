@@ -86,3 +86,12 @@ def limit_memory(memory_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error is that of an allocation that failed.
+
+    torch raises a bare RuntimeError on the CPU, with the allocator's words.
+    """
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

@@ -79,12 +79,11 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
     device = open_device(request.device, environment.threads)
     campaign = Campaign(request, device, begin)
     connection.send(Started(environment=environment))
-    told = 0
-    for measurement in campaign.run():
-        connection.send(Measured(measurement=measurement))
-        for reason in campaign.skipped[told:]:
-            connection.send(Skipped(reason=reason))
-        told = len(campaign.skipped)
+    for event in campaign.run():
+        if isinstance(event, Skipped):
+            connection.send(event)
+        else:
+            connection.send(Measured(measurement=event))
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.text))
         _obey(connection)
 
@@ -111,8 +110,7 @@ def _obey(connection: Connection) -> None:
 
 
 def _code_of(error: Exception) -> FailureCode:
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+    if process_limits.is_out_of_memory(error):
         return FailureCode.MEMORY
     if isinstance(error, TimeoutError):
         return FailureCode.BUDGET

@@ -1,0 +1,269 @@
+"""Campaigns measure some of each kind within their time, go on where they were, and end early."""
+
+import itertools
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import profiler.campaign
+from model.measurement import Measurement
+from model.precision import Precision
+from profiler.campaign import BASE_POINTS, Campaign, measure, step_error
+from profiler.design import Design, Space
+from profiler.device import Device
+from profiler.interface import CampaignRequest, Skipped
+from profiler.points import AttentionPoint, LinearPoint
+from profiler.process_limits import is_out_of_memory
+
+TINY = Space(
+    hidden=(64, 256),
+    ranks=(1, 2),
+    vocab=(128, 512),
+    kv_tokens=64,
+    model_bytes=(4e5, 1e6),
+    flops=1e8,
+    bytes=1e6,
+)
+CPU = Device("cpu", 1 << 16)
+
+
+def request(budget_s=1.0, done=(), target_error=0.0, precisions=(Precision.FP32,), **changes):
+    return CampaignRequest(
+        device="cpu",
+        budget_s=budget_s,
+        reserve_s=0.0,
+        target_error=target_error,
+        precisions=precisions,
+        done=tuple(done),
+        **changes,
+    )
+
+
+def campaign(device=CPU, **changes):
+    return Campaign(request(**changes), device, time.monotonic(), TINY)
+
+
+def run(device=CPU, **changes):
+    """Runs a campaign; returns what it measured, what it skipped and how long it took."""
+    begin = time.monotonic()
+    events = list(campaign(device, **changes).run())
+    measured = [event for event in events if isinstance(event, Measurement)]
+    skipped = [event for event in events if isinstance(event, Skipped)]
+    return measured, skipped, time.monotonic() - begin
+
+
+def point_of(row):
+    return (row.kind, row.precision, *sorted(row.shape.items()))
+
+
+@pytest.fixture(scope="module")
+def ran():
+    return run(budget_s=8.0)
+
+
+def test_a_short_campaign_has_measured_some_of_each_kind(ran):
+    measured, skipped, _ = ran
+    kinds = Counter(row.kind for row in measured)
+    assert set(kinds) == {"linear", "attention", "layer", "prefill", "decode"}
+    assert kinds["linear"] >= 5
+    assert skipped == []
+    assert all(row.latency_ms.median > 0 for row in measured)
+    assert {row.precision for row in measured} == {Precision.FP32}
+
+
+def test_it_ends_by_its_budget_and_a_point(ran):
+    _, _, seconds = ran
+    assert seconds < 8.0 + 3.0
+
+
+def test_nothing_is_measured_twice(ran):
+    measured, _, _ = ran
+    alone = [row for row in measured if row.kind in {"linear", "attention"}]
+    counts = Counter(point_of(row) for row in alone)
+    # Points of a design may share a shape by chance.
+    assert sum(count > 1 for count in counts.values()) <= 0.2 * len(counts)
+
+
+def test_it_goes_on_where_it_was_cut_off(ran):
+    measured, _, _ = ran
+    cut = measured[: len(measured) // 2]
+    again, _, _ = run(budget_s=1.6, done=cut)
+    before, after = ({point_of(row) for row in rows} for rows in (cut, again))
+    assert not {point for point in before & after if point[0] == "attention"}
+    # A weight matrix may come again, with other rows; it is then measured whole.
+    linears = [
+        {("linear", Precision.FP32, ("k", p.k), ("m", m), ("n", p.n)) for m in p.rows}
+        for p in itertools.islice(Design(TINY, 0).linears(), 200)
+    ]
+    following = [rows for rows in linears if not rows <= before]
+    assert {point for point in after if point[0] == "linear"} <= set().union(*following)
+    assert following[0] <= after
+
+
+def test_other_attentions_of_measured_heads_are_measured_all_the_same(synthetic_device):
+    design = Design(TINY, 0)
+    points = list(itertools.islice(design.attentions(), 30))
+    group = Counter(p.group for p in points).most_common(1)[0][0]
+    alike = [p for p in points if p.group == group]
+    assert len(alike) > 1
+    done = [attention_row(synthetic_device(), p) for p in points if p is not alike[-1]]
+    measured, _, _ = run(budget_s=1.0, done=done)
+    (kept,) = [row for row in measured if row.kind == "attention" and row.group == group][:1]
+    assert kept.shape["kv_tokens"] == alike[-1].kv_tokens
+
+
+def test_other_precisions_count_for_themselves(ran):
+    measured, _, _ = ran
+    other, _, _ = run(budget_s=1.4, done=measured, precisions=(Precision.BF16,))
+    assert {row.precision for row in other} == {Precision.BF16}
+    first = next(Design(TINY, 0).linears())
+    assert other[0].group == first.group
+
+
+def test_without_time_nothing_is_measured():
+    assert run(budget_s=0.0)[0] == []
+    begin = time.monotonic() - 100.0
+    assert list(Campaign(request(budget_s=50.0), CPU, begin, TINY).run()) == []
+
+
+def test_progress_is_the_share_of_the_time():
+    begun = campaign(budget_s=1.2)
+    assert begun.fraction < 0.5
+    fractions = [begun.fraction for _ in begun.run()]
+    assert fractions == sorted(fractions)
+    assert 0 < fractions[-1] <= 1.0
+    assert begun.text.startswith("fp32: ")
+
+
+# --- an end by error -------------------------------------------------------------
+
+
+def attention_row(device, point):
+    return device.attention(
+        point.sequences,
+        point.query_tokens,
+        point.kv_tokens,
+        point.query_heads,
+        point.kv_heads,
+        point.head_dim,
+    )
+
+
+@pytest.fixture
+def base(monkeypatch, synthetic_device):
+    """A base of few points, and what a synthetic device makes of it."""
+    few = {"linear": 8, "attention": 16, "model": 4}
+    for kind, count in few.items():
+        monkeypatch.setitem(BASE_POINTS, kind, count)
+    device, design = synthetic_device(seed=1), Design(TINY, 0)
+    rows = [
+        device.linear(m, point.n, point.k)
+        for point in itertools.islice(design.linears(), few["linear"])
+        for m in point.rows
+    ]
+    points = itertools.islice(design.attentions(), few["attention"])
+    rows += [attention_row(device, point) for point in points]
+    for point in itertools.islice(design.models(), few["model"]):
+        forwards = [(f.sequences, f.query_tokens, f.kv_tokens) for f in point.forwards]
+        runs = [(g.sequences, g.input_tokens, g.output_tokens) for g in point.generates]
+        rows += device.model(point.architecture, forwards, runs)
+    return rows
+
+
+def test_it_ends_when_the_error_is_small_enough(base):
+    measured, _, seconds = run(budget_s=60.0, done=base, target_error=0.3)
+    assert measured == []
+    assert seconds < 30.0
+
+
+@pytest.mark.parametrize("target", [1e-9, 0.0])
+def test_it_goes_on_while_the_error_is_too_large_and_always_without_a_target(base, target):
+    measured, _, _ = run(budget_s=2.5, done=base, target_error=target)
+    assert measured
+
+
+def test_an_unfinished_base_is_finished_first(base):
+    missing = [row for row in base if row.kind != "attention"]
+    measured, _, _ = run(budget_s=1.5, done=missing, target_error=0.3)
+    assert "attention" in {row.kind for row in measured}
+
+
+def test_the_error_is_that_of_whole_steps(base):
+    from model.training import fit_cost_model
+
+    cost_model = fit_cost_model(base)
+    errors = {score.kind: score.median_error for score in cost_model.scores}
+    assert step_error(cost_model, Precision.FP32) == max(errors["prefill"], errors["decode"])
+    assert np.isnan(step_error(cost_model, Precision.BF16))
+
+
+# --- memory ------------------------------------------------------------------------
+
+
+class FullDevice(Device):
+    """A device with hardly any memory left."""
+
+    __slots__ = ()
+    free = 0
+
+    def free_bytes(self):
+        return self.free
+
+
+def test_points_too_large_for_the_memory_are_skipped_with_the_reason():
+    FullDevice.free = 2_500_000
+    measured, skipped, _ = run(FullDevice("cpu", 1 << 16), budget_s=8.0)
+    assert measured
+    assert skipped
+    assert all("GB free" in event.reason for event in skipped)
+
+
+def test_where_nothing_fits_the_campaign_ends_and_says_why():
+    FullDevice.free = 1_000
+    measured, skipped, seconds = run(FullDevice("cpu", 1 << 16), budget_s=60.0)
+    assert measured == []
+    assert 1 <= len(skipped) <= 100
+    assert seconds < 10.0
+
+
+HUGE = AttentionPoint(1, 1, 10**13, 8, 8, 64)
+
+
+def test_an_allocation_that_fails_is_told_from_a_fault():
+    with pytest.raises(RuntimeError) as raised:
+        list(measure(HUGE, Precision.FP32, CPU))
+    assert is_out_of_memory(raised.value)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_point_that_runs_out_of_memory_is_skipped_and_others_go_on(monkeypatch):
+    real = profiler.campaign.measure
+
+    def measure_or_fail(point, precision, device):
+        return real(HUGE if isinstance(point, AttentionPoint) else point, precision, device)
+
+    monkeypatch.setattr(profiler.campaign, "measure", measure_or_fail)
+    measured, skipped, _ = run(budget_s=1.5)
+    assert {row.kind for row in measured} == {"linear"}
+    assert skipped
+    assert all("allocate memory" in event.reason for event in skipped)
+
+
+def test_a_fault_ends_the_campaign(monkeypatch):
+    def fail(point, precision, device):
+        raise RuntimeError("an illegal memory access was encountered")
+        yield
+
+    monkeypatch.setattr(profiler.campaign, "measure", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run()
+
+
+def test_the_first_point_of_a_campaign_is_the_designs(ran):
+    measured, _, _ = ran
+    first = next(Design(TINY, 0).linears())
+    assert isinstance(first, LinearPoint)
+    assert [row.shape["m"] for row in measured[: len(first.rows)]] == list(first.rows)

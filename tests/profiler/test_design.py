@@ -1,0 +1,194 @@
+"""The design: the same for equal seeds, within its space, and only what models can be."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.dense import dense_architecture, dense_dimensions
+from profiler.design import Design, Space, space_of
+
+CPU = space_of(is_cuda=False, flops_per_second=1e11, cold_bytes=6e7, free_bytes=2e10)
+GPU = space_of(is_cuda=True, flops_per_second=5e14, cold_bytes=1e8, free_bytes=8e10)
+TINY = Space(
+    hidden=(64, 256),
+    ranks=(1, 2),
+    vocab=(128, 512),
+    kv_tokens=64,
+    model_bytes=(1e5, 4e5),
+    flops=1e8,
+    bytes=1e6,
+)
+SPACES = {"cpu": CPU, "gpu": GPU, "tiny": TINY}
+
+spaces = pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
+seeds = st.integers(0, 2**31 - 1)
+kinds = pytest.mark.parametrize("kind", ["linears", "attentions", "models"])
+
+
+def points(space, seed, kind, count=40):
+    return list(itertools.islice(getattr(Design(space, seed), kind)(), count))
+
+
+@spaces
+@kinds
+def test_equal_seeds_pick_equal_points_and_others_do_not(space, kind):
+    first = points(space, 3, kind, 80)
+    assert points(space, 3, kind, 80) == first
+    assert points(space, 4, kind, 80) != first
+    assert len(set(first)) > 40
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_linears_lie_within_the_space(space, seed):
+    for point in points(space, seed, "linears"):
+        assert point.n >= 1
+        assert point.k >= 1
+        assert 4 * point.n * point.k <= max(space.bytes, 4 * 64 * point.k)
+        assert list(point.rows) == sorted(set(point.rows))
+        assert point.rows[0] >= 1
+        # A few rows are measured whatever they cost.
+        assert 2 * point.rows[-1] * point.n * point.k <= max(
+            space.flops, 2 * 16 * point.n * point.k
+        )
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_attentions_lie_within_the_space(space, seed):
+    for point in points(space, seed, "attentions"):
+        assert 1 <= point.query_tokens <= point.kv_tokens <= max(space.kv_tokens, 16)
+        assert point.query_heads % point.kv_heads == 0
+        assert point.sequences >= 1
+        width = point.query_heads * point.head_dim
+        flops = 4 * point.sequences * point.query_tokens * point.kv_tokens * width
+        shortest = 4 * point.sequences * max(16, point.kv_tokens) * width
+        assert flops <= max(1.01 * space.flops, shortest)
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_models_lie_within_the_space(space, seed):
+    for point in points(space, seed, "models"):
+        architecture = point.architecture
+        heads = architecture.layers[0].layer.attention
+        low, high = space.hidden
+        # Hidden sizes are whole heads.
+        assert low - heads.head_dim <= architecture.hidden_size <= max(high, 2 * heads.head_dim)
+        assert architecture.layer_count >= 2
+        assert architecture.vocab_size >= 64
+        assert len(point.forwards) >= 2
+        assert point.generates
+        for forward in point.forwards:
+            assert 1 <= forward.query_tokens <= forward.kv_tokens
+            assert within_flops(space, architecture, forward)
+        for run in point.generates:
+            assert run.sequences >= 1
+            assert run.input_tokens >= 1
+            assert run.output_tokens >= 2
+
+
+def within_flops(space, architecture, forward):
+    tokens = forward.sequences * forward.query_tokens
+    flops = 2 * architecture.parameter_count() * tokens
+    return flops <= space.flops or forward.query_tokens == 1
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_every_architecture_is_one_that_can_be_described(space, seed):
+    design = Design(space, seed)
+    rng = np.random.default_rng(seed)
+    for whole in (False, True):
+        for _ in range(10):
+            architecture = design.architecture(rng.random(12), "drawn", whole=whole)
+            described = dict(dense_dimensions(architecture))
+            assert dense_architecture(**described) == architecture
+
+
+@spaces
+def test_models_overflow_the_cache_and_are_no_larger_than_two_layers_make_them(space):
+    found = [point.architecture for point in points(space, 0, "models", 60)]
+    sizes = [4 * architecture.parameter_count() for architecture in found]
+    assert np.median(sizes) >= 0.5 * space.model_bytes[0]
+    for architecture, size in zip(found, sizes, strict=True):
+        assert size <= 1.6 * space.model_bytes[1] or architecture.layer_count == 2
+
+
+@spaces
+@kinds
+def test_points_of_a_kind_have_groups_of_their_own(space, kind):
+    found = points(space, 0, kind, 60)
+    groups = {point.group for point in found}
+    assert len(groups) >= 0.2 * len(found)
+    if kind == "models":
+        assert len(groups) == len(found)
+
+
+def test_models_of_other_seeds_are_other_architectures():
+    names = [{p.group for p in points(CPU, seed, "models", 30)} for seed in (0, 1)]
+    assert not names[0] & names[1]
+
+
+@spaces
+def test_decode_whole_prompts_and_chunks_are_all_drawn(space):
+    found = points(space, 0, "attentions", 40)
+    decode = [p for p in found if p.query_tokens == 1]
+    whole = [p for p in found if p.query_tokens == p.kv_tokens > 1]
+    chunks = [p for p in found if 1 < p.query_tokens < p.kv_tokens]
+    assert len(decode) >= 10
+    assert len(whole) >= 5
+    assert len(chunks) >= 5
+
+
+@spaces
+def test_few_rows_are_covered_one_by_one_and_many_are_not_left_out(space):
+    rows = {m for point in points(space, 0, "linears", 60) for m in point.rows}
+    assert rows >= {1, 2, 3, 4, 5, 6, 8}
+    assert max(rows) >= 128
+
+
+@spaces
+def test_models_run_single_sequences_and_batches_prompts_and_steps(space):
+    found = points(space, 0, "models", 24)
+    runs = [run for point in found for run in point.generates]
+    assert {1} < {run.sequences for run in runs}
+    passes = [forward for point in found for forward in point.forwards]
+    assert {forward.query_tokens == 1 for forward in passes} == {True, False}
+    assert any(1 < f.query_tokens < f.kv_tokens for f in passes)
+    assert any(f.query_tokens == f.kv_tokens > 1 for f in passes)
+
+
+def test_kinds_of_layers_vary():
+    layers = [p.architecture.layers[0].layer.attention for p in points(CPU, 0, "models", 60)]
+    assert {layer.qk_norm for layer in layers} == {True, False}
+    assert {layer.qkv_bias for layer in layers} == {True, False}
+    assert len({layer.query_heads // layer.kv_heads for layer in layers}) >= 3
+    assert len({layer.head_dim for layer in layers}) >= 3
+
+
+def test_ranks_shares_are_measured_too():
+    one, cut = (
+        [p.architecture for p in points(replace(CPU, ranks=ranks), 0, "models", 5)]
+        for ranks in ((1,), (4,))
+    )
+    assert one == cut  # whole models are not cut
+    one, cut = (points(replace(CPU, ranks=ranks), 0, "attentions", 40) for ranks in ((1,), (4,)))
+    assert sum(p.query_heads for p in cut) < sum(p.query_heads for p in one)
+
+
+@pytest.mark.parametrize("is_cuda", [False, True])
+@given(st.floats(1e9, 1e15), st.floats(1e5, 1e9), st.floats(1e9, 1e12))
+def test_a_space_fits_the_memory_that_is_free(is_cuda, rate, cold, free):
+    space = space_of(is_cuda=is_cuda, flops_per_second=rate, cold_bytes=cold, free_bytes=free)
+    assert space.model_bytes[0] <= space.model_bytes[1] < 0.5 * free
+    assert space.bytes < 0.5 * free
+    assert space.flops <= rate

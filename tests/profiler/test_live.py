@@ -1,0 +1,152 @@
+"""Live measurements: the real request, whole or scaled from a few layers, within its budget."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import profiler.live
+from model.dense import dense_architecture
+from model.errors import InvalidFieldError
+from model.precision import Precision
+from model.workload import Workload
+from profiler.device import Device, open_device
+from profiler.interface import LiveRequest, LiveResult, Progressed, Scope
+from profiler.live import cold_depth, measure_live
+
+CPU = Device("cpu", 1 << 40)
+"""Nothing overflows its cache: whole models run."""
+NO_CACHE = Device("cpu", 1)
+"""Everything overflows its cache: the fewest layers run."""
+
+TINY = dense_architecture(
+    name="tiny",
+    hidden_size=64,
+    layer_count=2,
+    query_heads=4,
+    kv_heads=2,
+    intermediate_size=128,
+    vocab_size=128,
+)
+DEEP = replace(TINY, layers=(replace(TINY.layers[0], count=24),))
+
+
+def request(scope=Scope.MODEL, architecture=TINY, budget_s=20.0, tensor=1, **workload):
+    sizes = {"input_tokens": 12, "output_tokens": 4, "batch_size": 2} | workload
+    return LiveRequest(
+        device="cpu",
+        budget_s=budget_s,
+        architecture=architecture,
+        workload=Workload(**sizes),
+        tensor=tensor,
+        precision=Precision.FP32,
+        scope=scope,
+    )
+
+
+def measure(request, device=CPU):
+    """Returns the progress and the result."""
+    *progress, result = measure_live(request, device, time.monotonic())
+    assert isinstance(result, LiveResult)
+    assert all(isinstance(event, Progressed) for event in progress)
+    return progress, result
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_request_is_measured_with_its_spread(scope):
+    progress, result = measure(request(scope))
+    for spread in (result.ttft_ms, result.tpot_ms):
+        assert 0 < spread.p10 <= spread.median <= spread.p90
+        assert spread.samples >= 5
+    fractions = [event.fraction for event in progress]
+    assert fractions == sorted(fractions)
+    assert all(0 < fraction < 1 for fraction in fractions)
+    assert not [note for note in result.notes if "layers" in note or "tokens" in note]
+
+
+def test_a_few_layers_are_scaled_to_the_whole_depth():
+    _, whole = measure(request(Scope.MODEL, DEEP))
+    _, scaled = measure(request(Scope.LAYER, DEEP), NO_CACHE)
+    assert "2 of 24 layers were run and scaled" in scaled.notes
+    # Unscaled it would be a tenth.
+    for name in ("ttft_ms", "tpot_ms"):
+        ratio = getattr(scaled, name).median / getattr(whole, name).median
+        assert 1 / 3 < ratio < 3
+
+
+def test_all_layers_of_a_shallow_model_are_run():
+    _, result = measure(request(Scope.LAYER), NO_CACHE)
+    assert not [note for note in result.notes if "scaled" in note]
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_without_later_tokens_there_is_no_time_for_them(tokens):
+    _, result = measure(request(output_tokens=tokens))
+    assert result.ttft_ms.median > 0
+    assert result.tpot_ms is None
+
+
+def test_a_ranks_share_is_run_and_said_so():
+    _, result = measure(request(tensor=2))
+    assert any("one of 2 tensor-parallel ranks" in note for note in result.notes)
+    assert result.ttft_ms.median > 0
+
+
+def test_a_degree_that_does_not_fit_is_refused():
+    with pytest.raises(InvalidFieldError) as raised:
+        measure(request(tensor=3))
+    assert raised.value.field == "tensor"
+
+
+def test_what_does_not_fit_the_budget_is_a_timeout():
+    with pytest.raises(TimeoutError, match="are left"):
+        measure(request(budget_s=1e-3))
+
+
+def test_a_long_run_is_shortened_to_fit_and_said_so():
+    begin = time.monotonic()
+    _, result = measure(request(budget_s=3.0, output_tokens=100_000))
+    assert time.monotonic() - begin < 6.0
+    assert any("of 100000 tokens were generated a repeat" in note for note in result.notes)
+    assert result.tpot_ms.median > 0
+
+
+def test_the_model_that_runs_has_the_workloads_sizes(monkeypatch):
+    points = []
+    generate_once = profiler.live.generate_once
+
+    def spy(model, point, device):
+        points.append(point)
+        return generate_once(model, point, device)
+
+    monkeypatch.setattr(profiler.live, "generate_once", spy)
+    measure(request(input_tokens=9, output_tokens=3, batch_size=5))
+    assert {(p.sequences, p.input_tokens) for p in points} == {(5, 9)}
+    assert {p.output_tokens for p in points[1:]} == {3}
+
+
+@given(
+    st.integers(1, 64), st.integers(1, 1 << 40), st.sampled_from([Precision.FP32, Precision.BF16])
+)
+def test_as_many_layers_are_cold_as_overflow_the_cache(layer_count, cache_bytes, precision):
+    deep = replace(TINY, layers=(replace(TINY.layers[0], count=layer_count),))
+    device = Device("cpu", cache_bytes)
+    depth = cold_depth(deep, precision, device)
+    layer_bytes = deep.layers[0].layer.parameter_count(64) * precision.weight_bytes
+    if depth < layer_count:
+        assert depth * layer_bytes >= device.cold_bytes
+        assert depth == 2 or (depth - 1) * layer_bytes < device.cold_bytes
+    else:
+        assert depth == max(2, layer_count)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scope", Scope)
+def test_a_gpu_measures_a_request(scope):
+    _, result = measure(replace(request(scope), device="cuda:0"), open_device("cuda:0"))
+    assert result.ttft_ms.median > 0
+    assert result.tpot_ms.median > 0

@@ -129,7 +129,11 @@ class Daemon:
         """Ends it in good order."""
         self.channel.close()
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=30)
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
 
 def address_of(process: subprocess.Popen[str]) -> str:

@@ -45,12 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process_limits.impose(parent_pid=options.parent_pid, memory_bytes=options.memory_bytes)
     connection = Connection(options.fd)
     try:
-        return _serve(connection)
+        return serve(connection)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 1  # the daemon is gone; nobody is left to tell
 
 
-def _serve(connection: Connection) -> int:
+def serve(connection: Connection) -> int:
+    """Does what the first message on the connection asks; returns the exit code.
+
+    Raises:
+        EOFError, OSError: the daemon has closed its end.
+    """
     request = connection.recv()
     begin = time.monotonic()
     try:
@@ -71,11 +76,11 @@ def _serve(connection: Connection) -> int:
 
 
 def _campaign(connection: Connection, request: CampaignRequest, begin: float) -> None:
+    environment = current_environment(request.device)
     # Loading torch takes seconds; the limits above are in force before.
     from profiler.campaign import Campaign  # noqa: PLC0415
     from profiler.device import open_device  # noqa: PLC0415
 
-    environment = current_environment(request.device)
     device = open_device(request.device, environment.threads)
     campaign = Campaign(request, device, begin)
     connection.send(Started(environment=environment))
@@ -89,10 +94,10 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
 
 
 def _live(connection: Connection, request: LiveRequest, begin: float) -> None:
+    environment = current_environment(request.device)
     from profiler.device import open_device  # noqa: PLC0415
     from profiler.live import measure_live  # noqa: PLC0415
 
-    environment = current_environment(request.device)
     device = open_device(request.device, environment.threads)
     connection.send(Started(environment=environment))
     for event in measure_live(request, device, begin):

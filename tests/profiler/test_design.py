@@ -98,7 +98,8 @@ def test_models_lie_within_the_space(space, seed):
 def within_flops(space, architecture, forward):
     tokens = forward.sequences * forward.query_tokens
     flops = 2 * architecture.parameter_count() * tokens
-    return flops <= space.flops or forward.query_tokens == 1
+    # Long prompts may take several times as much.
+    return flops <= 8 * space.flops or forward.query_tokens == 1
 
 
 @spaces

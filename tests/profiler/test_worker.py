@@ -1,0 +1,242 @@
+"""The real worker process over a socket pair: campaign, pause, live measurements, faults, ends."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import pytest
+
+from model.dense import dense_architecture
+from model.precision import Precision
+from model.workload import Workload
+from profiler.interface import (
+    CampaignRequest,
+    Failed,
+    FailureCode,
+    Finished,
+    LiveRequest,
+    LiveResult,
+    Measured,
+    Pause,
+    Paused,
+    Progressed,
+    Resume,
+    Scope,
+    Skipped,
+    Started,
+)
+from profiler.telemetry import current_environment
+from profiler.worker import serve
+
+TINY = dense_architecture(
+    name="tiny",
+    hidden_size=64,
+    layer_count=2,
+    query_heads=4,
+    kv_heads=2,
+    intermediate_size=128,
+    vocab_size=128,
+)
+VAST = dense_architecture(
+    name="vast",
+    hidden_size=1 << 20,
+    layer_count=2,
+    query_heads=1 << 10,
+    intermediate_size=1 << 22,
+    vocab_size=128,
+)
+"""Its weights exceed the address space, so that no machine allocates them."""
+
+LOADING_S = 90
+"""torch takes seconds to load, more on a machine that is busy."""
+
+
+class Worker:
+    """A worker process and the daemon's end of its connection."""
+
+    def __init__(self):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "profiler.worker",
+                    f"--fd={theirs.fileno()}",
+                    f"--parent-pid={os.getpid()}",
+                ],
+                pass_fds=[theirs.fileno()],
+                stderr=subprocess.DEVNULL,
+            )
+        self.connection = Connection(ours.detach())
+
+    def receive(self, timeout_s=LOADING_S):
+        assert self.connection.poll(timeout_s), "the worker said nothing"
+        return self.connection.recv()
+
+    def until(self, kind, timeout_s=LOADING_S):
+        """Returns the events up to the first of a kind."""
+        events = [self.receive(timeout_s)]
+        while not isinstance(events[-1], kind):
+            events.append(self.receive(timeout_s))
+        return events
+
+    def close(self):
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def worker(request):
+    started = Worker()
+    try:
+        started.connection.send(request)
+        yield started
+    finally:
+        started.close()
+
+
+def campaign(budget_s):
+    return CampaignRequest(
+        device="cpu",
+        budget_s=budget_s,
+        reserve_s=0.0,
+        target_error=0.0,
+        precisions=(),
+        done=(),
+    )
+
+
+def live(scope=Scope.MODEL, **changes):
+    values = {
+        "device": "cpu",
+        "budget_s": 60.0,
+        "architecture": TINY,
+        "workload": Workload(input_tokens=12, output_tokens=4, batch_size=2),
+        "tensor": 1,
+        "precision": Precision.FP32,
+        "scope": scope,
+    }
+    return LiveRequest(**values | changes)
+
+
+def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget():
+    begin = time.monotonic()
+    with worker(campaign(budget_s=10.0)) as running:
+        connection = running.connection
+        assert running.receive() == Started(environment=current_environment("cpu"))
+        events = running.until(Measured)
+        connection.send(Pause())
+        *last, _ = running.until(Paused, timeout_s=10)
+        # The point at hand is finished; nothing is measured while paused.
+        assert sum(isinstance(event, Measured) for event in last) <= 2
+        assert not connection.poll(0.3)
+        connection.send(Resume())
+        events += [*last, *running.until((Finished, Failed), timeout_s=30)]
+        assert running.process.wait(timeout=10) == 0
+    assert events[-1] == Finished()
+    assert time.monotonic() - begin < 10.0 + 10.0
+    assert {type(event) for event in events} <= {Measured, Progressed, Skipped, Finished}
+    fractions = [event.fraction for event in events if isinstance(event, Progressed)]
+    assert fractions == sorted(fractions)
+    assert all(0 <= fraction <= 1 for fraction in fractions)
+    measured = [event.measurement for event in events if isinstance(event, Measured)]
+    assert {row.precision for row in measured} == {Precision.FP32}
+    assert len(measured) >= 4
+
+
+def test_a_live_request_is_answered():
+    with worker(live()) as running:
+        events = running.until((Finished, Failed))
+        assert running.process.wait(timeout=10) == 0
+    assert isinstance(events[0], Started)
+    assert all(isinstance(event, Progressed) for event in events[1:-2])
+    result = events[-2]
+    assert isinstance(result, LiveResult)
+    assert result.ttft_ms.median > 0
+    assert result.tpot_ms.median > 0
+
+
+def test_a_worker_whose_daemon_is_gone_ends_by_itself():
+    with worker(campaign(budget_s=600.0)) as running:
+        running.until(Measured)
+        running.connection.close()
+        assert running.process.wait(timeout=5) == 1
+
+
+# --- the same in this process, where torch is loaded already ------------------------
+
+
+@pytest.fixture
+def served():
+    """Serves requests on threads; gives the daemon's end and what the worker returned."""
+    with ThreadPoolExecutor() as pool, ExitStack() as ends:
+
+        def start(request):
+            ours, theirs = Pipe()
+            ends.enter_context(ours)
+            ours.send(request)
+
+            def run():
+                with theirs:
+                    return serve(theirs)
+
+            return ours, pool.submit(run)
+
+        yield start
+
+
+def events_of(connection):
+    events = []
+    while not events or not isinstance(events[-1], Finished | Failed):
+        assert connection.poll(LOADING_S)
+        events.append(connection.recv())
+    return events
+
+
+def test_layers_are_measured_as_models_are(served):
+    connection, code = served(live(Scope.LAYER))
+    *_, result, last = events_of(connection)
+    assert isinstance(result, LiveResult)
+    assert last == Finished()
+    assert code.result() == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (live(tensor=3), FailureCode.UNSUPPORTED, "tensor: 3 does not divide"),
+        (live(precision=Precision.FP8), FailureCode.UNSUPPORTED, "use fp32, bf16, fp16"),
+        (live(budget_s=1e-3), FailureCode.BUDGET, "are left"),
+        (live(device="cuda:99"), FailureCode.FAULT, "no device 'cuda:99'"),
+        (live(architecture=VAST), FailureCode.MEMORY, "allocate memory"),
+        (Resume(), FailureCode.FAULT, "Resume is no request"),
+    ],
+)
+def test_what_cannot_be_done_is_told_with_the_reason(served, request_, code, words):
+    connection, returned = served(request_)
+    failed = events_of(connection)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code is code
+    assert words in failed.message
+    assert returned.result() == 1
+
+
+def test_a_paused_worker_whose_daemon_is_gone_ends_too(served):
+    connection, returned = served(campaign(budget_s=600.0))
+    connection.send(Pause())
+    event = connection.recv()
+    while not isinstance(event, Paused):
+        assert connection.poll(LOADING_S)
+        event = connection.recv()
+    connection.close()
+    with pytest.raises((EOFError, OSError)):
+        returned.result(timeout=5)

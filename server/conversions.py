@@ -6,24 +6,21 @@ collected, so that a caller sees all of it at once.
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
-
-from google.protobuf import struct_pb2
 
 from model.architecture import Activation, Norm
 from model.dense import dense_architecture, dense_dimensions
 from model.engines import engine, engine_names
 from model.errors import InvalidFieldError, UnknownNameError
 from model.estimate import Provenance
-from model.huggingface import architecture_from_config
 from model.precision import Precision
 from model.presets import preset
 from model.sizes import architecture_of_size
 from model.workload import Parallelism, Workload
 from server.errors import Violation, invalid_argument, not_found, quote
+from server.huggingface_config import architecture_of_struct
 from tokenpace.v1 import types_pb2
 
 if TYPE_CHECKING:
@@ -33,12 +30,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-MAX_CONFIG_BYTES = 1 << 20
 DEFAULT_CONFIDENCE = 0.9
 LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE = 0.5, 0.999
-
-# Larger configurations are read again each time: a cache of them would be a leak.
-_CACHED_CONFIG_BYTES = 32 << 10
 
 _PRECISIONS = {
     int(types_pb2.Precision.Value(f"PRECISION_{precision.name}")): precision
@@ -113,7 +106,7 @@ def architecture_of(spec: types_pb2.ModelSpec, field: str = "model") -> Architec
     try:
         match kind:
             case "huggingface_config":
-                return _architecture_of_config(spec.huggingface_config)
+                return architecture_of_struct(spec.huggingface_config)
             case "parameter_count":
                 return _architecture_of_size(spec.parameter_count)
             case "architecture":
@@ -216,54 +209,6 @@ def engine_name(name: str, default: str, field: str) -> str:
         raise InvalidFieldError(
             field, f"no engine is called {quote(name)}; known: {', '.join(engine_names())}"
         ) from None
-
-
-def config_of(message: struct_pb2.Struct) -> dict[str, object]:
-    """Returns a Struct as a dictionary.
-
-    Raises:
-        InvalidFieldError: a number is not finite; names its key.
-    """
-    return {key: _plain(value, key) for key, value in message.fields.items()}
-
-
-def _plain(value: struct_pb2.Value, path: str) -> object:
-    match value.WhichOneof("kind"):
-        case "number_value":
-            if not math.isfinite(value.number_value):
-                raise InvalidFieldError(path, f"{value.number_value} is not a finite number")
-            return value.number_value
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            fields = value.struct_value.fields.items()
-            return {key: _plain(inner, f"{path}.{key}") for key, inner in fields}
-        case "list_value":
-            items = enumerate(value.list_value.values)
-            return [_plain(inner, f"{path}[{index}]") for index, inner in items]
-    return None
-
-
-def _architecture_of_config(config: struct_pb2.Struct) -> Architecture:
-    size = config.ByteSize()
-    if size > MAX_CONFIG_BYTES:
-        raise InvalidFieldError(
-            "huggingface_config",
-            f"{size} bytes are more than {MAX_CONFIG_BYTES}; leave out what is no setting",
-        )
-    try:
-        if size > _CACHED_CONFIG_BYTES:
-            return architecture_from_config(config_of(config))
-        return _cached_config(config.SerializeToString(deterministic=True))
-    except InvalidFieldError as error:
-        raise error.within("huggingface_config") from None
-
-
-@lru_cache(maxsize=128)
-def _cached_config(serialised: bytes) -> Architecture:
-    return architecture_from_config(config_of(struct_pb2.Struct.FromString(serialised)))
 
 
 _architecture_of_size = lru_cache(maxsize=512)(architecture_of_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from model.analytical import AnalyticalCostModel, generic_cpu
 from model.composite import CompositeCostModel
@@ -14,7 +14,6 @@ from model.precision import Precision
 from model.steps import Question
 from server.conversions import (
     Violations,
-    architecture_message,
     architecture_of,
     confidence_of,
     engine_name,
@@ -24,25 +23,17 @@ from server.conversions import (
     workload_of,
 )
 from server.errors import failed_precondition, not_found
-from server.messages import precision_number
-from tokenpace.v1 import latency_pb2, types_pb2
+from server.predictions import prediction
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.estimate import MeasuredCostModel, Provenance
-    from model.inference import Inference, OperationCost
-    from model.memory import MemoryFootprint
-    from model.steps import Estimate
     from model.workload import Parallelism, Workload
     from server.devices import Device
-    from tokenpace.v1 import profiler_pb2
+    from tokenpace.v1 import latency_pb2, profiler_pb2
 
 ANALYTICAL = "analytical"
 """What stands for a cost model's id where nothing was measured."""
-
-_MAX_INT32, _MAX_INT64 = 2**31 - 1, 2**63 - 1
-
-_PHASES = {"prefill": types_pb2.PHASE_PREFILL, "decode": types_pb2.PHASE_DECODE}
 
 
 class _Record(Protocol):
@@ -84,18 +75,6 @@ class Resolution:
     device: Device
     question: Question
     notices: tuple[Notice, ...]
-
-    def message(self) -> types_pb2.Resolved:
-        """Returns it as the API writes it."""
-        question = self.question
-        return types_pb2.Resolved(
-            device=self.device.name,
-            precision=precision_number(question.precision),
-            kv_cache_precision=precision_number(question.kv_precision),
-            engine=question.engine,
-            gpu_count=min(question.parallelism.devices, _MAX_INT32),
-            architecture=architecture_message(question.architecture),
-        )
 
 
 class Predictor:
@@ -179,7 +158,7 @@ class Predictor:
             composite.holds_precision or composite.holds_engine
         )
         cost_model = current.record.id if current is not None and used else ANALYTICAL
-        return _response(resolution, inference, cost_model)
+        return prediction(resolution, inference, cost_model)
 
     def _resolve(
         self,
@@ -275,63 +254,3 @@ def _default_precision(
         " bf16 is answered for",
     )
     return Precision.BF16, (notice,)
-
-
-def _response(
-    resolution: Resolution, inference: Inference, cost_model: str
-) -> latency_pb2.PredictResponse:
-    response = latency_pb2.PredictResponse(
-        ttft_ms=_estimate(inference.ttft_ms),
-        request_latency_ms=_estimate(inference.request_latency_ms),
-        memory=_memory(inference.memory),
-        provenance=cast("types_pb2.Provenance", int(inference.provenance)),
-        warnings=[
-            types_pb2.Warning(code=notice.code, text=notice.text)
-            for notice in (*resolution.notices, *inference.notices)
-        ],
-        cost_model=cost_model,
-        resolved=resolution.message(),
-    )
-    if inference.tpot_ms is not None:
-        response.tpot_ms.CopyFrom(_estimate(inference.tpot_ms))
-    if inference.tokens_per_second is not None:
-        response.tokens_per_second.CopyFrom(_estimate(inference.tokens_per_second))
-    if inference.tokens_per_second_per_gpu is not None:
-        response.tokens_per_second_per_gpu.CopyFrom(_estimate(inference.tokens_per_second_per_gpu))
-    if inference.breakdown:
-        response.breakdown.extend(_operation_cost(row) for row in inference.breakdown)
-    return response
-
-
-def _estimate(estimate: Estimate) -> types_pb2.Estimate:
-    return types_pb2.Estimate(value=estimate.value, lower=estimate.lower, upper=estimate.upper)
-
-
-def _memory(memory: MemoryFootprint) -> types_pb2.MemoryFootprint:
-    return types_pb2.MemoryFootprint(
-        fits=memory.fits,
-        weights_bytes=_int64(memory.weights_bytes),
-        kv_cache_bytes=_int64(memory.kv_cache_bytes),
-        activations_bytes=_int64(memory.activations_bytes),
-        total_bytes=_int64(memory.total_bytes),
-        capacity_bytes=memory.capacity_bytes,
-    )
-
-
-def _operation_cost(row: OperationCost) -> types_pb2.OperationCost:
-    return types_pb2.OperationCost(
-        phase=_PHASES[row.phase],
-        name=row.name,
-        kind=row.kind,
-        count=min(row.count, _MAX_INT32),
-        latency_ms=row.latency_ms,
-        flops=row.flops,
-        bytes=row.bytes,
-        share=row.share,
-        bound=row.bound,
-    )
-
-
-def _int64(value: float) -> int:
-    """Returns the bytes; a load beyond all memory of the world is cut to what the field holds."""
-    return min(round(value), _MAX_INT64)

@@ -10,12 +10,10 @@ from model.precision import Precision
 from model.presets import preset, preset_names
 from model.workload import Parallelism
 from server.conversions import (
-    MAX_CONFIG_BYTES,
     Violations,
     architecture_message,
     architecture_of,
     confidence_of,
-    config_of,
     engine_name,
     parallelism_of,
     precision_of,
@@ -23,6 +21,7 @@ from server.conversions import (
     workload_of,
 )
 from server.errors import ServiceError
+from server.huggingface_config import MAX_CONFIG_BYTES, config_of
 from server.messages import precision_number
 from tokenpace.v1 import types_pb2
 

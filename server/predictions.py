@@ -1,0 +1,98 @@
+"""Predictions as the API writes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from server.conversions import architecture_message
+from server.messages import precision_number
+from tokenpace.v1 import latency_pb2, types_pb2
+
+if TYPE_CHECKING:
+    from model.inference import Inference, OperationCost
+    from model.memory import MemoryFootprint
+    from model.steps import Estimate
+    from server.predictor import Resolution
+
+_MAX_INT32, _MAX_INT64 = 2**31 - 1, 2**63 - 1
+
+_PHASES = {"prefill": types_pb2.PHASE_PREFILL, "decode": types_pb2.PHASE_DECODE}
+
+
+def prediction(
+    resolution: Resolution, inference: Inference, cost_model: str
+) -> latency_pb2.PredictResponse:
+    """Returns the answer to a request.
+
+    Args:
+        resolution: what the request came to mean.
+        inference: what was predicted.
+        cost_model: id of the cost model it was predicted with.
+    """
+    response = latency_pb2.PredictResponse(
+        ttft_ms=_estimate(inference.ttft_ms),
+        request_latency_ms=_estimate(inference.request_latency_ms),
+        memory=_memory(inference.memory),
+        provenance=cast("types_pb2.Provenance", int(inference.provenance)),
+        warnings=[
+            types_pb2.Warning(code=notice.code, text=notice.text)
+            for notice in (*resolution.notices, *inference.notices)
+        ],
+        cost_model=cost_model,
+        resolved=_resolved(resolution),
+    )
+    if inference.tpot_ms is not None:
+        response.tpot_ms.CopyFrom(_estimate(inference.tpot_ms))
+    if inference.tokens_per_second is not None:
+        response.tokens_per_second.CopyFrom(_estimate(inference.tokens_per_second))
+    if inference.tokens_per_second_per_gpu is not None:
+        response.tokens_per_second_per_gpu.CopyFrom(_estimate(inference.tokens_per_second_per_gpu))
+    if inference.breakdown:
+        response.breakdown.extend(_operation_cost(row) for row in inference.breakdown)
+    return response
+
+
+def _resolved(resolution: Resolution) -> types_pb2.Resolved:
+    question = resolution.question
+    return types_pb2.Resolved(
+        device=resolution.device.name,
+        precision=precision_number(question.precision),
+        kv_cache_precision=precision_number(question.kv_precision),
+        engine=question.engine,
+        gpu_count=min(question.parallelism.devices, _MAX_INT32),
+        architecture=architecture_message(question.architecture),
+    )
+
+
+def _estimate(estimate: Estimate) -> types_pb2.Estimate:
+    return types_pb2.Estimate(value=estimate.value, lower=estimate.lower, upper=estimate.upper)
+
+
+def _memory(memory: MemoryFootprint) -> types_pb2.MemoryFootprint:
+    return types_pb2.MemoryFootprint(
+        fits=memory.fits,
+        weights_bytes=_int64(memory.weights_bytes),
+        kv_cache_bytes=_int64(memory.kv_cache_bytes),
+        activations_bytes=_int64(memory.activations_bytes),
+        total_bytes=_int64(memory.total_bytes),
+        capacity_bytes=memory.capacity_bytes,
+    )
+
+
+def _operation_cost(row: OperationCost) -> types_pb2.OperationCost:
+    return types_pb2.OperationCost(
+        phase=_PHASES[row.phase],
+        name=row.name,
+        kind=row.kind,
+        count=min(row.count, _MAX_INT32),
+        latency_ms=row.latency_ms,
+        flops=row.flops,
+        bytes=row.bytes,
+        share=row.share,
+        bound=row.bound,
+    )
+
+
+def _int64(value: float) -> int:
+    """Returns the bytes; a load beyond all memory of the world is cut to what the field holds."""
+    return min(round(value), _MAX_INT64)

@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import platform
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -25,28 +22,22 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
+from common import ROOT, Daemon, address_of, campaign, daemon, heading, profile, wait_for
 from google.protobuf.empty_pb2 import Empty
 
 from tokenpace.v1 import (
     latency_pb2,
-    latency_pb2_grpc,
-    profiler_pb2,
-    profiler_pb2_grpc,
     types_pb2,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "benchmarks" / "rpc.md"
 EMPTY = "/benchmarks.Empty/Call"
 CALLS, WARM_UP = 2_000, 200
@@ -95,61 +86,6 @@ class Figure:
     def holds(self) -> bool:
         """Whether the limit is kept."""
         return self.value <= self.limit
-
-
-class Daemon:
-    """The real daemon, from its start on."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.begin = time.perf_counter()
-        command = [sys.executable, "-m", "server", "--address", "127.0.0.1:0"]
-        self.process = subprocess.Popen(
-            [*command, "--data-dir", str(data_dir), "--log-level", "warning"],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        self.address = address_of(self.process)
-        self.channel = grpc.insecure_channel(self.address)
-        self.latency = latency_pb2_grpc.LatencyServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.profiler = profiler_pb2_grpc.ProfilerServiceStub(self.channel)  # type: ignore[no-untyped-call]
-
-    def resident_bytes(self) -> int:
-        """Returns the daemon's resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) << 10
-
-    def has_cost_model(self) -> bool:
-        """Returns whether the local device has a fitted cost model."""
-        answer = self.latency.Predict(FITTED[0], timeout=30)
-        return bool(answer.cost_model != "analytical")
-
-    def close(self) -> None:
-        """Ends it in good order."""
-        self.channel.close()
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-
-
-def address_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("listening on "), "the server did not start"
-    return line.removeprefix("listening on ").strip()
-
-
-@contextlib.contextmanager
-def daemon(data_dir: Path) -> Iterator[Daemon]:
-    started = Daemon(data_dir)
-    try:
-        yield started
-    finally:
-        started.close()
 
 
 @contextlib.contextmanager
@@ -255,23 +191,6 @@ def under_load(running: Daemon) -> list[Figure]:
     ]
 
 
-def wait_for(running: Daemon, job_id: str, *, ended: bool) -> str:
-    """Waits until a job runs, or has ended, and returns its state."""
-    while True:
-        asked = profiler_pb2.GetProfileJobRequest(id=job_id)
-        state = running.profiler.GetProfileJob(asked, timeout=30).profile_job.state
-        if state >= types_pb2.JOB_STATE_SUCCEEDED or (
-            not ended and state == types_pb2.JOB_STATE_RUNNING
-        ):
-            return str(types_pb2.JobState.Name(state))
-        time.sleep(0.2)
-
-
-def campaign(running: Daemon, seconds: int) -> str:
-    asked = profiler_pb2.CreateProfileJobRequest(budget=Duration(seconds=seconds))
-    return str(running.profiler.CreateProfileJob(asked, timeout=30).profile_job.id)
-
-
 def beside_a_campaign(running: Daemon, seconds: int) -> list[Figure]:
     """Compares Predict's median while the device is measured with that before."""
 
@@ -302,46 +221,14 @@ def beside_a_campaign(running: Daemon, seconds: int) -> list[Figure]:
     ]
 
 
-def profile(data_dir: Path, seconds: int) -> None:
-    """Makes sure that the folder holds a cost model of this device."""
-    with daemon(data_dir) as running:
-        if running.has_cost_model():
-            return
-        print(f"no cost model in {data_dir.name}: a campaign of {seconds} s makes one")
-        job = campaign(running, seconds)
-        state = wait_for(running, job, ended=True)
-        asked = profiler_pb2.GetProfileJobRequest(id=job)
-        reason = running.profiler.GetProfileJob(asked, timeout=30).profile_job.error_message
-        assert state == "JOB_STATE_SUCCEEDED", reason
-        assert running.has_cost_model()
-
-
 def table(figures: list[Figure]) -> str:
     rows = [["figure", "value", "limit", "value / limit", "holds"], ["---"] * 5]
     rows += [figure.row() for figure in figures]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def processor_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def page(figures: list[Figure]) -> str:
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"""# What a Predict costs
-
-{datetime.now(UTC):%Y-%m-%d}, commit {commit or "unknown"}.
-Hardware: {processor_name()}, {os.cpu_count()} cores, {memory:.0f} GiB.
-Versions: Python {platform.python_version()}, grpcio {version("grpcio")}, \
-protobuf {version("protobuf")}, treelite {version("treelite")}.
-Command: `python benchmarks/rpc.py --write-page`
-
+    return f"""{heading("What a Predict costs", "python benchmarks/rpc.py --write-page")}
 Client and servers share the machine; calls go over the loopback. The empty handler runs
 in a process of its own, without interceptors, and its calls take turns with Predict's.
 

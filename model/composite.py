@@ -122,7 +122,9 @@ class CompositeCostModel:
             for (rows, phase), mask in zip(parts, masks, strict=True)
             if any(mask)
         ]
-        learnt = iter([self._fitted.estimate(*part, confidence, self._engine) for part in known])
+        if not known:
+            return [self._analytical.estimate(*part, confidence) for part in parts]
+        learnt = iter(self._fitted.estimate_phases(known, confidence, self._engine))
         found = []
         for (rows, phase), mask in zip(parts, masks, strict=True):
             if all(mask):

@@ -7,6 +7,7 @@ predicts loads no regression library.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 _OUTSIDE_SLOPE = 0.35
 """Half-width added by each factor of e beyond the measured sizes."""
+_MAX_PRICES = 20_000
+"""Kernels whose prices are kept; about 10 MB."""
+
+_Key = tuple[OperationKind, Precision, tuple[float, ...], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ class FittedCostModel:
         self._terms = engines
         self.scores = scores
         self.measurement_count = measurement_count
+        self._prices: dict[_Key, tuple[float, float]] = {}
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -104,20 +110,36 @@ class FittedCostModel:
         Raises:
             KeyError: an operation's kind or precision was never measured.
         """
-        terms = self._terms_for(operations, engine)
-        latency, outside = self._price(operations, terms)
-        latency = latency * np.exp(terms.correction[phase])
-        value = float(latency.sum())
-        width = half_width(terms.scores[phase], confidence)
-        width += _OUTSIDE_SLOPE * float(latency @ outside) / max(value, 1e-12)
-        names = {o.name for o, far in zip(operations, outside, strict=True) if far > 0}
-        return StepEstimate(
-            value_ms=value,
-            lower_ms=value * float(np.exp(-width)),
-            upper_ms=value * float(np.exp(width)),
-            operations_ms=tuple(latency.tolist()),
-            outside=tuple(sorted(names)),
-        )
+        return self.estimate_phases([(operations, phase)], confidence, engine)[0]
+
+    def estimate_phases(
+        self,
+        parts: Sequence[tuple[Sequence[Operation], Phase]],
+        confidence: float,
+        engine: str = "",
+    ) -> list[StepEstimate]:
+        """Returns what :meth:`estimate` does for several steps of one precision at once.
+
+        The trees are asked once for all: a call of them costs as much as ten operations.
+
+        Args:
+            parts: operations and phase of each step.
+            confidence: 0.5 to 0.999.
+            engine: as in :meth:`estimate`.
+
+        Raises:
+            KeyError: an operation's kind or precision was never measured.
+        """
+        every = [operation for operations, _ in parts for operation in operations]
+        terms = self._terms_for(every, engine)
+        latency, outside = self._price(every, terms)
+        found, end = [], 0
+        for operations, phase in parts:
+            begin, end = end, end + len(operations)
+            found.append(
+                _step(operations, latency[begin:end], outside[begin:end], terms, phase, confidence)
+            )
+        return found
 
     def errors_on(self, measurements: Sequence[Measurement]) -> Array:
         """Returns |measured / predicted - 1| of each point that it can predict, (points,)."""
@@ -216,21 +238,48 @@ class FittedCostModel:
 
     def _price(self, operations: Sequence[Operation], terms: EngineTerms) -> tuple[Array, Array]:
         """Returns milliseconds of all runs and distance outside the domain, (operations,) each."""
-        latency = np.zeros(len(operations))
+        keys = [(o.kind, o.precision, o.shape, o.flops) for o in operations]
+        known = self._kernel_prices(operations, keys)
+        latency = np.empty(len(operations))
         outside = np.zeros(len(operations))
-        kernels = []
         for index, operation in enumerate(operations):
             if operation.kind in TERMS:
                 latency[index] = terms.overheads.latency_ms(operation) * operation.count
             else:
-                kernels.append((index, operation))
-        for (kind, precision), rows in _by_kernel(kernels).items():
-            kernel = self._kernels[kind, precision]
-            sizes = sizes_of(kind, [operations[i] for i in rows])
-            counts = np.array([operations[i].count for i in rows])
-            latency[rows] = kernel.latency_ms(sizes) * counts
-            outside[rows] = kernel.outside(sizes)
+                one, outside[index] = known[keys[index]]
+                latency[index] = one * operation.count
         return latency, outside
+
+    def _kernel_prices(
+        self, operations: Sequence[Operation], keys: Sequence[_Key]
+    ) -> dict[_Key, tuple[float, float]]:
+        """Returns milliseconds of one run and distance outside the domain of each kernel.
+
+        A request repeats most of its kernels, and those of the one before: gate and up of
+        a layer, all projections of a decode step at another context.
+        """
+        known: dict[_Key, tuple[float, float]] = {}
+        fresh: dict[_Key, Operation] = {}
+        for key, operation in zip(keys, operations, strict=True):
+            if operation.kind not in TERMS:
+                price = self._prices.get(key)
+                if price is not None:
+                    known[key] = price
+                else:
+                    fresh[key] = operation
+        rows = list(fresh.items())
+        for (kind, precision), chosen in _by_kernel(enumerate(fresh.values())).items():
+            kernel = self._kernels[kind, precision]
+            sizes = sizes_of(kind, [rows[i][1] for i in chosen])
+            prices = zip(
+                kernel.latency_ms(sizes).tolist(), kernel.outside(sizes).tolist(), strict=True
+            )
+            known.update(zip((rows[i][0] for i in chosen), prices, strict=True))
+        if fresh:
+            if len(self._prices) > _MAX_PRICES:
+                self._prices.clear()
+            self._prices.update((key, known[key]) for key in fresh)
+        return known
 
 
 def _by_kernel(
@@ -240,6 +289,28 @@ def _by_kernel(
     for index, operation in operations:
         groups.setdefault((operation.kind, operation.precision), []).append(index)
     return groups
+
+
+def _step(
+    operations: Sequence[Operation],
+    latency: Array,
+    outside: Array,
+    terms: EngineTerms,
+    phase: Phase,
+    confidence: float,
+) -> StepEstimate:
+    latency = latency * np.exp(terms.correction[phase])
+    value = float(latency.sum())
+    width = half_width(terms.scores[phase], confidence)
+    width += _OUTSIDE_SLOPE * float(latency @ outside) / max(value, 1e-12)
+    names = {o.name for o, far in zip(operations, outside.tolist(), strict=True) if far > 0}
+    return StepEstimate(
+        value_ms=value,
+        lower_ms=value * math.exp(-width),
+        upper_ms=value * math.exp(width),
+        operations_ms=tuple(latency.tolist()),
+        outside=tuple(sorted(names)),
+    )
 
 
 def step_correction(terms: EngineTerms, measurement: Measurement) -> float:

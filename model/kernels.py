@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import treelite
 
-from model.laws import Law, Sizes
+from model.laws import Law, Sizes, law_ms
 from model.operations import OperationKind
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ class Kernel:
 
     def latency_ms(self, sizes: Sizes) -> Array:
         """Returns milliseconds of one run each, (operations,)."""
-        law_ms = law_of(self.laws, sizes)
+        by_law = law_of(self.laws, sizes)
         if self.trees is None:
-            return law_ms
-        columns = features(self.kind, sizes, law_ms)
+            return by_law
+        columns = features(self.kind, sizes, by_law)
         residual = treelite.gtil.predict(self.trees, columns, nthread=1)
-        result: Array = law_ms * np.exp(np.asarray(residual, dtype=np.float64).reshape(-1))
+        result: Array = by_law * np.exp(np.asarray(residual, dtype=np.float64).reshape(-1))
         return result
 
     def spread(self, sizes: Sizes) -> Array:
@@ -111,11 +112,14 @@ def _trees_of(text: str | None) -> treelite.Model | None:
 
 def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:
     """Returns each operation's milliseconds by the law of its regime, (operations,)."""
-    result = np.empty(len(sizes.flops))
-    for regime in np.unique(sizes.regime):
-        rows = sizes.regime == regime
-        result[rows] = laws[regime](sizes.take(rows))
-    return result
+    start, output, flop, byte, corner = _constants(laws)[:, sizes.regime]
+    return law_ms(start, output, flop, byte, corner, sizes)
+
+
+@lru_cache(maxsize=64)
+def _constants(laws: tuple[Law, ...]) -> Array:
+    """Returns the constants as columns, (5, regimes)."""
+    return np.array([astuple(law) for law in laws]).T
 
 
 def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:

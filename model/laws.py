@@ -101,9 +101,14 @@ def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
 
 
 def law_ms(
-    start: float, output: float, flop: float, byte: float, corner: float, sizes: Sizes
+    start: float | Array,
+    output: float | Array,
+    flop: float | Array,
+    byte: float | Array,
+    corner: float | Array,
+    sizes: Sizes,
 ) -> Array:
-    """Returns milliseconds for the constants of :class:`Law`, (operations,)."""
+    """Returns milliseconds for the constants of :class:`Law`, one or (operations,) each."""
     compute, move = flop * sizes.flops, byte * sizes.bytes
     larger = np.maximum(compute, move)
     ratio = np.minimum(compute, move) / larger

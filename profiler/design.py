@@ -143,13 +143,17 @@ class Design:
             batch = (1, 4, 2, 1, 8, 3)[index % 6]
             prompt = (64, 32, 256, 128, 16, 512)[(index + index // 6) % 6]
             context = round(_log_between(32, 1024, u[9]))
-            tokens = round(_log_between(64, 2048, u[10]))
-            wide = (4, 1, 1, 2, 1, 2)[index % 6]
+            # Long prompts take seconds: every third model has one.
+            long_one = index % 3 == 1
+            tokens = round(_log_between(*((768, 2048) if long_one else (64, 512)), u[10]))
+            wide = (1, 4, 1, 2, 1, 2)[index % 6]
             forwards = (
                 ForwardPoint(1, 1, context),
                 ForwardPoint(batch if batch > 1 else 4, 1, context),
                 self._within(
-                    architecture, ForwardPoint(wide, max(2, tokens // wide), max(2, tokens // wide))
+                    architecture,
+                    ForwardPoint(wide, max(2, tokens // wide), max(2, tokens // wide)),
+                    patience=4.0 if long_one else 1.0,
                 ),
                 self._within(architecture, ForwardPoint(1, max(2, context // 4), context)),
             )
@@ -214,10 +218,12 @@ class Design:
         shapes.append((architecture.vocab_size, hidden))
         return shapes[int(u[8] * len(shapes)) % len(shapes)]
 
-    def _within(self, architecture: Architecture, point: ForwardPoint) -> ForwardPoint:
-        """Returns the pass, its query shortened to the FLOPs that a pass may have."""
+    def _within(
+        self, architecture: Architecture, point: ForwardPoint, patience: float = 1.0
+    ) -> ForwardPoint:
+        """Returns the pass, its query shortened to so many times the FLOPs of a usual pass."""
         a_token = 2 * architecture.parameter_count() * point.sequences
-        query = max(1, min(point.query_tokens, int(self._space.flops / a_token)))
+        query = max(1, min(point.query_tokens, int(patience * self._space.flops / a_token)))
         whole = point.query_tokens == point.kv_tokens
         return ForwardPoint(point.sequences, query, query if whole else point.kv_tokens)
 

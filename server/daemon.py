@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from server.predictor import Predictor
 
 _EXIT_S = 5.0
+_SIGNAL_POLL_S = 0.2
 
 _log = structlog.get_logger(__name__)
 
@@ -146,7 +147,9 @@ def serve(configuration: Configuration) -> int:
     print(f"listening on {daemon.address}", flush=True)
     _log.info("started", address=daemon.address, data_dir=str(configuration.data_dir))
     daemon.begin_profiling()
-    ending.wait()
+    # A wait without end may sleep through the signal that was to end it.
+    while not ending.wait(_SIGNAL_POLL_S):
+        pass
     _log.info("draining", seconds=configuration.drain_seconds)
     daemon.stop()
     # Python waits for its threads; a handler that never saw its call end must

@@ -71,6 +71,9 @@ class Fitted:
     def supports(self, precision, engine):
         return precision is Precision.BF16 and engine == self.engine
 
+    def estimate_phases(self, parts, confidence, engine=""):
+        return [self.estimate(*part, confidence, engine) for part in parts]
+
     def estimate(self, operations, phase, confidence, engine=""):
         assert not [o for o in operations if o.kind in COLLECTIVES]
         times = tuple(float(o.count) for o in operations)

@@ -55,6 +55,9 @@ class Fitted:
     def supports(self, precision, engine):
         return precision is Precision.FP32 and engine == "transformers"
 
+    def estimate_phases(self, parts, confidence, engine=""):
+        return [self.estimate(*part, confidence, engine) for part in parts]
+
     def estimate(self, operations, phase, confidence, engine=""):
         times = tuple(float(o.count) for o in operations)
         return StepEstimate(

@@ -285,7 +285,7 @@ def page(which: str, budget: int, figures: list[Figure], lines: list[str]) -> st
         [
             heading(title, command),
             f"In fp32. Campaign of {budget} s, predictions before any measurement of these models;",
-            f"medians of {REPEATS} `generate()` runs of {OUTPUT_TOKENS} tokens with random weights.",
+            f"medians of {REPEATS} `generate()` runs of {OUTPUT_TOKENS} tokens, random weights.",
             "",
             *[f"- {line}" for line in lines],
             "",

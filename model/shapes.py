@@ -88,6 +88,7 @@ def operations_of(measurement: Measurement) -> list[Operation]:
         InvalidFieldError: a size is damaged; names it.
     """
     shape, precision = measurement.shape, measurement.precision
+    kv_precision = precision.activation
     if measurement.kind == "linear":
         m, n, k = (_size(shape, name) for name in ("m", "n", "k"))
         return [linear("linear", m, n, k, precision)]
@@ -103,7 +104,7 @@ def operations_of(measurement: Measurement) -> list[Operation]:
     if measurement.kind == "layer":
         layer = architecture.layers[0].layer
         return layer_operations(
-            architecture.hidden_size, layer, step, precision, precision, fused=False
+            architecture.hidden_size, layer, step, precision, kv_precision, fused=False
         )
     if measurement.kind not in {"prefill", "decode"}:
         raise KeyError(measurement.kind)
@@ -112,7 +113,7 @@ def operations_of(measurement: Measurement) -> list[Operation]:
         step,
         Parallelism(),
         precision,
-        precision,
+        kv_precision,
         measurement.engine,
         first=measurement.kind == "prefill",
     )

@@ -24,6 +24,7 @@ from model.estimate import Phase, ValidationScore
 from model.kernels import Kernel, extent, features, law_of
 from model.law_fitting import fit_law
 from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
+from model.operations import OperationKind
 from model.overheads import TERMS, Overheads, columns
 from model.shapes import operations_of
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from model.laws import Array
     from model.measurement import Measurement
-    from model.operations import Operation, OperationKind
+    from model.operations import Operation
     from model.precision import Precision
 
 _T = TypeVar("_T")
@@ -142,7 +143,7 @@ def _complete(rows: Sequence[_Row]) -> list[tuple[str, Precision]]:
         held = {
             r.measurement.kind
             for r in rows
-            if r.measurement.precision is precision
+            if r.measurement.precision is _precision_of(r.measurement.kind, precision)
             and (r.measurement.engine == engine or r.measurement.kind not in _WHOLES)
         }
         kinds = (*(kind.value for kind in KERNELS), *_WHOLES)
@@ -156,6 +157,11 @@ def _complete(rows: Sequence[_Row]) -> list[tuple[str, Precision]]:
     raise NotEnoughMeasurementsError(
         f"{precision} lacks {' and '.join(missing)} points; profile for longer"
     )
+
+
+def _precision_of(kind: str, precision: Precision) -> Precision:
+    """Returns what points of a kind are measured in: attention knows activations alone."""
+    return precision.activation if kind == OperationKind.ATTENTION else precision
 
 
 def _in_order(items: Iterable[_T]) -> list[_T]:

@@ -104,7 +104,9 @@ class Campaign:
             track = next((t for t in tracks if not t.base_is_done), None)
             if track is None:
                 track = min(tracks, key=lambda t: t.spent)
-            if track.base_is_done and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
+            # Other precisions go on unaided, but a target may be met meanwhile.
+            of_use = track.base_is_done or (self._target and tracks[0].base_is_done)
+            if of_use and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
                 cost_model = self._fit()
                 fitted_at = self._clock()
                 if self._is_good(cost_model):
@@ -175,7 +177,9 @@ class _Track:
         self._measured: Counter[tuple[str, str]] = Counter()
         self._shapes: set[tuple[float, ...]] = set()
         for row in rows:
-            if row.precision is precision:
+            # Attention knows activations alone: precisions of one activation share it.
+            runs_in = precision.activation if row.kind == "attention" else precision
+            if row.precision is runs_in:
                 self._measured[row.kind, row.group] += 1
                 if row.kind in _SHAPES:
                     self._shapes.add(tuple(row.shape.get(name, 0.0) for name in _SHAPES[row.kind]))

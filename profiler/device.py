@@ -15,6 +15,7 @@ _DTYPES = {
     Precision.FP32: torch.float32,
     Precision.BF16: torch.bfloat16,
     Precision.FP16: torch.float16,
+    Precision.INT8_WEIGHT_ONLY: torch.bfloat16,
 }
 _RANDOM_VALUES = 1 << 20
 _UNKNOWN_CACHE_BYTES = 32 << 20
@@ -61,7 +62,7 @@ class Device:
         """What plain torch runs well here, the default first."""
         if self.is_cuda:
             return (Precision.BF16, Precision.FP16, Precision.FP32)
-        return (Precision.FP32, Precision.BF16)
+        return (Precision.FP32, Precision.BF16, Precision.INT8_WEIGHT_ONLY)
 
     def free_bytes(self) -> int:
         """Returns the memory that can still be taken."""
@@ -105,7 +106,7 @@ def open_device(name: str, threads: int = 0) -> Device:
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """Returns torch's type of a precision.
+    """Returns torch's type of a precision's activations.
 
     Raises:
         InvalidFieldError: plain torch modules do not run in it; names ``precision``.

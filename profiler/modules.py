@@ -12,13 +12,14 @@ from transformers.initialization import no_init_weights
 from model.dense import dense_dimensions
 from model.errors import InvalidFieldError
 from model.families import FAMILIES, WindowRule
+from model.precision import Precision
 from profiler.device import dtype_of, fill_random
+from profiler.int8 import quantize_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from model.architecture import Architecture
-    from model.precision import Precision
     from profiler.device import Device
 
 _POSITIONS = 1 << 20
@@ -98,6 +99,8 @@ def build_model(
     with torch.no_grad():
         for parameter in model.parameters():
             fill_random(parameter)
+        if precision is Precision.INT8_WEIGHT_ONLY:
+            quantize_linears(model)
     model.train(mode=False)
     return model
 

@@ -12,13 +12,14 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model.measurement import Measurement
+from model.precision import Precision
 from profiler.device import Device, dtype_of
+from profiler.int8 import int8_linear, quantize
 from profiler.timing import Effort, Run, Timing, time_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from model.precision import Precision
     from profiler.points import AttentionPoint, LinearPoint
 
 _MAX_COPIES = 256
@@ -31,13 +32,18 @@ def measure_linear(
 ) -> Iterator[Measurement]:
     """Times a projection at each of the point's ``m``."""
     dtype = dtype_of(precision)
-    weight_bytes = point.n * point.k * dtype.itemsize
-    weights = [
+    weight_bytes = int(point.n * point.k * precision.weight_bytes)
+    matrices = [
         device.random(point.n, point.k, dtype=dtype) for _ in range(_copies(weight_bytes, device))
     ]
+    project: Any = F.linear
+    weights: list[tuple[torch.Tensor, ...]] = [(matrix,) for matrix in matrices]
+    if precision is Precision.INT8_WEIGHT_ONLY:
+        project, weights = int8_linear, [quantize(matrix) for matrix in matrices]
+    del matrices
     for m in point.rows:
         x = device.random(m, point.k, dtype=dtype)
-        runs = [partial(F.linear, x, weight) for weight in weights]
+        runs = [partial(project, x, *weight) for weight in weights]
         timing = time_graphed(device, runs, effort)
         yield _measurement(
             "linear", precision, {"m": m, "n": point.n, "k": point.k}, timing, point.group
@@ -71,7 +77,8 @@ def measure_attention(
         "kv_heads": point.kv_heads,
         "head_dim": point.head_dim,
     }
-    yield _measurement("attention", precision, shape, timing, point.group)
+    # Weights are none of its business: only activations and the cache count.
+    yield _measurement("attention", precision.activation, shape, timing, point.group)
 
 
 def attention_values(point: AttentionPoint) -> int:

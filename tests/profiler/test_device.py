@@ -43,7 +43,7 @@ def test_the_default_precision_comes_first_and_torch_has_all_of_them(device):
     assert device.precisions[0] is device.default_precision
     assert len(set(device.precisions)) == len(device.precisions)
     for precision in device.precisions:
-        assert dtype_of(precision).itemsize == precision.weight_bytes
+        assert dtype_of(precision).itemsize == precision.activation_bytes
 
 
 @pytest.mark.parametrize("precision", [Precision.FP8, Precision.INT4])

@@ -153,18 +153,6 @@ def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget():
     assert len(measured) >= 4
 
 
-def test_a_live_request_is_answered():
-    with worker(live()) as running:
-        events = running.until((Finished, Failed))
-        assert running.process.wait(timeout=10) == 0
-    assert isinstance(events[0], Started)
-    assert all(isinstance(event, Progressed) for event in events[1:-2])
-    result = events[-2]
-    assert isinstance(result, LiveResult)
-    assert result.ttft_ms.median > 0
-    assert result.tpot_ms.median > 0
-
-
 def test_a_worker_whose_daemon_is_gone_ends_by_itself():
     with worker(campaign(budget_s=600.0)) as running:
         running.until(Measured)
@@ -202,11 +190,17 @@ def events_of(connection):
     return events
 
 
-def test_layers_are_measured_as_models_are(served):
-    connection, code = served(live(Scope.LAYER))
-    *_, result, last = events_of(connection)
+@pytest.mark.parametrize("scope", Scope)
+def test_a_live_request_is_answered(served, scope):
+    connection, code = served(live(scope))
+    started, *progress, result, finished = events_of(connection)
+    assert isinstance(started, Started)
+    assert progress
+    assert all(isinstance(event, Progressed) for event in progress)
     assert isinstance(result, LiveResult)
-    assert last == Finished()
+    assert result.ttft_ms.median > 0
+    assert result.tpot_ms.median > 0
+    assert finished == Finished()
     assert code.result() == 0
 
 

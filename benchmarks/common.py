@@ -26,7 +26,7 @@ from tokenpace.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = latency_pb2.PredictRequest(
@@ -102,18 +102,20 @@ def wait_for(running: Daemon, job_id: str, *, ended: bool) -> str:
         time.sleep(0.2)
 
 
-def campaign(running: Daemon, seconds: int) -> str:
-    asked = profiler_pb2.CreateProfileJobRequest(budget=Duration(seconds=seconds))
+def campaign(running: Daemon, seconds: int, precisions: Sequence[types_pb2.Precision] = ()) -> str:
+    asked = profiler_pb2.CreateProfileJobRequest(
+        budget=Duration(seconds=seconds), precisions=precisions
+    )
     return str(running.profiler.CreateProfileJob(asked, timeout=30).profile_job.id)
 
 
-def profile(data_dir: Path, seconds: int) -> None:
+def profile(data_dir: Path, seconds: int, precisions: Sequence[types_pb2.Precision] = ()) -> None:
     """Makes sure that the folder holds a cost model of this device."""
     with daemon(data_dir) as running:
         if running.has_cost_model():
             return
         print(f"no cost model in {data_dir.name}: a campaign of {seconds} s makes one")
-        job = campaign(running, seconds)
+        job = campaign(running, seconds, precisions)
         state = wait_for(running, job, ended=True)
         asked = profiler_pb2.GetProfileJobRequest(id=job)
         reason = running.profiler.GetProfileJob(asked, timeout=30).profile_job.error_message

@@ -1,7 +1,7 @@
 """What a longer campaign buys: error on later points of cost models fitted on the earlier ones.
 
-Starts the daemon with an empty data folder and lets it run one long campaign. Its last
-third is the test; cost models are fitted on what stood after shorter times.
+Starts the daemon with an empty data folder and lets it run one long campaign in fp32. Its
+last third is the test; cost models are fitted on what stood after shorter times.
 
     python benchmarks/learning_curve.py [--budget 360] [--write-page]
 
@@ -31,7 +31,7 @@ STEPS = ("layer", "prefill", "decode")
 
 def measured(data_dir: Path, budget: int) -> list[tuple[float, Measurement]]:
     """Returns the campaign's rows with the seconds since the first one."""
-    profile(data_dir, budget)
+    profile(data_dir, budget, [types_pb2.PRECISION_FP32])
     rows: list[types_pb2.Measurement] = []
     with daemon(data_dir) as running, Client(running.address) as client:
         token = ""
@@ -71,8 +71,8 @@ def _measurement(row: types_pb2.Measurement) -> Measurement:
 def curve(rows: list[tuple[float, Measurement]], budget: int) -> list[tuple[float, int, float]]:
     """Returns seconds, rows and median error of each prefix on the campaign's last third."""
     split = budget * 2 / 3
-    first = rows[0][1].precision
-    test = [m for t, m in rows if t > split and m.kind in STEPS and m.precision is first]
+    test = [m for t, m in rows if t > split and m.kind in STEPS]
+    assert test, "no layer or step was measured in the last third; give it more time"
     points = []
     for seconds in sorted({40.0, 70.0, float(QUICK_S), (QUICK_S + split) / 2, split}):
         prefix = [m for t, m in rows if t <= seconds]

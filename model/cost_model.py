@@ -16,7 +16,7 @@ import numpy as np
 from model.conformal import half_width
 from model.errors import InvalidFieldError
 from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
-from model.kernels import Kernel
+from model.kernels import Kernel, kernel_of
 from model.laws import KERNELS, sizes_of
 from model.operations import Operation, OperationKind
 from model.overheads import TERMS, Overheads
@@ -269,7 +269,7 @@ class FittedCostModel:
                     fresh[key] = operation
         rows = list(fresh.items())
         for (kind, precision), chosen in _by_kernel(enumerate(fresh.values())).items():
-            kernel = self._kernels[kind, precision]
+            kernel = kernel_of(self._kernels, kind, precision)
             sizes = sizes_of(kind, [rows[i][1] for i in chosen])
             prices = zip(
                 kernel.latency_ms(sizes).tolist(), kernel.outside(sizes).tolist(), strict=True

@@ -234,8 +234,7 @@ def _breakdown(
     for phase in phases:
         total = phase.milliseconds.value
         work = phase.work
-        for operation, time in zip(work.operations, phase.estimate.operations_ms, strict=True):
-            latency = time * work.overlap
+        for operation, latency in zip(work.operations, phase.operations_ms, strict=True):
             rows.append(
                 OperationCost(
                     phase=work.phase,

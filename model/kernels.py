@@ -11,10 +11,11 @@ import numpy as np
 import treelite
 
 from model.laws import Law, Sizes, law_ms
-from model.operations import OperationKind
+from model.operations import LINEARS, OperationKind
 
 if TYPE_CHECKING:
     from model.laws import Array
+    from model.precision import Precision
 
 _ROW_CEILING = 17.0
 _DOMAIN_MARGIN = 1.25
@@ -96,6 +97,21 @@ class Kernel:
         )
 
 
+def kernel_of(
+    kernels: dict[tuple[OperationKind, Precision], Kernel],
+    kind: OperationKind,
+    precision: Precision,
+) -> Kernel:
+    """Returns the kernel of a kind; the plain linear's for a transposed one never measured.
+
+    Raises:
+        KeyError: neither was measured in the precision.
+    """
+    if kind is OperationKind.LINEAR_TRANSPOSED and (kind, precision) not in kernels:
+        kind = OperationKind.LINEAR
+    return kernels[kind, precision]
+
+
 def _trees_of(text: str | None) -> treelite.Model | None:
     """Returns the trees in base64, None where there are none.
 
@@ -130,7 +146,7 @@ def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:
     """
     shape = sizes.shape
     columns = [np.log(shape), np.log(law_ms)[:, None], np.log(sizes.flops / sizes.bytes)[:, None]]
-    if kind is OperationKind.LINEAR:
+    if kind in LINEARS:
         columns.append(np.minimum(shape[:, :1], _ROW_CEILING))
     else:
         sequences, query, kv, heads, kv_heads, _ = shape.T

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.operations import SHAPE_FIELDS, Operation, OperationKind
+from model.operations import LINEARS, SHAPE_FIELDS, Operation, OperationKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-KERNELS = (OperationKind.LINEAR, OperationKind.ATTENTION)
+KERNELS = (OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED, OperationKind.ATTENTION)
 """Kinds with a law and a learned residual; the others are terms (``model.overheads``)."""
 
-REGIMES = {OperationKind.LINEAR: 4, OperationKind.ATTENTION: 3}
+REGIMES = {
+    OperationKind.LINEAR: 4,
+    OperationKind.LINEAR_TRANSPOSED: 4,
+    OperationKind.ATTENTION: 3,
+}
 """Number of regimes of each kind; those of attention: decode, whole prompt, chunk."""
 
 _ROW_REGIMES = (2, 4, 16)
@@ -78,7 +82,7 @@ class Law:
 def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
     """Returns the columns of at least one operation of a kind in ``KERNELS``."""
     shape = np.array([o.shape for o in operations], dtype=np.float64)
-    if kind is OperationKind.LINEAR:
+    if kind in LINEARS:
         rows, outputs = shape[:, 0], shape[:, 0] * shape[:, 1]
         regime = np.searchsorted(_ROW_REGIMES, rows, side="right")
     else:

@@ -24,6 +24,8 @@ class OperationKind(StrEnum):
     """Kinds that a cost model prices apart; ``SHAPE_FIELDS`` names their sizes."""
 
     LINEAR = "linear"
+    LINEAR_TRANSPOSED = "linear_transposed"
+    """A linear whose weights are stored (k, n), as GPT-2's: other kernels run it."""
     ATTENTION = "attention"
     EMBEDDING = "embedding"
     LAYER_OVERHEAD = "layer_overhead"
@@ -35,6 +37,7 @@ class OperationKind(StrEnum):
 
 SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
     OperationKind.LINEAR: ("m", "n", "k"),
+    OperationKind.LINEAR_TRANSPOSED: ("m", "n", "k"),
     OperationKind.ATTENTION: (
         "sequences",
         "query_tokens",
@@ -75,16 +78,48 @@ class Operation:
     count: int = 1
 
 
+LINEARS = frozenset({OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED})
+"""Kinds that are matrix products with weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projections:
+    """How a layer's projections are stored.
+
+    Attributes:
+        qkv: query, key and value as one.
+        gate_up: gate and up as one.
+        transposed: weights as (k, n).
+    """
+
+    qkv: bool = False
+    gate_up: bool = False
+    transposed: bool = False
+
+
+SEPARATE = Projections()
+FUSED = Projections(qkv=True, gate_up=True)
+FAMILY_PROJECTIONS = {"gpt2": Projections(qkv=True, transposed=True), "phi3": FUSED}
+"""Families whose modules in transformers store them otherwise than separate."""
+
 FUSED_ENGINES = frozenset({"torch", "gpt-fast", "vllm", "sglang", "trtllm", "fastertransformer"})
 """Engines that run query, key and value, and gate and up, as one projection each."""
 
 
-def linear(name: str, m: int, n: int, k: int, precision: Precision, count: int = 1) -> Operation:
-    """Returns ``y[m, n] = x[m, k] @ w[k, n]``."""
+def linear(
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    precision: Precision,
+    count: int = 1,
+    kind: OperationKind = OperationKind.LINEAR,
+) -> Operation:
+    """Returns ``y[m, n] = x[m, k] @ w[k, n]``; ``kind`` is one of ``LINEARS``."""
     weights = n * k * precision.weight_bytes
     activations = m * (n + k) * precision.activation_bytes
     return Operation(
-        OperationKind.LINEAR,
+        kind,
         name,
         precision,
         (m, n, k),
@@ -157,12 +192,11 @@ def step_operations(
     tokens = sum(s.tokens for s in step)
     sequences = sum(s.count for s in step)
     hidden, tensor = architecture.hidden_size, parallelism.tensor
+    stored = projections_of(architecture, engine)
     rows = [embedding(tokens, hidden, precision)]
     for group in architecture.layers:
         layer = group.layer.shard(tensor)
-        rows += layer_operations(
-            hidden, layer, step, precision, kv_precision, engine in FUSED_ENGINES, group.count
-        )
+        rows += layer_operations(hidden, layer, step, precision, kv_precision, stored, group.count)
         if tensor > 1:
             rows.append(all_reduce(tokens * hidden, tensor, precision, 2 * group.count))
     if parallelism.pipeline > 1:
@@ -204,7 +238,7 @@ def layer_operations(
     step: Step,
     precision: Precision,
     kv_precision: Precision,
-    fused: bool,
+    stored: Projections = SEPARATE,
     count: int = 1,
 ) -> list[Operation]:
     """Lists what one rank runs in ``count`` equal layers, collectives left out.
@@ -215,15 +249,16 @@ def layer_operations(
         step: the sequences of the step.
         precision: of weights and activations.
         kv_precision: of the KV cache.
-        fused: whether query, key and value, and gate and up, are one projection each.
+        stored: how its projections are stored.
         count: number of layers.
     """
     tokens = sum(s.tokens for s in step)
     shapes = (
-        *_attention_linears(hidden_size, layer.attention, fused),
-        *_feed_forward_linears(hidden_size, layer.feed_forward, fused),
+        *_attention_linears(hidden_size, layer.attention, stored.qkv),
+        *_feed_forward_linears(hidden_size, layer.feed_forward, stored.gate_up),
     )
-    rows = [linear(name, tokens, n, k, precision, count) for name, n, k in shapes]
+    kind = OperationKind.LINEAR_TRANSPOSED if stored.transposed else OperationKind.LINEAR
+    rows = [linear(name, tokens, n, k, precision, count, kind) for name, n, k in shapes]
     rows += [
         attention(s.count, s.query_tokens, s.kv_tokens, layer.attention, kv_precision, count)
         for s in step
@@ -232,6 +267,13 @@ def layer_operations(
         layer_overhead(hidden_size, layer, tokens, sum(s.count for s in step), precision, count)
     )
     return rows
+
+
+def projections_of(architecture: Architecture, engine: str) -> Projections:
+    """Returns how an engine stores the projections of an architecture."""
+    if engine in FUSED_ENGINES:
+        return FUSED
+    return FAMILY_PROJECTIONS.get(architecture.model_type, SEPARATE)
 
 
 def layer_overhead(

@@ -1,8 +1,8 @@
 """The sizes that a measurement carries, by kind, and the way back to what was run.
 
-- ``linear``: m, n, k.
+- ``linear``, ``linear_transposed``: m, n, k.
 - ``attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads, head_dim.
-- ``layer``, ``prefill``, ``decode``: sequences, query_tokens, kv_tokens and the
+- ``layer``, ``prefill``, ``decode``: fused (0 or 1), sequences, query_tokens, kv_tokens and the
   dimensions of the architecture that ran (``model.dense``), enums as their index.
 """
 
@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 from model.architecture import Activation, Attention, Norm
 from model.dense import DenseDimensions, dense_architecture, dense_dimensions
 from model.errors import InvalidFieldError
-from model.operations import Operation, attention, layer_operations, linear, step_operations
+from model.operations import (
+    FAMILY_PROJECTIONS,
+    FUSED,
+    LINEARS,
+    Operation,
+    OperationKind,
+    attention,
+    layer_operations,
+    linear,
+    projections_of,
+    step_operations,
+)
 from model.workload import Parallelism, Sequences, Step
 
 if TYPE_CHECKING:
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 _ACTIVATIONS = tuple(Activation)
 _NORMS = tuple(Norm)
 _DIMENSIONS = tuple(name for name in DenseDimensions.__annotations__ if name != "name")
+_FUSED_FAMILY = next(f for f, stored in FAMILY_PROJECTIONS.items() if stored is FUSED)
 _LARGEST = 1 << 53
 """Whole numbers up to here are exact as floats."""
 
@@ -36,6 +48,7 @@ def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str,
     del sizes["name"]
     sizes["activation"] = _ACTIVATIONS.index(sizes["activation"])
     sizes["norm"] = _NORMS.index(sizes["norm"])
+    sizes["fused"] = FAMILY_PROJECTIONS.get(architecture.model_type) is FUSED
     sizes |= {
         "sequences": step.count,
         "query_tokens": step.query_tokens,
@@ -47,7 +60,8 @@ def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str,
 def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
     """Returns the architecture that :func:`architecture_shape` was given.
 
-    Less what costs nothing: its name, its family, its source.
+    Less what costs nothing: its name, its source, and its family among those that store
+    projections alike.
 
     Raises:
         KeyError: a size is missing.
@@ -58,7 +72,8 @@ def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
         if sizes[name] >= len(members):
             raise InvalidFieldError(name, f"{sizes[name]} is not in 0 to {len(members) - 1}")
         sizes[name] = members[sizes[name]]
-    return dense_architecture(**sizes)
+    fused = _size(shape, "fused", low=0)
+    return dense_architecture(**sizes, model_type=_FUSED_FAMILY if fused else "")
 
 
 def step_of_shape(shape: Mapping[str, float]) -> Step:
@@ -89,9 +104,9 @@ def operations_of(measurement: Measurement) -> list[Operation]:
     """
     shape, precision = measurement.shape, measurement.precision
     kv_precision = precision.activation
-    if measurement.kind == "linear":
+    if measurement.kind in LINEARS:
         m, n, k = (_size(shape, name) for name in ("m", "n", "k"))
-        return [linear("linear", m, n, k, precision)]
+        return [linear("linear", m, n, k, precision, kind=OperationKind(measurement.kind))]
     if measurement.kind == "attention":
         heads = Attention(
             query_heads=_size(shape, "query_heads"),
@@ -104,7 +119,12 @@ def operations_of(measurement: Measurement) -> list[Operation]:
     if measurement.kind == "layer":
         layer = architecture.layers[0].layer
         return layer_operations(
-            architecture.hidden_size, layer, step, precision, kv_precision, fused=False
+            architecture.hidden_size,
+            layer,
+            step,
+            precision,
+            kv_precision,
+            projections_of(architecture, measurement.engine),
         )
     if measurement.kind not in {"prefill", "decode"}:
         raise KeyError(measurement.kind)

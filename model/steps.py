@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from model.engines import engine as engine_of
 from model.estimate import Phase
-from model.operations import step_operations
+from model.operations import OperationKind, step_operations
 from model.workload import Sequences
 
 if TYPE_CHECKING:
@@ -82,9 +82,21 @@ class PhaseCost:
     estimate: StepEstimate
 
     @property
+    def operations_ms(self) -> tuple[float, ...]:
+        """What each operation adds to the phase: stages overlap, a request's own cost does not."""
+        pairs = zip(self.work.operations, self.estimate.operations_ms, strict=True)
+        return tuple(
+            ms if operation.kind is OperationKind.REQUEST_OVERHEAD else ms * self.work.overlap
+            for operation, ms in pairs
+        )
+
+    @property
     def milliseconds(self) -> Estimate:
         """Latency of the phase."""
-        found, share = self.estimate, self.work.overlap
+        found = self.estimate
+        if self.work.overlap == 1.0:
+            return Estimate(found.value_ms, found.lower_ms, found.upper_ms)
+        share = sum(self.operations_ms) / max(found.value_ms, 1e-12)
         return Estimate(found.value_ms * share, found.lower_ms * share, found.upper_ms * share)
 
 

@@ -21,7 +21,7 @@ from model.conformal import coverage
 from model.cost_model import EngineTerms, FittedCostModel
 from model.errors import InvalidFieldError
 from model.estimate import Phase, ValidationScore
-from model.kernels import Kernel, extent, features, law_of
+from model.kernels import Kernel, extent, features, kernel_of, law_of
 from model.law_fitting import fit_law
 from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
 from model.operations import OperationKind
@@ -146,7 +146,7 @@ def _complete(rows: Sequence[_Row]) -> list[tuple[str, Precision]]:
             if r.measurement.precision is _precision_of(r.measurement.kind, precision)
             and (r.measurement.engine == engine or r.measurement.kind not in _WHOLES)
         }
-        kinds = (*(kind.value for kind in KERNELS), *_WHOLES)
+        kinds = (OperationKind.LINEAR, OperationKind.ATTENTION, *_WHOLES)
         lacking[engine, precision] = [kind for kind in kinds if kind not in held]
     complete = [pair for pair, kinds in lacking.items() if not kinds]
     if complete:
@@ -294,7 +294,8 @@ def _kernel_ms(row: _Row, kernels: dict[tuple[OperationKind, Precision], Kernel]
     for kind in KERNELS:
         chosen = [o for o in row.operations if o.kind is kind]
         if chosen:
-            latency = kernels[kind, chosen[0].precision].latency_ms(sizes_of(kind, chosen))
+            kernel = kernel_of(kernels, kind, chosen[0].precision)
+            latency = kernel.latency_ms(sizes_of(kind, chosen))
             total += float(latency @ np.array([o.count for o in chosen]))
     return total
 

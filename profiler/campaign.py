@@ -43,6 +43,7 @@ BASE_POINTS = {"linear": 60, "attention": 90, "model": 14}
 
 _SHAPES = {
     "linear": ("m", "n", "k"),
+    "linear_transposed": ("m", "n", "k"),
     "attention": tuple(field.name for field in fields(AttentionPoint)),
 }
 _MOST_SKIPPED = 20
@@ -175,14 +176,15 @@ class _Track:
         self._taken = Counter[str]()
         self._dealt = Counter[str]()
         self._measured: Counter[tuple[str, str]] = Counter()
-        self._shapes: set[tuple[float, ...]] = set()
+        self._shapes: set[tuple[str | float, ...]] = set()
         for row in rows:
             # Attention knows activations alone: precisions of one activation share it.
             runs_in = precision.activation if row.kind == "attention" else precision
             if row.precision is runs_in:
                 self._measured[row.kind, row.group] += 1
                 if row.kind in _SHAPES:
-                    self._shapes.add(tuple(row.shape.get(name, 0.0) for name in _SHAPES[row.kind]))
+                    sizes = (row.shape.get(name, 0.0) for name in _SHAPES[row.kind])
+                    self._shapes.add((row.kind, *sizes))
         for kind in WEIGHTS:
             self._fill(kind, 1)
 
@@ -236,9 +238,9 @@ class _Track:
 
     def _is_measured(self, point: Point) -> bool:
         if isinstance(point, LinearPoint):
-            return all((m, point.n, point.k) in self._shapes for m in point.rows)
+            return all((point.kind, m, point.n, point.k) in self._shapes for m in point.rows)
         if isinstance(point, AttentionPoint):
-            return astuple(point) in self._shapes
+            return ("attention", *astuple(point)) in self._shapes
         return self._measured["decode", point.group] >= len(point.generates)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import qmc
 
+from model.architecture import Activation, Norm
 from model.dense import dense_architecture
 from model.operations import layer_operations
 from model.precision import Precision
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
 
 _DIMENSIONS = 12
+_POSITIONS = 8_192
 _SMALL_ROWS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Kernels switch within these: they are covered one by one."""
 
@@ -118,7 +120,7 @@ class Design:
             rows.add(round(_log_between(16, 128, u[10])))
             rows.add(round(_log_between(128, 4096, u[11])))
             rows = {max(1, min(m, int(longest))) for m in rows}
-            yield LinearPoint(n, k, tuple(sorted(rows)))
+            yield LinearPoint(n, k, tuple(sorted(rows)), transposed=index % 4 == 3)
 
     def attentions(self) -> Iterator[AttentionPoint]:
         """Yields attentions: half of them decode, a quarter whole prompts, a quarter chunks."""
@@ -187,6 +189,8 @@ class Design:
         kind = int(u[6] * 4) % 4
         if whole:
             vocab = min(vocab, int(0.4 * space.model_bytes[1] / 4 / hidden) // 64 * 64)
+        if whole and kind == 3:
+            return self._deepened(_like_gpt2(name, hidden, query_heads, inner, vocab), u)
         built = dense_architecture(
             name=name,
             hidden_size=hidden,
@@ -202,18 +206,19 @@ class Design:
             qkv_bias=kind == 1,
             qk_norm=kind == 2,
         )
-        if not whole:
-            return built
+        return self._deepened(built, u) if whole else built
+
+    def _deepened(self, built: Architecture, u: np.ndarray) -> Architecture:
+        """Returns an architecture of one layer as deep as ``model_bytes`` allows."""
+        hidden, vocab = built.hidden_size, built.vocab_size
         layer_bytes = 4 * built.layers[0].layer.parameter_count(hidden)
-        target = _log_between(*space.model_bytes, u[7]) - 4 * vocab * hidden
+        target = _log_between(*self._space.model_bytes, u[7]) - 4 * vocab * hidden
         return _with_layers(built, max(2, min(40, round(target / layer_bytes))))
 
     def _projection(self, architecture: Architecture, u: np.ndarray) -> tuple[int, int]:
         hidden, layer = architecture.hidden_size, architecture.layers[0].layer
         one = (Sequences(count=1, query_tokens=1, kv_tokens=1),)
-        operations = layer_operations(
-            hidden, layer, one, Precision.FP32, Precision.FP32, fused=False
-        )
+        operations = layer_operations(hidden, layer, one, Precision.FP32, Precision.FP32)
         shapes = [(int(o.shape[1]), int(o.shape[2])) for o in operations if o.kind == "linear"]
         shapes.append((architecture.vocab_size, hidden))
         return shapes[int(u[8] * len(shapes)) % len(shapes)]
@@ -226,6 +231,28 @@ class Design:
         query = max(1, min(point.query_tokens, int(patience * self._space.flops / a_token)))
         whole = point.query_tokens == point.kv_tokens
         return ForwardPoint(point.sequences, query, query if whole else point.kv_tokens)
+
+
+def _like_gpt2(
+    name: str, hidden_size: int, heads: int, intermediate_size: int, vocab_size: int
+) -> Architecture:
+    """Returns one layer of GPT-2's kind, which stores and fuses its projections its own way."""
+    return dense_architecture(
+        name=name,
+        hidden_size=hidden_size,
+        layer_count=1,
+        query_heads=heads,
+        intermediate_size=intermediate_size,
+        vocab_size=vocab_size,
+        plain_mlp=True,
+        activation=Activation.GELU,
+        norm=Norm.LAYER,
+        qkv_bias=True,
+        attention_output_bias=True,
+        mlp_bias=True,
+        learned_positions=_POSITIONS,
+        tied_embeddings=True,
+    )
 
 
 def _with_layers(architecture: Architecture, count: int) -> Architecture:

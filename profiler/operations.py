@@ -40,13 +40,17 @@ def measure_linear(
     weights: list[tuple[torch.Tensor, ...]] = [(matrix,) for matrix in matrices]
     if precision is Precision.INT8_WEIGHT_ONLY:
         project, weights = int8_linear, [quantize(matrix) for matrix in matrices]
+    elif point.transposed:
+        bias = device.random(point.n, dtype=dtype)
+        project = partial(torch.addmm, bias)
+        weights = [(matrix.view(point.k, point.n),) for matrix in matrices]
     del matrices
     for m in point.rows:
         x = device.random(m, point.k, dtype=dtype)
         runs = [partial(project, x, *weight) for weight in weights]
         timing = time_graphed(device, runs, effort)
         yield _measurement(
-            "linear", precision, {"m": m, "n": point.n, "k": point.k}, timing, point.group
+            point.kind, precision, {"m": m, "n": point.n, "k": point.k}, timing, point.group
         )
 
 

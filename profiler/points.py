@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from model.operations import OperationKind
+
 if TYPE_CHECKING:
     from model.architecture import Architecture
 
@@ -16,11 +18,17 @@ class LinearPoint:
     n: int
     k: int
     rows: tuple[int, ...]
+    transposed: bool = False
+
+    @property
+    def kind(self) -> OperationKind:
+        """Kind of the operation."""
+        return OperationKind.LINEAR_TRANSPOSED if self.transposed else OperationKind.LINEAR
 
     @property
     def group(self) -> str:
         """Points of one weight matrix are held out together."""
-        return f"linear-{self.n}x{self.k}"
+        return f"{self.kind}-{self.n}x{self.k}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.architecture import Attention
-from model.operations import OperationKind, attention, layer_operations, linear
+from model.laws import KERNELS
+from model.operations import attention, layer_operations, linear, projections_of
 from model.workload import Sequences
+from profiler.operations import ENGINE
 from profiler.points import AttentionPoint, LinearPoint, Point
 
 if TYPE_CHECKING:
@@ -31,7 +33,9 @@ def least_sure(
 
 def _operations(point: Point, precision: Precision) -> list[Operation]:
     if isinstance(point, LinearPoint):
-        return [linear("linear", m, point.n, point.k, precision) for m in point.rows]
+        return [
+            linear("linear", m, point.n, point.k, precision, kind=point.kind) for m in point.rows
+        ]
     if isinstance(point, AttentionPoint):
         heads = Attention(
             query_heads=point.query_heads, kv_heads=point.kv_heads, head_dim=point.head_dim
@@ -53,8 +57,7 @@ def _operations(point: Point, precision: Precision) -> list[Operation]:
             ),
             precision,
             precision,
-            fused=False,
+            projections_of(point.architecture, ENGINE),
         )
     ]
-    kernels = {OperationKind.LINEAR, OperationKind.ATTENTION}
-    return [row for row in rows if row.kind in kernels]
+    return [row for row in rows if row.kind in KERNELS]

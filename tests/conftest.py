@@ -33,6 +33,7 @@ class SyntheticDevice:
     rates: dict = field(
         default_factory=lambda: {
             OperationKind.LINEAR: (0.004, 8e7, 1.2e7),
+            OperationKind.LINEAR_TRANSPOSED: (0.004, 8e7, 1.2e7),
             OperationKind.ATTENTION: (0.02, 3e7, 8e6),
         }
     )
@@ -85,8 +86,8 @@ class SyntheticDevice:
             flags=flags,
         )
 
-    def linear(self, m, n, k):
-        return self.time("linear", {"m": m, "n": n, "k": k}, f"linear-{n}x{k}")
+    def linear(self, m, n, k, kind="linear"):
+        return self.time(str(kind), {"m": m, "n": n, "k": k}, f"{kind}-{n}x{k}")
 
     def attention(self, sequences, query, kv, heads, kv_heads, head_dim):
         shape = {

@@ -185,6 +185,7 @@ def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
             engine,
             first=True,
         )
+        rows.append(linear("x", 2, 64, 64, precision, kind=OperationKind.LINEAR_TRANSPOSED))
         assert {o.kind for o in rows} == set(OperationKind)
         estimate = AnalyticalCostModel(sheet, engine).estimate(rows, Phase.PREFILL, 0.9)
         assert all(math.isfinite(t) and t > 0 for t in estimate.operations_ms)

@@ -284,3 +284,12 @@ def test_trees_of_another_release_are_refused(fitted):
     data["kernels"][0]["trees"] = "eHh4" * 100
     with pytest.raises(ValueError, match="trees"):
         FittedCostModel.from_bytes(json.dumps(data).encode())
+
+
+def test_a_transposed_linear_never_measured_is_priced_as_a_plain_one():
+    sizes = (4, 64, 64, Precision.FP32)
+    plain, transposed = (
+        PLAIN.estimate([linear("x", *sizes, kind=kind)], Phase.DECODE, 0.9).value_ms
+        for kind in (OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED)
+    )
+    assert transposed == plain

@@ -13,7 +13,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from model.architecture import Attention
 from model.kernels import Kernel, extent, features, law_of
 from model.laws import REGIMES, Law, sizes_of
-from model.operations import OperationKind, attention, linear
+from model.operations import LINEARS, OperationKind, attention, linear
 from model.precision import Precision
 
 LAWS = {
@@ -27,8 +27,8 @@ def operations(kind, count=60, seed=0, low=1, high=2000):
     rows = []
     for _ in range(count):
         a, b, c = (int(np.exp(rng.uniform(np.log(low), np.log(high)))) for _ in range(3))
-        if kind is OperationKind.LINEAR:
-            rows.append(linear("x", a, 64 + b, 64 + c, Precision.FP32))
+        if kind in LINEARS:
+            rows.append(linear("x", a, 64 + b, 64 + c, Precision.FP32, kind=kind))
         else:
             heads = Attention(query_heads=8, kv_heads=int(rng.choice([1, 4, 8])), head_dim=64)
             rows.append(attention(1 + a % 8, b, b + c, heads, Precision.FP32))
@@ -135,6 +135,9 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
     heads = Attention(query_heads=1, kv_heads=1, head_dim=1)
     smallest = {
         OperationKind.LINEAR: linear("x", 1, 1, 1, Precision.FP32),
+        OperationKind.LINEAR_TRANSPOSED: linear(
+            "x", 1, 1, 1, Precision.FP32, kind=OperationKind.LINEAR_TRANSPOSED
+        ),
         OperationKind.ATTENTION: attention(1, 1, 1, heads, Precision.FP32),
     }[kind]
     sizes = sizes_of(kind, [smallest])

@@ -198,3 +198,19 @@ def test_more_work_costs_more_flops_and_bytes(count, query, past, more):
         flops, moved = total(operations(steps=grown))
         assert flops > base[0]
         assert moved > base[1]
+
+
+def test_gpt2_fuses_and_transposes_its_projections_but_not_its_head():
+    rows = step_operations(
+        preset("gpt2"),
+        (Sequences(count=1, query_tokens=1, kv_tokens=8),),
+        Parallelism(),
+        Precision.FP32,
+        Precision.FP32,
+        "transformers",
+    )
+    kinds = {o.name: o.kind for o in rows}
+    assert kinds["qkv_proj"] is OperationKind.LINEAR_TRANSPOSED
+    assert kinds["down_proj"] is OperationKind.LINEAR_TRANSPOSED
+    assert kinds["head"] is OperationKind.LINEAR
+    assert "q_proj" not in kinds

@@ -167,7 +167,7 @@ def base(monkeypatch, synthetic_device):
         monkeypatch.setitem(BASE_POINTS, kind, count)
     device, design = synthetic_device(seed=1), Design(TINY, 0)
     rows = [
-        device.linear(m, point.n, point.k)
+        device.linear(m, point.n, point.k, point.kind)
         for point in itertools.islice(design.linears(), few["linear"])
         for m in point.rows
     ]

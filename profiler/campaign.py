@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ from profiler.interface import Skipped
 from profiler.memory import FREE_SHARE, point_bytes
 from profiler.models import measure_model
 from profiler.operations import measure_attention, measure_linear
+from profiler.pace import CONTENDED_FLAG, Pace
 from profiler.points import AttentionPoint, LinearPoint, Point
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import least_sure
@@ -85,6 +86,7 @@ class Campaign:
         self._precisions = request.precisions or device.precisions
         self._seed = request.seed
         self._skipped_in_a_row = 0
+        self._pace = Pace(device)
         self.text = "starting"
 
     @property
@@ -129,10 +131,12 @@ class Campaign:
             reason = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
         else:
             try:
+                self._pace.lap()
                 for measurement in measure(point, track.precision, self._device):
                     self._skipped_in_a_row = 0
-                    self._rows.append(measurement)
-                    yield measurement
+                    kept = self._marked(measurement)
+                    self._rows.append(kept)
+                    yield kept
                     if self._left() <= 0:
                         break
             except (MemoryError, RuntimeError) as error:
@@ -144,6 +148,16 @@ class Campaign:
                 torch.cuda.empty_cache()
             yield Skipped(reason=f"{point.group}: {reason}")
         track.record(kind, self._clock() - begin)
+
+    def _marked(self, measurement: Measurement) -> Measurement:
+        """Returns the measurement, marked where a neighbour slowed it down.
+
+        Whole steps last long enough to meet fast and slow moments alike.
+        """
+        slow = self._pace.lap()
+        if not slow or measurement.kind in {"prefill", "decode"}:
+            return measurement
+        return replace(measurement, flags=(*measurement.flags, CONTENDED_FLAG))
 
     def _left(self) -> float:
         return self._start + self._seconds - self._clock()

@@ -120,7 +120,7 @@ class Design:
             rows.add(round(_log_between(16, 128, u[10])))
             rows.add(round(_log_between(128, 4096, u[11])))
             rows = {max(1, min(m, int(longest))) for m in rows}
-            yield LinearPoint(n, k, tuple(sorted(rows)), transposed=index % 4 == 3)
+            yield LinearPoint(n, k, tuple(sorted(rows)), transposed=index % 6 == 5)
 
     def attentions(self) -> Iterator[AttentionPoint]:
         """Yields attentions: half of them decode, a quarter whole prompts, a quarter chunks."""

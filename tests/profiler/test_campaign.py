@@ -254,7 +254,8 @@ def test_a_point_that_runs_out_of_memory_is_skipped_and_others_go_on(monkeypatch
 
     monkeypatch.setattr(profiler.campaign, "measure", measure_or_fail)
     measured, skipped, _ = run(budget_s=1.5)
-    assert {row.kind for row in measured} == {"linear"}
+    assert "linear" in {row.kind for row in measured}
+    assert "attention" not in {row.kind for row in measured}
     assert skipped
     assert all("allocate memory" in event.reason for event in skipped)
 

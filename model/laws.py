@@ -27,14 +27,14 @@ KERNELS = (OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED, OperationKind.
 """Kinds with a law and a learned residual; the others are terms (``model.overheads``)."""
 
 REGIMES = {
-    OperationKind.LINEAR: 4,
-    OperationKind.LINEAR_TRANSPOSED: 4,
+    OperationKind.LINEAR: 5,
+    OperationKind.LINEAR_TRANSPOSED: 5,
     OperationKind.ATTENTION: 3,
 }
 """Number of regimes of each kind; those of attention: decode, whole prompt, chunk."""
 
-_ROW_REGIMES = (2, 4, 16)
-"""First rows of the second, third and fourth regime of a linear: vector, thin, narrow, wide."""
+_ROW_REGIMES = (2, 3, 4, 16)
+"""First rows of a linear's further regimes: libraries treat one, two and three rows apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,16 @@ class Law:
     flop_ms: float
     byte_ms: float
     corner: float
+
+    def scaled(self, factor: float) -> Law:
+        """Returns the law of a device that takes ``factor`` times as long for everything."""
+        return Law(
+            self.start_ms * factor,
+            self.output_ms * factor,
+            self.flop_ms * factor,
+            self.byte_ms * factor,
+            self.corner,
+        )
 
     def __call__(self, sizes: Sizes) -> Array:
         """Returns milliseconds, (operations,)."""

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 FOLDS = 8
-_FEWEST_FOR_A_REGIME = 10
+_FEWEST_FOR_A_REGIME = 8
+_FEWEST_FOR_A_SCALE = 3
 _FEWEST_FOR_TREES = 40
 _MANY = 2_000
 """Beyond so many rows boosting beats averaged trees, and costs less to serve."""
@@ -184,12 +185,18 @@ def _fit_kernel(kind: OperationKind, rows: Sequence[_Row]) -> Kernel:
 
 
 def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, ...]:
+    """Fits a law for each regime; one seldom measured is all regimes' law, scaled to it."""
     pooled = fit_law(sizes, latency)
     laws = []
     for regime in range(REGIMES[kind]):
         rows = sizes.regime == regime
-        often = int(rows.sum()) >= _FEWEST_FOR_A_REGIME
-        laws.append(fit_law(sizes.take(rows), latency[rows]) if often else pooled)
+        here, measured = sizes.take(rows), latency[rows]
+        if len(measured) >= _FEWEST_FOR_A_REGIME:
+            laws.append(fit_law(here, measured))
+        elif len(measured) >= _FEWEST_FOR_A_SCALE:
+            laws.append(pooled.scaled(float(np.exp(np.median(np.log(measured / pooled(here)))))))
+        else:
+            laws.append(pooled)
     return tuple(laws)
 
 

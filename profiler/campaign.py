@@ -52,7 +52,7 @@ _MOST_SKIPPED = 20
 _CANDIDATES = 12
 _REFIT_S = 30.0
 _EFFORT = {
-    "linear": Effort(seconds=0.06),
+    "linear": Effort(seconds=0.05, min_samples=2),
     "attention": Effort(seconds=0.06),
     "model": Effort(seconds=0.25, min_samples=2),
 }

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _DIMENSIONS = 12
 _POSITIONS = 8_192
-_SMALL_ROWS = (2, 3, 4, 5, 6, 8, 12, 16)
+_SMALL_ROWS = (5, 6, 8, 12, 16)
 """Kernels switch within these: they are covered one by one."""
 
 
@@ -116,11 +116,11 @@ class Design:
             if 4 * n * k > self._space.bytes:
                 n = max(64, int(self._space.bytes / 4 / k) // 64 * 64)
             longest = self._space.flops / (2 * n * k)
-            rows = {1, _SMALL_ROWS[index % len(_SMALL_ROWS)], _pick(_SMALL_ROWS, u[9])}
+            rows = {1, 2, 3 + index % 2, _pick(_SMALL_ROWS, u[9])}
             rows.add(round(_log_between(16, 128, u[10])))
             rows.add(round(_log_between(128, 4096, u[11])))
             rows = {max(1, min(m, int(longest))) for m in rows}
-            yield LinearPoint(n, k, tuple(sorted(rows)), transposed=index % 6 == 5)
+            yield LinearPoint(n, k, tuple(sorted(rows)), transposed=index % 4 == 3)
 
     def attentions(self) -> Iterator[AttentionPoint]:
         """Yields attentions: half of them decode, a quarter whole prompts, a quarter chunks."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CONTENDED_FLAG = "contended"
 """Marks a point that was measured while the pace was slow."""
 
-_SLOW = 1.12
+_SLOW = 1.25
 _FEWEST = 8
 """Laps before a median means anything."""
 _ROWS = (2, 64)

@@ -76,8 +76,7 @@ def time_runs(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
         runs: at least one; several rotate, so that data is cold as in a real model.
         effort: when repeating ends.
     """
-    for run in runs[: min(2, len(runs))]:
-        run()
+    runs[0]()
     device.synchronize()
     once = _sample(device, runs[-1:])[0]
     block = max(1, min(len(runs), round(effort.sample_ms / max(once, 1e-4))))

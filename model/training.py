@@ -10,34 +10,32 @@ kernels, architectures for layers and steps.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import treelite
 from scipy.optimize import nnls
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
-from model.conformal import coverage
 from model.cost_model import EngineTerms, FittedCostModel
-from model.errors import InvalidFieldError
-from model.estimate import Phase, ValidationScore
+from model.estimate import Phase
 from model.kernels import Kernel, extent, features, kernel_of, law_of
 from model.law_fitting import fit_law
 from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
 from model.operations import OperationKind
 from model.overheads import TERMS, Overheads, columns
-from model.shapes import operations_of
+from model.rows import Row, in_order, usable_rows
+from model.validation import held_out_errors, score_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
+    from model.estimate import ValidationScore
     from model.laws import Array
     from model.measurement import Measurement
-    from model.operations import Operation
     from model.precision import Precision
+    from model.validation import Predictor
 
-_T = TypeVar("_T")
-FOLDS = 8
 _FEWEST_FOR_A_REGIME = 8
 _FEWEST_FOR_A_SCALE = 3
 _FEWEST_FOR_TREES = 40
@@ -45,7 +43,6 @@ _MANY = 2_000
 """Beyond so many rows boosting beats averaged trees, and costs less to serve."""
 _CORRECTION_PRIOR = 3.0
 """Weight of "no correction", in architectures."""
-_SCORED_CONFIDENCE = 0.9
 _WHOLES = ("layer", "prefill", "decode")
 _TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
 
@@ -58,18 +55,17 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
     """Fits on all measurements.
 
     Args:
-        measurements: of one device in one environment; rows of unknown kind or
-            damaged sizes are left out.
+        measurements: of one device in one environment; what cannot be read is left out.
 
     Raises:
         NotEnoughMeasurementsError: no precision has linears, attentions, layers and
             steps measured.
     """
-    rows = _undisturbed([_Row(m, operations) for m, operations in _readable(measurements)])
+    rows = usable_rows(measurements)
     complete = _complete(rows)
     kernels: dict[tuple[OperationKind, Precision], Kernel] = {}
     scores: list[ValidationScore] = []
-    for precision in _in_order(row.measurement.precision for row in rows):
+    for precision in in_order(row.measurement.precision for row in rows):
         for kind in KERNELS:
             alone = [r for r in rows if r.is_a(kind.value, precision)]
             if alone:
@@ -88,57 +84,14 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
     return FittedCostModel(kernels, engines, tuple(scores), len(rows))
 
 
-class _Row:
-    """A measurement with what ran in it."""
-
-    __slots__ = ("measurement", "operations")
-
-    def __init__(self, measurement: Measurement, operations: list[Operation]) -> None:
-        self.measurement = measurement
-        self.operations = operations
-
-    @property
-    def latency_ms(self) -> float:
-        return self.measurement.latency_ms.median
-
-    @property
-    def phase(self) -> Phase:
-        return Phase.DECODE if self.measurement.shape["query_tokens"] == 1 else Phase.PREFILL
-
-    def is_a(self, kind: str, precision: Precision) -> bool:
-        return self.measurement.kind == kind and self.measurement.precision is precision
-
-
-def _readable(
-    measurements: Iterable[Measurement],
-) -> Iterable[tuple[Measurement, list[Operation]]]:
-    for measurement in measurements:
-        try:
-            operations = operations_of(measurement)
-        except (KeyError, InvalidFieldError):
-            continue
-        if 0 < measurement.latency_ms.median < np.inf:
-            yield measurement, operations
-
-
-def _undisturbed(rows: list[_Row]) -> list[_Row]:
-    """Leaves out rows with remarks of each kind, unless those are most of it."""
-    kept = []
-    for kind, precision in _in_order((r.measurement.kind, r.measurement.precision) for r in rows):
-        same = [r for r in rows if r.is_a(kind, precision)]
-        clean = [r for r in same if not r.measurement.flags]
-        kept += clean if 2 * len(clean) >= len(same) else same
-    return kept
-
-
-def _complete(rows: Sequence[_Row]) -> list[tuple[str, Precision]]:
+def _complete(rows: Sequence[Row]) -> list[tuple[str, Precision]]:
     """Returns the engines and precisions that have points of all kinds; kernels are any engine's.
 
     Raises:
         NotEnoughMeasurementsError: there are none; names what the closest one lacks.
     """
     lacking: dict[tuple[str, Precision], list[str]] = {}
-    for engine, precision in _in_order(
+    for engine, precision in in_order(
         (r.measurement.engine, r.measurement.precision) for r in rows
     ):
         held = {
@@ -165,14 +118,10 @@ def _precision_of(kind: str, precision: Precision) -> Precision:
     return precision.activation if kind == OperationKind.ATTENTION else precision
 
 
-def _in_order(items: Iterable[_T]) -> list[_T]:
-    return list(dict.fromkeys(items))
-
-
 # --- kernels ------------------------------------------------------------------
 
 
-def _fit_kernel(kind: OperationKind, rows: Sequence[_Row]) -> Kernel:
+def _fit_kernel(kind: OperationKind, rows: Sequence[Row]) -> Kernel:
     sizes = sizes_of(kind, [r.operations[0] for r in rows])
     latency = np.array([r.latency_ms for r in rows])
     laws = _fit_laws(kind, sizes, latency)
@@ -211,33 +160,32 @@ def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
 
 
 def _score_kernel(
-    kind: OperationKind, precision: Precision, rows: Sequence[_Row]
+    kind: OperationKind, precision: Precision, rows: Sequence[Row]
 ) -> list[ValidationScore]:
-    def fit(training: list[_Row]) -> Callable[[list[_Row]], Array]:
+    def fit(training: list[Row]) -> Predictor:
         kernel = _fit_kernel(kind, training)
         return lambda held: kernel.latency_ms(sizes_of(kind, [r.operations[0] for r in held]))
 
-    errors = _held_out(rows, fit)
-    return [_score(kind.value, precision, errors)] if errors else []
+    return score_of(kind.value, precision, held_out_errors(rows, fit))
 
 
 # --- layers, steps, requests ----------------------------------------------------
 
 
 def _fit_engine(
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     kernels: dict[tuple[OperationKind, Precision], Kernel],
     precision: Precision,
 ) -> tuple[EngineTerms, list[ValidationScore]]:
     kernel_ms = {id(r): _kernel_ms(r, kernels) for r in rows}
 
-    def predictor(training: list[_Row]) -> Callable[[list[_Row]], Array]:
+    def fit(training: list[Row]) -> Predictor:
         overheads, correction = _fit_terms(training, kernel_ms)
         return lambda held: np.array(
             [_predict(r, kernel_ms[id(r)], overheads) * np.exp(correction[r.phase]) for r in held]
         )
 
-    errors = _held_out(rows, predictor)
+    errors = held_out_errors(rows, fit)
     overheads, correction = _fit_terms(list(rows), kernel_ms)
     scores: dict[Phase, tuple[float, ...]] = {}
     for phase in Phase:
@@ -253,14 +201,12 @@ def _fit_engine(
     reports = []
     for kind in _WHOLES:
         chosen = [[(r, e) for r, e in group if r.measurement.kind == kind] for group in errors]
-        chosen = [group for group in chosen if group]
-        if chosen:
-            reports.append(_score(kind, precision, chosen))
+        reports += score_of(kind, precision, chosen)
     return EngineTerms(overheads=overheads, correction=correction, scores=scores), reports
 
 
 def _fit_terms(
-    rows: list[_Row], kernel_ms: dict[int, float]
+    rows: list[Row], kernel_ms: dict[int, float]
 ) -> tuple[Overheads, dict[Phase, float]]:
     """Fits all terms in one non-negative least squares on the relative error."""
     matrix = np.zeros((len(rows), len(_TERM_NAMES)))
@@ -281,7 +227,7 @@ def _fit_terms(
 
 
 def _correction(
-    rows: list[_Row], kernel_ms: dict[int, float], overheads: Overheads, phase: Phase
+    rows: list[Row], kernel_ms: dict[int, float], overheads: Overheads, phase: Phase
 ) -> float:
     """Returns the log ratio that steps of the phase share, shrunk to none by few architectures."""
     by_group: dict[str, list[float]] = defaultdict(list)
@@ -296,7 +242,7 @@ def _correction(
     return middle * count / (count + _CORRECTION_PRIOR)
 
 
-def _kernel_ms(row: _Row, kernels: dict[tuple[OperationKind, Precision], Kernel]) -> float:
+def _kernel_ms(row: Row, kernels: dict[tuple[OperationKind, Precision], Kernel]) -> float:
     total = 0.0
     for kind in KERNELS:
         chosen = [o for o in row.operations if o.kind is kind]
@@ -307,51 +253,7 @@ def _kernel_ms(row: _Row, kernels: dict[tuple[OperationKind, Precision], Kernel]
     return total
 
 
-def _predict(row: _Row, kernel_ms: float, overheads: Overheads) -> float:
+def _predict(row: Row, kernel_ms: float, overheads: Overheads) -> float:
     return kernel_ms + sum(
         overheads.latency_ms(o) * o.count for o in row.operations if o.kind in TERMS
-    )
-
-
-# --- validation -----------------------------------------------------------------
-
-_Errors = list[list[tuple[_Row, float]]]
-
-
-def _held_out(
-    rows: Sequence[_Row], fit: Callable[[list[_Row]], Callable[[list[_Row]], Array]]
-) -> _Errors:
-    """Returns log(measured / predicted) of each row, its group held out; by group."""
-    groups: dict[str, list[_Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.measurement.group].append(row)
-    if len(groups) < 2:
-        return []
-    names = list(groups)
-    order = np.random.default_rng(0).permutation(len(names))
-    errors: _Errors = []
-    for fold in range(min(FOLDS, len(names))):
-        held = {names[i] for i in order[fold :: min(FOLDS, len(names))]}
-        predict = fit([r for r in rows if r.measurement.group not in held])
-        for name in held:
-            predicted = predict(groups[name])
-            measured = np.array([r.latency_ms for r in groups[name]])
-            pairs = zip(groups[name], np.log(measured / predicted), strict=True)
-            errors.append([(row, float(error)) for row, error in pairs])
-    return errors
-
-
-def _score(kind: str, precision: Precision, errors: _Errors) -> ValidationScore:
-    logs = np.array([error for group in errors for _, error in group])
-    relative = np.abs(np.expm1(-logs))
-    by_group = [np.abs([error for _, error in group]) for group in errors]
-    return ValidationScore(
-        kind=kind,
-        precision=precision,
-        rows=len(logs),
-        groups=len(errors),
-        mean_error=float(relative.mean()),
-        median_error=float(np.median(relative)),
-        p90_error=float(np.quantile(relative, 0.9)),
-        coverage=coverage(by_group, _SCORED_CONFIDENCE) if len(by_group) > 1 else 0.0,
     )

@@ -1,0 +1,76 @@
+"""Measurements as the fit reads them: each with the operations that ran in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from model.errors import InvalidFieldError
+from model.estimate import Phase
+from model.shapes import operations_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from model.measurement import Measurement
+    from model.operations import Operation
+    from model.precision import Precision
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A measurement with what ran in it."""
+
+    measurement: Measurement
+    operations: Sequence[Operation]
+
+    @property
+    def latency_ms(self) -> float:
+        """Median of its samples."""
+        return self.measurement.latency_ms.median
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of a layer's or a step's pass.
+
+        Raises:
+            KeyError: an operation measured alone belongs to none.
+        """
+        return Phase.DECODE if self.measurement.shape["query_tokens"] == 1 else Phase.PREFILL
+
+    def is_a(self, kind: str, precision: Precision) -> bool:
+        """Returns whether it is a point of that kind, measured in that precision."""
+        return self.measurement.kind == kind and self.measurement.precision is precision
+
+
+def usable_rows(measurements: Iterable[Measurement]) -> list[Row]:
+    """Returns what can be fitted on.
+
+    Left out: rows of unknown kind or damaged sizes, and of each kind and precision those
+    with remarks, unless these are most of it.
+    """
+    rows = list(_readable(measurements))
+    kept = []
+    for kind, precision in in_order((r.measurement.kind, r.measurement.precision) for r in rows):
+        same = [r for r in rows if r.is_a(kind, precision)]
+        clean = [r for r in same if not r.measurement.flags]
+        kept += clean if 2 * len(clean) >= len(same) else same
+    return kept
+
+
+def in_order(items: Iterable[_T]) -> list[_T]:
+    """Returns the distinct items, each where it came first."""
+    return list(dict.fromkeys(items))
+
+
+def _readable(measurements: Iterable[Measurement]) -> Iterable[Row]:
+    for measurement in measurements:
+        try:
+            operations = operations_of(measurement)
+        except (KeyError, InvalidFieldError):
+            continue
+        if 0 < measurement.latency_ms.median < math.inf:
+            yield Row(measurement, operations)

@@ -175,7 +175,11 @@ class Campaign:
 
 
 class _Track:
-    """How far one precision has come along its design."""
+    """How far one precision has come along its design.
+
+    Points *taken* are off the design, measured now or in an earlier campaign; those
+    *dealt* with cost this campaign time, by which its next ones are expected to.
+    """
 
     def __init__(self, precision: Precision, design: Design, rows: Sequence[Measurement]) -> None:
         self.precision = precision

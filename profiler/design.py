@@ -49,7 +49,7 @@ class Space:
         vocab: smallest and largest vocabulary.
         kv_tokens: longest context.
         model_bytes: weights of a model that is built for ``generate()``.
-        flops: most floating-point operations of one pass.
+        flops: most floating-point operations of a usual pass; few points take some times that.
         bytes: most bytes of one operation.
     """
 

@@ -1,25 +1,16 @@
 """Dimensions of decoder-only transformers and the parameters they come to.
 
-An architecture is a stack of layer groups; a layer is an attention block and a
-feed-forward block. Other kinds of block (experts, latent attention) are other
-classes in the same two places.
+An architecture is a stack of layer groups; a layer is an attention and a feed-forward,
+each of one of the kinds in ``model.blocks``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from model.errors import InvalidFieldError
+from model.blocks import Attention, Experts, FeedForward, LatentAttention
 from model.precision import Precision
-
-
-class Activation(StrEnum):
-    """Activation function of a feed-forward block."""
-
-    SILU = "silu"
-    GELU = "gelu"
-    RELU = "relu"
 
 
 class Norm(StrEnum):
@@ -30,100 +21,54 @@ class Norm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
-    """Multi-head attention with grouped KV heads (MHA and MQA are its corners)."""
-
-    query_heads: int
-    kv_heads: int
-    head_dim: int
-    window: int | None = None
-    qkv_bias: bool = False
-    output_bias: bool = False
-    qk_norm: bool = False
-
-    def shard(self, tensor: int) -> Attention:
-        """Returns the heads of one tensor-parallel rank; KV heads are replicated when too few.
-
-        Raises:
-            InvalidFieldError: ``tensor`` does not fit the heads.
-        """
-        if self.query_heads % tensor:
-            raise InvalidFieldError(
-                "tensor", f"{tensor} does not divide the {self.query_heads} query heads"
-            )
-        if self.kv_heads % tensor and tensor % self.kv_heads:
-            raise InvalidFieldError(
-                "tensor",
-                f"{tensor} neither divides the {self.kv_heads} KV heads nor is a multiple of them",
-            )
-        return Attention(
-            query_heads=self.query_heads // tensor,
-            kv_heads=max(1, self.kv_heads // tensor),
-            head_dim=self.head_dim,
-            window=self.window,
-            qkv_bias=self.qkv_bias,
-            output_bias=self.output_bias,
-            qk_norm=self.qk_norm,
-        )
-
-    def parameter_count(self, hidden_size: int) -> int:
-        """Returns the number of weights and biases."""
-        query, kv = self.query_heads * self.head_dim, self.kv_heads * self.head_dim
-        weights = hidden_size * (2 * query + 2 * kv)
-        biases = (query + 2 * kv) * self.qkv_bias + hidden_size * self.output_bias
-        return weights + biases + 2 * self.head_dim * self.qk_norm
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedForward:
-    """A dense feed-forward block, gated (SwiGLU-like) or plain."""
-
-    intermediate_size: int
-    gated: bool = True
-    activation: Activation = Activation.SILU
-    bias: bool = False
-
-    def shard(self, tensor: int) -> FeedForward:
-        """Returns the columns of one tensor-parallel rank (the fullest one)."""
-        return FeedForward(
-            intermediate_size=-(-self.intermediate_size // tensor),
-            gated=self.gated,
-            activation=self.activation,
-            bias=self.bias,
-        )
-
-    def parameter_count(self, hidden_size: int) -> int:
-        """Returns the number of weights and biases."""
-        ups = 2 if self.gated else 1
-        weights = (ups + 1) * hidden_size * self.intermediate_size
-        return weights + (ups * self.intermediate_size + hidden_size) * self.bias
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One decoder layer: norms, attention, feed-forward."""
 
-    attention: Attention
-    feed_forward: FeedForward
+    attention: Attention | LatentAttention
+    feed_forward: FeedForward | Experts
     norm: Norm = Norm.RMS
     norms: int = 2
 
-    def shard(self, tensor: int) -> Layer:
-        """Returns the layer as one tensor-parallel rank holds it."""
-        return Layer(
-            attention=self.attention.shard(tensor),
-            feed_forward=self.feed_forward.shard(tensor),
-            norm=self.norm,
-            norms=self.norms,
+    def shard(self, tensor: int, *, data: int = 1, expert: int = 1) -> Layer:
+        """Returns the layer as one rank holds it.
+
+        Args:
+            tensor: tensor-parallel size.
+            data: attention data-parallel size; experts are spread over all of its ranks.
+            expert: expert-parallel size; divides ``tensor`` x ``data``, and what is left
+                over is the experts' own tensor size.
+
+        Raises:
+            InvalidFieldError: a degree does not fit; names it.
+        """
+        block = self.feed_forward
+        if isinstance(block, Experts):
+            sharded: FeedForward | Experts = block.shard(tensor, expert, tensor * data // expert)
+        else:
+            sharded = block.shard(tensor)
+        return replace(self, attention=self.attention.shard(tensor), feed_forward=sharded)
+
+    def matrix_parameters(self, hidden_size: int) -> int:
+        """Returns the weights of the projections alone."""
+        return self.attention.matrix_parameters(hidden_size) + self.feed_forward.matrix_parameters(
+            hidden_size
         )
 
     def parameter_count(self, hidden_size: int) -> int:
         """Returns the number of weights and biases."""
-        return (
-            self.attention.parameter_count(hidden_size)
-            + self.feed_forward.parameter_count(hidden_size)
-            + self.norms * norm_parameters(self.norm, hidden_size)
+        return self._outside_feed_forward(hidden_size) + self.feed_forward.parameter_count(
+            hidden_size
         )
+
+    def active_parameters(self, hidden_size: int) -> int:
+        """Returns the weights and biases that one token meets."""
+        return self._outside_feed_forward(hidden_size) + self.feed_forward.active_parameters(
+            hidden_size
+        )
+
+    def _outside_feed_forward(self, hidden_size: int) -> int:
+        norms = self.norms * norm_parameters(self.norm, hidden_size)
+        return self.attention.parameter_count(hidden_size) + norms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,15 +114,29 @@ class Architecture:
         """Number of decoder layers."""
         return sum(group.count for group in self.layers)
 
+    @property
+    def experts(self) -> Experts | None:
+        """The mixture of experts that some of its layers have; None in a dense model."""
+        blocks = (group.layer.feed_forward for group in self.layers)
+        return next((block for block in blocks if isinstance(block, Experts)), None)
+
     def parameter_count(self) -> int:
         """Returns the number of parameters, shared weights counted once."""
+        layers = (g.count * g.layer.parameter_count(self.hidden_size) for g in self.layers)
+        return self._outside_layers() + sum(layers)
+
+    def active_parameters(self) -> int:
+        """Returns the parameters that one token meets, embedding and head included."""
+        layers = (g.count * g.layer.active_parameters(self.hidden_size) for g in self.layers)
+        return self._outside_layers() + sum(layers)
+
+    def _outside_layers(self) -> int:
         embedding = self.vocab_size * self.hidden_size
         return (
             embedding * (1 if self.tied_embeddings else 2)
             + self.vocab_size * self.head_bias
             + self.learned_positions * self.hidden_size
             + norm_parameters(self.norm, self.hidden_size)
-            + sum(g.count * g.layer.parameter_count(self.hidden_size) for g in self.layers)
         )
 
 

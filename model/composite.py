@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from model.engines import engine_names
 from model.estimate import Provenance, StepEstimate
-from model.operations import OperationKind
+from model.operations import COLLECTIVES, OperationKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from model.operations import Operation
     from model.precision import Precision
 
-COLLECTIVES = frozenset({OperationKind.ALL_REDUCE, OperationKind.POINT_TO_POINT})
 OVERHEADS = frozenset(
     {
         OperationKind.LAYER_OVERHEAD,
@@ -31,8 +30,8 @@ class CompositeCostModel:
     """Prices each operation with the fitted cost model where that has seen its like.
 
     Kernels (linear, attention, embedding) carry over from one engine to another, so they
-    need a fitted precision alone; overheads are the engine's own. Collectives were never
-    measured: a fitted cost model is of a single device.
+    need to be measured in their precision alone; overheads are the engine's own.
+    Collectives were never measured: a fitted cost model is of a single device.
 
     Args:
         fitted: of the device; None prices everything by physics.
@@ -56,7 +55,7 @@ class CompositeCostModel:
         engines = engine_names()
         held = {
             candidate
-            for candidate in {precision, kv_precision}
+            for candidate in {precision, kv_precision, precision.activation}
             if fitted is not None and any(fitted.supports(candidate, name) for name in engines)
         }
         self.holds_precision = held >= {precision, kv_precision}
@@ -85,6 +84,16 @@ class CompositeCostModel:
         if all(self._is_fitted(operation) for operation in operations):
             return self.provenance
         return Provenance.ANALYTICAL
+
+    def unmeasured(self, operations: Sequence[Operation]) -> frozenset[str]:
+        """Returns the names of kernels that physics prices beside measured ones."""
+        return frozenset(
+            operation.name
+            for operation in operations
+            if self.holds_precision
+            and operation.kind not in COLLECTIVES | OVERHEADS
+            and not self._is_fitted(operation)
+        )
 
     def supports(self, precision: Precision, engine: str) -> bool:
         """Returns whether the fitted cost model holds that precision and engine."""
@@ -140,7 +149,11 @@ class CompositeCostModel:
             return False
         if operation.kind in OVERHEADS:
             return self.holds_engine
-        return operation.precision in self._held
+        return (
+            self._fitted is not None
+            and operation.precision in self._held
+            and self._fitted.holds(operation.kind, operation.precision)
+        )
 
 
 def _joined(learnt: StepEstimate, guessed: StepEstimate, mask: Sequence[bool]) -> StepEstimate:

@@ -16,7 +16,7 @@ import numpy as np
 from model.conformal import half_width
 from model.errors import InvalidFieldError
 from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
-from model.kernels import Kernel, kernel_of
+from model.kernels import Kernel, has_kernel, kernel_of
 from model.laws import KERNELS, sizes_of
 from model.operations import Operation, OperationKind
 from model.overheads import TERMS, Overheads
@@ -92,6 +92,15 @@ class FittedCostModel:
     def supports(self, precision: Precision, engine: str) -> bool:
         """Returns whether steps of that precision and engine were measured."""
         return (engine, precision) in self._terms
+
+    def holds(self, kind: OperationKind, precision: Precision) -> bool:
+        """Returns whether operations of that kind were measured in that precision.
+
+        Overheads are terms of an engine, which :meth:`supports` tells of.
+        """
+        if kind in TERMS:
+            return any(held is precision for _, held in self._terms)
+        return has_kernel(self._kernels, kind, precision)
 
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model.operations import Operation
+    from model.operations import Operation, OperationKind
     from model.precision import Precision
 
 
@@ -77,7 +77,7 @@ class CostModel(Protocol):
         """Returns the latency of the operations run one after the other.
 
         Args:
-            operations: of one step, as ``model.operations.step_operations`` lists them.
+            operations: of one step, as ``model.execution.step_operations`` lists them.
             phase: picks the residuals that the interval is calibrated on.
             confidence: probability that the interval holds, 0.5 to 0.999.
         """
@@ -85,6 +85,9 @@ class CostModel(Protocol):
 
 class MeasuredCostModel(CostModel, Protocol):
     """A cost model that was fitted on measurements, of one engine or several."""
+
+    def holds(self, kind: OperationKind, precision: Precision) -> bool:
+        """Returns whether operations of that kind were measured in that precision."""
 
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""

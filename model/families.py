@@ -28,6 +28,11 @@ class WindowRule(Enum):
     """With ``use_sliding_window``, every ``no_rope_layer_interval``-th."""
     PATTERN = auto()
     """All but every ``sliding_window_pattern``-th."""
+    CHUNKED = auto()
+    """All with rotary positions, in chunks of ``attention_chunk_size``.
+
+    A token looks back to the start of its chunk: over one chunk at most, as with a window.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +40,16 @@ class Family:
     """What a model type's keys mean.
 
     Attributes:
-        keys: dimension of ``dense_architecture`` to the key that holds it; further
+        keys: dimension of ``architecture_of_dimensions`` to the key that holds it; further
             spellings that transformers takes follow it.
         defaults: first spelling of a key to its value when it is missing.
         flags: dimensions that a boolean key switches on, several by one key.
         fixed: dimensions that the family has whatever its config says.
         refused: boolean keys that make it another kind of block when true.
         window: which layers have the sliding window.
+        shared_experts: key that counts shared experts, each as wide as a routed one.
+        dense_layers: key that lists layers without experts, whatever the interval says.
+        expert_layers: key that lists the layers with experts in the interval's place.
     """
 
     keys: Mapping[str, tuple[str, ...]]
@@ -50,6 +58,9 @@ class Family:
     fixed: Mapping[str, object] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     window: WindowRule = WindowRule.NEVER
+    shared_experts: str = ""
+    dense_layers: str = ""
+    expert_layers: str = ""
 
 
 _KEYS = {
@@ -71,6 +82,33 @@ _GPT2_KEYS = {
     "vocab_size": ("vocab_size",),
     "learned_positions": ("n_positions", "max_position_embeddings"),
     "activation": ("activation_function",),
+}
+_ROUTED_KEYS = {
+    "experts": ("n_routed_experts", "num_local_experts"),
+    "experts_per_token": ("num_experts_per_tok",),
+    "expert_intermediate_size": ("moe_intermediate_size",),
+    "leading_dense_layers": ("first_k_dense_replace",),
+}
+_LATENT_KEYS = {
+    "kv_rank": ("kv_lora_rank",),
+    "query_rank": ("q_lora_rank",),
+    "head_dim": ("qk_nope_head_dim",),
+    "rope_dim": ("qk_rope_head_dim",),
+    "value_dim": ("v_head_dim",),
+}
+# All keys and values are expanded from one latent, so KV heads play no part.
+_DEEPSEEK_KEYS = {k: v for k, v in _KEYS.items() if k != "kv_heads"} | _ROUTED_KEYS | _LATENT_KEYS
+_QWEN_MOE_KEYS = _KEYS | {
+    "experts": ("num_experts",),
+    "experts_per_token": ("num_experts_per_tok",),
+    "expert_intermediate_size": ("moe_intermediate_size",),
+    "expert_interval": ("decoder_sparse_step",),
+}
+# Where every layer has experts, the one inner width is theirs.
+_ALL_MOE_KEYS = _KEYS | {
+    "experts": ("num_local_experts", "num_experts"),
+    "experts_per_token": ("num_experts_per_tok",),
+    "expert_intermediate_size": ("intermediate_size",),
 }
 _ATTENTION_BIAS = ("qkv_bias", "attention_output_bias")
 _LAYER_NORM = {"norm": Norm.LAYER}
@@ -104,8 +142,43 @@ def _defaults(
 
 _LLAMA_FLAGS = {"attention_bias": _ATTENTION_BIAS, "mlp_bias": ("mlp_bias",)}
 _GEMMA_ACTIVATION = {"hidden_activation": "gelu_pytorch_tanh"}
+_LATENT = {
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
 
 FAMILIES: Mapping[str, Family] = {
+    "deepseek_v2": Family(
+        keys=_DEEPSEEK_KEYS | {"experts": ("n_routed_experts", "num_experts")},
+        defaults=_defaults(hidden=4096, inner=11008, layers=32, heads=32, vocab=102400)
+        | _LATENT
+        | {
+            "n_routed_experts": 64,
+            "num_experts_per_tok": None,
+            "moe_intermediate_size": 1407,
+            "n_shared_experts": 2,
+            "first_k_dense_replace": 0,
+        },
+        refused=("attention_bias", "mlp_bias"),
+        shared_experts="n_shared_experts",
+    ),
+    "deepseek_v3": Family(
+        keys=_DEEPSEEK_KEYS,
+        defaults=_defaults(hidden=7168, inner=18432, layers=61, heads=128, vocab=129280)
+        | _LATENT
+        | {
+            "n_routed_experts": 256,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 2048,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 3,
+        },
+        refused=("attention_bias",),
+        shared_experts="n_shared_experts",
+    ),
     "gemma": Family(
         keys=_GEMMA_KEYS,
         defaults=_defaults(
@@ -160,6 +233,19 @@ FAMILIES: Mapping[str, Family] = {
         refused=("use_bidirectional_attention",),
         window=WindowRule.PATTERN,
     ),
+    "glm4_moe": Family(
+        keys=_KEYS | _ROUTED_KEYS,
+        defaults=_defaults(hidden=4096, inner=10944, layers=46, heads=96, kv_heads=8, vocab=151552)
+        | {
+            "n_routed_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 1408,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+        },
+        flags={"attention_bias": ("qkv_bias",), "use_qk_norm": ("qk_norm",)},
+        shared_experts="n_shared_experts",
+    ),
     "gpt2": Family(
         keys=_GPT2_KEYS,
         defaults={
@@ -181,6 +267,22 @@ FAMILIES: Mapping[str, Family] = {
         },
         refused=("add_cross_attention",),
     ),
+    "gpt_oss": Family(
+        keys=_ALL_MOE_KEYS,
+        defaults=_defaults(
+            hidden=2880, inner=2880, layers=36, heads=64, kv_heads=8, head_dim=64, vocab=201088
+        )
+        | {
+            "num_local_experts": 128,
+            "num_experts_per_tok": 4,
+            "attention_bias": True,
+            "sliding_window": 128,
+            "sliding_window_pattern": 2,
+        },
+        flags={"attention_bias": _ATTENTION_BIAS},
+        fixed={"expert_bias": True},
+        window=WindowRule.PATTERN,
+    ),
     "granite": Family(
         keys=_KEYS,
         defaults=_defaults(hidden=4096, inner=11008, layers=32, heads=32, vocab=32000),
@@ -191,10 +293,53 @@ FAMILIES: Mapping[str, Family] = {
         defaults=_defaults(hidden=4096, inner=11008, layers=32, heads=32, vocab=32000),
         flags=_LLAMA_FLAGS,
     ),
+    "llama4_text": Family(
+        keys=_KEYS
+        | {
+            "intermediate_size": ("intermediate_size_mlp",),
+            "experts": ("num_local_experts",),
+            "experts_per_token": ("num_experts_per_tok",),
+            "expert_intermediate_size": ("intermediate_size",),
+            "shared_intermediate_size": ("intermediate_size",),
+            "expert_interval": ("interleave_moe_layer_step",),
+        },
+        defaults=_defaults(
+            hidden=5120, inner=8192, layers=48, heads=40, kv_heads=8, head_dim=128, vocab=202048
+        )
+        | {
+            "intermediate_size_mlp": 16384,
+            "num_local_experts": 16,
+            "num_experts_per_tok": 1,
+            "interleave_moe_layer_step": 1,
+            "use_qk_norm": True,
+            "attention_chunk_size": 8192,
+            "no_rope_layer_interval": 4,
+        },
+        # Its norm of queries and keys has no weights and skips the layers without
+        # positions; it is counted as one like the other families'.
+        flags={"attention_bias": _ATTENTION_BIAS, "use_qk_norm": ("qk_norm",)},
+        window=WindowRule.CHUNKED,
+        expert_layers="moe_layers",
+    ),
+    "minimax_m2": Family(
+        keys=_ALL_MOE_KEYS,
+        defaults=_defaults(
+            hidden=3072, inner=1536, layers=62, heads=48, kv_heads=8, head_dim=128, vocab=200064
+        )
+        | {"num_local_experts": 256, "num_experts_per_tok": 8},
+        # It has one norm over all heads, of as many values as one norm a head.
+        fixed={"qk_norm": True},
+    ),
     "mistral": Family(
         keys=_KEYS,
         defaults=_defaults(hidden=4096, inner=14336, layers=32, heads=32, kv_heads=8, vocab=32000)
         | {"sliding_window": 4096},
+        window=WindowRule.ALWAYS,
+    ),
+    "mixtral": Family(
+        keys=_ALL_MOE_KEYS,
+        defaults=_defaults(hidden=4096, inner=14336, layers=32, heads=32, kv_heads=8, vocab=32000)
+        | {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None},
         window=WindowRule.ALWAYS,
     ),
     "phi": Family(
@@ -226,6 +371,23 @@ FAMILIES: Mapping[str, Family] = {
         fixed={"qkv_bias": True},
         window=WindowRule.SWITCHED,
     ),
+    "qwen2_moe": Family(
+        keys=_QWEN_MOE_KEYS | {"shared_intermediate_size": ("shared_expert_intermediate_size",)},
+        defaults=_defaults(hidden=2048, inner=5632, layers=24, heads=16, kv_heads=16, vocab=151936)
+        | {
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+            "decoder_sparse_step": 1,
+            "qkv_bias": True,
+        },
+        flags={"qkv_bias": ("qkv_bias",)},
+        # No published model has its windows, and transformers places them by other rules
+        # than the models' own code.
+        refused=("use_sliding_window",),
+        dense_layers="mlp_only_layers",
+    ),
     "qwen3": Family(
         keys=_KEYS,
         defaults=_defaults(
@@ -235,6 +397,20 @@ FAMILIES: Mapping[str, Family] = {
         flags={"attention_bias": _ATTENTION_BIAS},
         fixed={"qk_norm": True},
         window=WindowRule.SWITCHED,
+    ),
+    "qwen3_moe": Family(
+        keys=_QWEN_MOE_KEYS | {"experts": ("num_experts", "num_local_experts")},
+        defaults=_defaults(hidden=2048, inner=6144, layers=24, heads=32, kv_heads=4, vocab=151936)
+        | {
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+            "decoder_sparse_step": 1,
+        },
+        flags={"attention_bias": _ATTENTION_BIAS},
+        fixed={"qk_norm": True},
+        refused=("use_sliding_window",),
+        dense_layers="mlp_only_layers",
     ),
     "smollm3": Family(
         keys=_KEYS,
@@ -270,7 +446,10 @@ FAMILIES: Mapping[str, Family] = {
         window=WindowRule.ALWAYS,
     ),
 }
-"""Model types that are dense decoders."""
+"""Model types that are decoders of layers as in ``model.blocks``."""
 
-WRAPPERS: Mapping[str, str] = {"gemma3": "gemma3_text"}
+ALIASES: Mapping[str, str] = {"kimi_k2": "deepseek_v3"}
+"""Model types that transformers does not know, and the one whose keys and modules they have."""
+
+WRAPPERS: Mapping[str, str] = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
 """Model types that hold a decoder as ``text_config``, and the type it has there."""

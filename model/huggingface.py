@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from model.architecture import Activation
-from model.dense import (
+from model.blocks import Activation
+from model.dimensions import (
     RANGES,
-    DenseDimensions,
+    Dimensions,
+    architecture_of_dimensions,
     check_range,
-    dense_architecture,
     with_window,
 )
 from model.errors import InvalidFieldError
-from model.families import FAMILIES, WRAPPERS, Family, WindowRule
+from model.families import ALIASES, FAMILIES, WRAPPERS, Family, WindowRule
 from model.precision import Precision
 
 if TYPE_CHECKING:
@@ -40,7 +40,15 @@ _DTYPES = {
     "float": Precision.FP32,
     "half": Precision.FP16,
 }
-_LAYER_TYPES = ("full_attention", "sliding_attention")
+_PLACES = {
+    WindowRule.SWITCHED: "max_window_layers",
+    WindowRule.SWITCHED_WITHOUT_ROPE: "no_rope_layer_interval",
+    WindowRule.PATTERN: "sliding_window_pattern",
+    WindowRule.CHUNKED: "no_rope_layer_interval",
+}
+"""Key that places the windows where no list does."""
+_LEFT_OPEN = frozenset({"kv_heads", "head_dim", "learned_positions", "query_rank"})
+"""Dimensions that null leaves to the others."""
 _QUOTED = 100
 """Longest quotation of a value in a message: errors travel in small trailers."""
 
@@ -49,8 +57,9 @@ def architecture_from_config(config: Mapping[str, object], name: str = "") -> Ar
     """Builds the architecture that a config.json describes.
 
     Missing keys take the defaults of the model type in transformers. Of a model
-    that reads images too (``gemma3``) it is the text decoder. Keys that change
-    neither shapes nor work are ignored.
+    that reads images too (``gemma3``, ``llama4``) it is the text decoder, and layers
+    that predict further tokens (MTP) are left out. Keys that change neither shapes nor
+    work are ignored.
 
     Args:
         config: its keys; numbers may be doubles, as JSON has no other.
@@ -75,12 +84,13 @@ def architecture_from_config(config: Mapping[str, object], name: str = "") -> Ar
         except InvalidFieldError as error:
             outer = error.field.partition(".")[0] in shared
             raise (error if outer else error.within("text_config")) from None
-    if model_type not in FAMILIES or reader.flag("is_encoder_decoder", default=False):
+    family = ALIASES.get(model_type, model_type)
+    if family not in FAMILIES or reader.flag("is_encoder_decoder", default=False):
         raise InvalidFieldError(
             "model_type",
-            f"{_quoted(model_type)} is not a dense decoder known here; known: {_known()}",
+            f"{_quoted(model_type)} is not a decoder known here; known: {_known()}",
         )
-    return _decoder(reader, model_type, name or model_type)
+    return _decoder(reader, family, name or model_type)
 
 
 _SHARED = ("dtype", "torch_dtype", "quantization_config")
@@ -109,10 +119,11 @@ def _decoder(reader: _Reader, model_type: str, name: str) -> Architecture:
     dimensions["tied_embeddings"] = reader.flag(
         "tie_word_embeddings", default=family.defaults["tie_word_embeddings"] is True
     )
+    keys |= _experts(reader, family, dimensions)
     given = {field: value for field, value in dimensions.items() if value is not None}
     try:
-        architecture = dense_architecture(
-            **cast("DenseDimensions", given | {"name": name}),
+        architecture = architecture_of_dimensions(
+            **cast("Dimensions", given | {"name": name}),
             model_type=model_type,
             stored_precision=_stored_precision(reader),
         )
@@ -124,11 +135,36 @@ def _decoder(reader: _Reader, model_type: str, name: str) -> Architecture:
 def _size(reader: _Reader, field: str, key: str, default: object) -> int | None:
     """Reads a dimension; None where null leaves it to the others."""
     low, high = RANGES[field]
-    # Zero stands for "left open" in the API, but is no size in a config.json.
-    value = reader.integer(key, default, max(low, 1), high)
-    if value is None and low == 1 and default is not None:
+    # Zero mostly stands for "left open" in the API, but is no size in a config.json.
+    least = 0 if field == "leading_dense_layers" else max(low, 1)
+    value = reader.integer(key, default, least, high)
+    if value is None and default is not None and field not in _LEFT_OPEN:
         raise InvalidFieldError(key, "null; give an integer")
     return value
+
+
+def _experts(reader: _Reader, family: Family, dimensions: dict[str, object]) -> dict[str, str]:
+    """Adds what a count or a list says of the experts; returns the keys it stood in."""
+    keys = {}
+    if key := family.shared_experts:
+        count = reader.integer(key, family.defaults[key], 0, RANGES["experts"][1])
+        width = cast("int", dimensions["expert_intermediate_size"])
+        dimensions["shared_intermediate_size"] = (count or 0) * width
+        keys["shared_intermediate_size"] = key
+    layers = cast("int", dimensions["layer_count"])
+    if key := family.expert_layers:
+        placed = reader.integers(key, 0, layers - 1)
+    elif (key := family.dense_layers) and (dense := set(reader.integers(key, 0, layers - 1) or ())):
+        interval = cast("int", dimensions["expert_interval"])
+        placed = [i for i in range(layers) if (i + 1) % interval == 0 and i not in dense]
+    else:
+        placed = None
+    if placed is not None:
+        # Layers are counted, not ordered: as many dense ones in front cost the same.
+        dimensions["leading_dense_layers"] = layers - len(set(placed))
+        dimensions["expert_interval"] = 1
+        keys["leading_dense_layers"] = key
+    return keys
 
 
 def _activation(reader: _Reader, key: str, default: object) -> Activation:
@@ -145,7 +181,8 @@ def _windowed(reader: _Reader, family: Family, architecture: Architecture) -> Ar
     if family.window is WindowRule.NEVER:
         return architecture
     low, high = RANGES["sliding_window"]
-    window = reader.integer("sliding_window", family.defaults["sliding_window"], max(low, 1), high)
+    key = "attention_chunk_size" if family.window is WindowRule.CHUNKED else "sliding_window"
+    window = reader.integer(key, family.defaults[key], max(low, 1), high)
     count = _windowed_layers(reader, family, architecture.layer_count)
     return architecture if window is None else with_window(architecture, window, count)
 
@@ -157,19 +194,22 @@ def _windowed_layers(reader: _Reader, family: Family, layers: int) -> int:
     switched = family.window in {WindowRule.SWITCHED, WindowRule.SWITCHED_WITHOUT_ROPE}
     if switched and not reader.flag("use_sliding_window", default=False):
         return 0
-    types = reader.layer_types(layers)
+    chunked = family.window is WindowRule.CHUNKED
+    kind = "chunked_attention" if chunked else "sliding_attention"
+    types = reader.layer_types(layers, kind)
     if types is not None:
-        return types.count("sliding_attention")
-    high = RANGES["layer_count"][1]
-    if family.window is WindowRule.SWITCHED:
-        key = "max_window_layers"
-        first = reader.integer(key, family.defaults[key], 0, high)
-        return max(0, layers - (first or 0))
-    if family.window is WindowRule.SWITCHED_WITHOUT_ROPE:
-        key = "no_rope_layer_interval"
-        return layers // (reader.integer(key, family.defaults[key], 1, high) or 1)
-    key = "sliding_window_pattern"
-    return layers - layers // (reader.integer(key, family.defaults[key], 1, high) or 1)
+        return types.count(kind)
+    if chunked and (rotary := reader.integers("no_rope_layers", 0, 1)):
+        if len(rotary) != layers:
+            raise InvalidFieldError("no_rope_layers", f"is not a list of {layers} integers")
+        return sum(rotary)
+    key = _PLACES[family.window]
+    first = family.window is WindowRule.SWITCHED
+    place = reader.integer(key, family.defaults[key], 0 if first else 1, RANGES["layer_count"][1])
+    if first:
+        return max(0, layers - (place or 0))
+    every = layers // (place or 1)
+    return every if family.window is WindowRule.SWITCHED_WITHOUT_ROPE else layers - every
 
 
 def _stored_precision(reader: _Reader) -> Precision:
@@ -196,13 +236,15 @@ def _quantized(value: object) -> Precision:
         if method == "fp8":
             block = value.get("weight_block_size")
             return Precision.FP8 if block is None else Precision.FP8_BLOCK
+        if method == "mxfp4":
+            return Precision.FP4
         if method in {"gptq", "awq"}:
             bits = reader.integer("bits", 4, 1, 32)
             if bits in {4, 8}:
                 return Precision.INT4 if bits == 4 else Precision.INT8_WEIGHT_ONLY
             raise InvalidFieldError("bits", f"{bits} is neither 4 nor 8")
         raise InvalidFieldError(
-            "quant_method", f"{_quoted(method)} is not known; known: fp8, gptq, awq"
+            "quant_method", f"{_quoted(method)} is not known; known: fp8, mxfp4, gptq, awq"
         )
     except InvalidFieldError as error:
         raise error.within("quantization_config") from None
@@ -222,14 +264,16 @@ class _Reader:
     def integer(self, key: str, default: object, low: int, high: int) -> int | None:
         """Returns an integer in ``low`` to ``high``, or None for null."""
         value = self.values.get(key, default)
-        if value is None:
+        return None if value is None else _integer(key, value, low, high)
+
+    def integers(self, key: str, low: int, high: int) -> list[int] | None:
+        """Returns a list of integers in ``low`` to ``high``, or None where there is none."""
+        values = self.values.get(key)
+        if values is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidFieldError(key, f"{_quoted(value)} is not an integer")
-        if not math.isfinite(value) or value != int(value):
-            raise InvalidFieldError(key, f"{value} is not an integer")
-        check_range(key, int(value), low, high)
-        return int(value)
+        if not isinstance(values, list):
+            raise InvalidFieldError(key, f"{_quoted(values)} is not a list of integers")
+        return [_integer(f"{key}[{i}]", value, low, high) for i, value in enumerate(values)]
 
     def flag(self, key: str, *, default: bool) -> bool:
         """Returns a boolean; null counts as the default."""
@@ -249,24 +293,34 @@ class _Reader:
             raise InvalidFieldError(key, f"{_quoted(value)} is not a string")
         return value
 
-    def layer_types(self, layers: int) -> list[str] | None:
+    def layer_types(self, layers: int, windowed: str) -> list[str] | None:
         """Returns the kind of each layer's attention, or None where it is not said."""
+        known = ("full_attention", windowed)
         value = self.values.get("layer_types")
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != layers:
             raise InvalidFieldError("layer_types", f"is not a list of {layers} strings")
         for index, kind in enumerate(value):
-            if kind not in _LAYER_TYPES:
+            if kind not in known:
                 raise InvalidFieldError(
                     f"layer_types[{index}]",
-                    f"{_quoted(kind)} is not known; known: {', '.join(_LAYER_TYPES)}",
+                    f"{_quoted(kind)} is not known; known: {', '.join(known)}",
                 )
         return value
 
 
+def _integer(key: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidFieldError(key, f"{_quoted(value)} is not an integer")
+    if not math.isfinite(value) or value != int(value):
+        raise InvalidFieldError(key, f"{value} is not an integer")
+    check_range(key, int(value), low, high)
+    return int(value)
+
+
 def _known() -> str:
-    return ", ".join(sorted({*FAMILIES, *WRAPPERS}))
+    return ", ".join(sorted({*FAMILIES, *ALIASES, *WRAPPERS}))
 
 
 def _quoted(value: object) -> str:

@@ -34,6 +34,7 @@ from model.notices import (
     outside_notice,
     saturated_notice,
     standing_notices,
+    unmeasured_notice,
 )
 from model.steps import Estimate, PhaseCost, PhaseWork, Question, StepPlanner, chunk_count
 
@@ -103,6 +104,9 @@ def predict(
     outside = frozenset(name for phase in phases for name in phase.estimate.outside)
     if outside:
         notices.append(outside_notice(outside))
+    operations = [o for phase in phases for o in phase.work.operations]
+    if unmeasured := cost_model.unmeasured(operations):
+        notices.append(unmeasured_notice(unmeasured))
     return Inference(
         ttft_ms=ttft,
         tpot_ms=tpot,

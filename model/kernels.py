@@ -97,6 +97,16 @@ class Kernel:
         )
 
 
+def has_kernel(
+    kernels: dict[tuple[OperationKind, Precision], Kernel],
+    kind: OperationKind,
+    precision: Precision,
+) -> bool:
+    """Returns whether :func:`kernel_of` finds one."""
+    plain = OperationKind.LINEAR if kind is OperationKind.LINEAR_TRANSPOSED else kind
+    return (kind, precision) in kernels or (plain, precision) in kernels
+
+
 def kernel_of(
     kernels: dict[tuple[OperationKind, Precision], Kernel],
     kind: OperationKind,

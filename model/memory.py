@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from model.architecture import norm_parameters
 
 if TYPE_CHECKING:
-    from model.architecture import Architecture, Layer
+    from model.architecture import Architecture
     from model.precision import Precision
     from model.workload import Parallelism
 
@@ -56,8 +56,8 @@ def weights_bytes(
     plain = precision.activation_bytes
     layers = 0.0
     for group in architecture.layers:
-        layer = group.layer.shard(tensor)
-        matrices = _matrix_parameters(layer, hidden)
+        layer = group.layer.shard(tensor, data=parallelism.data, expert=parallelism.expert)
+        matrices = layer.matrix_parameters(hidden)
         others = layer.parameter_count(hidden) - matrices
         count = -(-group.count // parallelism.pipeline)
         layers += count * (matrices * precision.weight_bytes + others * plain)
@@ -78,15 +78,16 @@ def kv_cache_bytes_per_sequence(
 ) -> float:
     """Returns the keys and values of one sequence of ``tokens`` on the fullest device.
 
-    A layer with a window keeps no more than the window. Layers of several kinds are
-    taken to be spread evenly over the pipeline stages.
+    Of latent attention every tensor-parallel rank keeps the whole latent. A layer with a
+    window keeps no more than the window. Layers of several kinds are taken to be spread
+    evenly over the pipeline stages.
     """
     values = 0
     for group in architecture.layers:
         heads = group.layer.attention.shard(parallelism.tensor)
         kept = min(tokens, heads.window or tokens)
         count = -(-group.count // parallelism.pipeline)
-        values += count * 2 * kept * heads.kv_heads * heads.head_dim
+        values += count * kept * heads.cached_values
     return values * kv_precision.weight_bytes
 
 
@@ -100,8 +101,8 @@ def activations_bytes(
     """Returns the largest activations alive at one time in a step.
 
     Either attention's (residual stream, normed input, queries, keys, values, output), or
-    the feed-forward block's (residual stream, normed input, gate, up, product), or the
-    logits beside the residual stream.
+    the feed-forward block's (residual stream, normed input, gate, up, product; of the
+    experts that a token is sent to, too), or the logits beside the residual stream.
 
     Args:
         architecture: the whole model.
@@ -114,18 +115,9 @@ def activations_bytes(
     widest = 0
     for group in architecture.layers:
         layer = group.layer.shard(parallelism.tensor)
-        heads, block = layer.attention, layer.feed_forward
-        attention = (2 * heads.query_heads + 2 * heads.kv_heads) * heads.head_dim
-        inner = (3 if block.gated else 2) * block.intermediate_size
-        widest = max(widest, attention, inner)
+        widest = max(
+            widest, layer.attention.activation_values, layer.feed_forward.activation_values
+        )
     block_bytes = tokens * (2 * hidden + widest) * precision.activation_bytes
     logits = sequences * architecture.vocab_size * _LOGIT_BYTES
     return max(block_bytes, tokens * hidden * precision.activation_bytes + logits)
-
-
-def _matrix_parameters(layer: Layer, hidden: int) -> int:
-    """Returns the weights of the projections alone."""
-    heads, block = layer.attention, layer.feed_forward
-    attention = (2 * heads.query_heads + 2 * heads.kv_heads) * heads.head_dim
-    inner = (3 if block.gated else 2) * block.intermediate_size
-    return hidden * (attention + inner)

@@ -3,27 +3,38 @@
 - ``linear``, ``linear_transposed``: m, n, k.
 - ``attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads, head_dim.
 - ``layer``, ``prefill``, ``decode``: fused (0 or 1), sequences, query_tokens, kv_tokens and the
-  dimensions of the architecture that ran (``model.dense``), enums as their index.
+  dimensions of the architecture that ran (``model.dimensions``), enums as their index.
+- ``experts``: tokens, hidden_size, intermediate_size and local_experts of the rank, experts,
+  top_k, and imbalance where it is not 1.
+- ``mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, head_dim,
+  value_dim.
+- ``batched_linear``: m, n, k, batch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from model.architecture import Activation, Attention, Norm
-from model.dense import DenseDimensions, dense_architecture, dense_dimensions
+from model.architecture import Norm
+from model.blocks import Activation, Attention, Experts, FeedForward, LatentAttention
+from model.dimensions import Dimensions, architecture_of_dimensions, dimensions_of
 from model.errors import InvalidFieldError
-from model.operations import (
+from model.execution import (
     FAMILY_PROJECTIONS,
     FUSED,
+    layer_operations,
+    projections_of,
+    step_operations,
+)
+from model.operations import (
     LINEARS,
     Operation,
     OperationKind,
     attention,
-    layer_operations,
+    batched_linear,
+    experts,
     linear,
-    projections_of,
-    step_operations,
+    mla,
 )
 from model.workload import Parallelism, Sequences, Step
 
@@ -32,19 +43,36 @@ if TYPE_CHECKING:
 
     from model.architecture import Architecture
     from model.measurement import Measurement
+    from model.precision import Precision
 
 
 _ACTIVATIONS = tuple(Activation)
 _NORMS = tuple(Norm)
-_DIMENSIONS = tuple(name for name in DenseDimensions.__annotations__ if name != "name")
+_DIMENSIONS = tuple(name for name in Dimensions.__annotations__ if name != "name")
 _FUSED_FAMILY = next(f for f, stored in FAMILY_PROJECTIONS.items() if stored is FUSED)
+_SINCE_EXPERTS = frozenset(
+    {
+        "experts",
+        "experts_per_token",
+        "expert_intermediate_size",
+        "shared_intermediate_size",
+        "leading_dense_layers",
+        "expert_interval",
+        "expert_bias",
+        "kv_rank",
+        "query_rank",
+        "rope_dim",
+        "value_dim",
+    }
+)
+"""Dimensions that rows stored before there were experts lack; zero where missing."""
 _LARGEST = 1 << 53
 """Whole numbers up to here are exact as floats."""
 
 
 def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str, float]:
     """Returns the sizes of a pass of equal sequences through an architecture."""
-    sizes: dict[str, Any] = dict(dense_dimensions(architecture))
+    sizes: dict[str, Any] = dict(dimensions_of(architecture))
     del sizes["name"]
     sizes["activation"] = _ACTIVATIONS.index(sizes["activation"])
     sizes["norm"] = _NORMS.index(sizes["norm"])
@@ -54,7 +82,7 @@ def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str,
         "query_tokens": step.query_tokens,
         "kv_tokens": step.kv_tokens,
     }
-    return {name: float(size) for name, size in sizes.items()}
+    return {name: float(size) for name, size in sizes.items() if size or name not in _SINCE_EXPERTS}
 
 
 def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
@@ -67,13 +95,17 @@ def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
         KeyError: a size is missing.
         InvalidFieldError: the sizes do not make an architecture; names one.
     """
-    sizes: dict[str, Any] = {name: _size(shape, name, low=0) for name in _DIMENSIONS}
+    sizes: dict[str, Any] = {
+        name: _size(shape, name, low=0)
+        for name in _DIMENSIONS
+        if name in shape or name not in _SINCE_EXPERTS
+    }
     for name, members in (("activation", _ACTIVATIONS), ("norm", _NORMS)):
         if sizes[name] >= len(members):
             raise InvalidFieldError(name, f"{sizes[name]} is not in 0 to {len(members) - 1}")
         sizes[name] = members[sizes[name]]
     fused = _size(shape, "fused", low=0)
-    return dense_architecture(**sizes, model_type=_FUSED_FAMILY if fused else "")
+    return architecture_of_dimensions(**sizes, model_type=_FUSED_FAMILY if fused else "")
 
 
 def step_of_shape(shape: Mapping[str, float]) -> Step:
@@ -115,6 +147,8 @@ def operations_of(measurement: Measurement) -> list[Operation]:
         )
         (alike,) = step_of_shape(shape)
         return [attention(alike.count, alike.query_tokens, alike.kv_tokens, heads, precision)]
+    if measurement.kind in _ALONE:
+        return [_ALONE[measurement.kind](shape, precision)]
     architecture, step = architecture_of_shape(shape), step_of_shape(shape)
     if measurement.kind == "layer":
         layer = architecture.layers[0].layer
@@ -137,6 +171,42 @@ def operations_of(measurement: Measurement) -> list[Operation]:
         measurement.engine,
         first=measurement.kind == "prefill",
     )
+
+
+def _experts(shape: Mapping[str, float], precision: Precision) -> Operation:
+    local, count, top_k = (_size(shape, name) for name in ("local_experts", "experts", "top_k"))
+    if local > count or top_k > count:
+        raise InvalidFieldError("experts", f"{count} is less than are held or chosen")
+    block = Experts(
+        expert=FeedForward(intermediate_size=_size(shape, "intermediate_size")),
+        count=count,
+        top_k=top_k,
+        local=local,
+    )
+    tokens, hidden_size = _size(shape, "tokens"), _size(shape, "hidden_size")
+    imbalance = shape.get("imbalance", 1.0)
+    return experts(tokens, hidden_size, block, precision, imbalance=imbalance)
+
+
+def _mla(shape: Mapping[str, float], precision: Precision) -> Operation:
+    heads = LatentAttention(
+        query_heads=_size(shape, "query_heads"),
+        kv_rank=_size(shape, "kv_rank"),
+        query_rank=0,
+        head_dim=_size(shape, "head_dim"),
+        rope_dim=_size(shape, "rope_dim", low=0),
+        value_dim=_size(shape, "value_dim"),
+    )
+    (alike,) = step_of_shape(shape)
+    return mla(alike.count, alike.query_tokens, alike.kv_tokens, heads, precision)
+
+
+def _batched_linear(shape: Mapping[str, float], precision: Precision) -> Operation:
+    m, n, k, batch = (_size(shape, name) for name in ("m", "n", "k", "batch"))
+    return batched_linear("batched_linear", m, n, k, batch, precision)
+
+
+_ALONE = {"experts": _experts, "mla": _mla, "batched_linear": _batched_linear}
 
 
 def _size(shape: Mapping[str, float], name: str, low: int = 1) -> int:

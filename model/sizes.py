@@ -26,7 +26,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def architecture_of_size(parameters: float) -> Architecture:
             "parameter_count", f"{parameters} is not in {SMALLEST:.0e} to {LARGEST:.0e}"
         )
     shape = _closest(parameters)
-    return dense_architecture(
+    return architecture_of_dimensions(
         name=f"{parameters:.4g} parameters",
         model_type="llama",
         hidden_size=shape.hidden_size,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from model.engines import engine as engine_of
 from model.estimate import Phase
-from model.operations import OperationKind, step_operations
+from model.execution import step_operations
+from model.operations import OperationKind
 from model.workload import Sequences
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class StepPlanner:
                     question.kv_precision,
                     question.engine,
                     first=first and index == 0,
+                    imbalance=question.workload.expert_imbalance,
                 ),
                 count,
             )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 16_777_216
 MAX_SEQUENCES = 1_048_576
 MAX_DEGREE = 4_096
+MAX_IMBALANCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Workload:
         concurrency: requests in flight (continuous batching); 0 is static batching.
         cached_prefix_tokens: prompt tokens whose keys and values are cached already.
         prefill_chunk_tokens: prompt tokens in one step at the most; 0 is no limit.
+        expert_imbalance: load of the fullest expert-parallel rank over the mean, 1 to 64.
     """
 
     input_tokens: int
@@ -34,6 +36,7 @@ class Workload:
     concurrency: int = 0
     cached_prefix_tokens: int = 0
     prefill_chunk_tokens: int = 0
+    expert_imbalance: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -47,6 +50,7 @@ class Workload:
         _check("concurrency", self.concurrency, 0, MAX_SEQUENCES)
         _check("cached_prefix_tokens", self.cached_prefix_tokens, 0, self.input_tokens - 1)
         _check("prefill_chunk_tokens", self.prefill_chunk_tokens, 0, MAX_TOKENS)
+        _check("expert_imbalance", self.expert_imbalance, 1, MAX_IMBALANCE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +87,14 @@ class Parallelism:
         Raises:
             InvalidFieldError: a degree does not fit; names it.
         """
+        if self.expert > 1 and architecture.experts is None:
+            raise InvalidFieldError("expert", "a dense model has no experts to spread; use 1")
         for group in architecture.layers:
-            group.layer.attention.shard(self.tensor)
+            group.layer.shard(self.tensor, data=self.data, expert=self.expert)
         if self.pipeline > architecture.layer_count:
             raise InvalidFieldError(
                 "pipeline", f"{self.pipeline} exceeds the {architecture.layer_count} layers"
             )
-        if self.expert > 1:
-            raise InvalidFieldError("expert", "a dense model has no experts to spread; use 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +121,6 @@ Step = tuple[Sequences, ...]
 """One forward pass: decode, prefill, a chunk of a prefill, or a mix of them."""
 
 
-def _check(name: str, value: int, low: int, high: int) -> None:
+def _check(name: str, value: float, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InvalidFieldError(name, f"{value} is not in {low} to {high}")

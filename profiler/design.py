@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import qmc
 
-from model.architecture import Activation, Norm
-from model.dense import dense_architecture
-from model.operations import layer_operations
+from model.architecture import Norm
+from model.blocks import Activation, Attention
+from model.dimensions import architecture_of_dimensions
+from model.execution import layer_operations
 from model.precision import Precision
 from model.workload import Sequences
 from profiler.points import (
@@ -126,6 +127,7 @@ class Design:
         """Yields attentions: half of them decode, a quarter whole prompts, a quarter chunks."""
         for index, u in enumerate(_sobol(self._seed + 1)):
             heads = self.architecture(u, f"a{index}").layers[0].layer.attention
+            assert isinstance(heads, Attention)  # noqa: S101 - the design draws no other
             sequences = _pick((1, 1, 2, 3, 4, 6, 8, 16), u[8])
             kv = round(_log_between(16, self._space.kv_tokens, u[9]))
             query = (1, kv, 1, max(1, round(_log_between(1, kv, u[10]))))[index % 4]
@@ -191,7 +193,7 @@ class Design:
             vocab = min(vocab, int(0.4 * space.model_bytes[1] / 4 / hidden) // 64 * 64)
         if whole and kind == 3:
             return self._deepened(_like_gpt2(name, hidden, query_heads, inner, vocab), u)
-        built = dense_architecture(
+        built = architecture_of_dimensions(
             name=name,
             hidden_size=hidden,
             layer_count=1,
@@ -237,7 +239,7 @@ def _like_gpt2(
     name: str, hidden_size: int, heads: int, intermediate_size: int, vocab_size: int
 ) -> Architecture:
     """Returns one layer of GPT-2's kind, which stores and fuses its projections its own way."""
-    return dense_architecture(
+    return architecture_of_dimensions(
         name=name,
         hidden_size=hidden_size,
         layer_count=1,

@@ -37,7 +37,6 @@ def point_bytes(point: Point, precision: Precision, device: Device) -> float:
         + [g.sequences * (g.input_tokens + g.output_tokens) for g in point.generates]
     )
     layer = architecture.layers[0].layer
-    row = 8 * architecture.hidden_size + 4 * layer.feed_forward.intermediate_size
-    heads = layer.attention
-    cache = 4 * architecture.layer_count * heads.kv_heads * heads.head_dim
+    row = 8 * architecture.hidden_size + 2 * layer.feed_forward.activation_values
+    cache = 2 * architecture.layer_count * layer.attention.cached_values
     return item * (1.1 * architecture.parameter_count() + widest * (row + cache))

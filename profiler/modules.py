@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
-from model.dense import dense_dimensions
+from model.dimensions import dimensions_of
 from model.errors import InvalidFieldError
 from model.families import FAMILIES, WindowRule
 from model.precision import Precision
@@ -64,7 +64,7 @@ def with_depth(architecture: Architecture, layer_count: int) -> Architecture:
 def configuration_of(architecture: Architecture) -> PreTrainedConfig:
     """Returns the transformers configuration of a dense architecture."""
     family = FAMILIES[architecture.model_type]
-    dimensions: dict[str, Any] = dict(dense_dimensions(architecture))
+    dimensions: dict[str, Any] = dict(dimensions_of(architecture))
     keys = {
         spellings[0]: dimensions[name]
         for name, spellings in family.keys.items()

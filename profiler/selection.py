@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.architecture import Attention
+from model.blocks import Attention
+from model.execution import layer_operations, projections_of
 from model.laws import KERNELS
-from model.operations import attention, layer_operations, linear, projections_of
+from model.operations import attention, linear
 from model.workload import Sequences
 from profiler.operations import ENGINE
 from profiler.points import AttentionPoint, LinearPoint, Point

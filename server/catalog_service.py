@@ -10,7 +10,8 @@ import grpc
 from model.errors import InvalidFieldError
 from model.presets import preset, preset_names
 from server import messages
-from server.conversions import architecture_message, architecture_of
+from server.architectures import architecture_message
+from server.conversions import architecture_of
 from server.cost_models import NoMeasurementsError
 from server.errors import ServiceError, failed_precondition, not_found
 from server.fitting import FitCancelledError, FitError, FitTimeoutError

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
-from model.architecture import Activation, Norm
-from model.dense import dense_architecture, dense_dimensions
 from model.engines import engine, engine_names
 from model.errors import InvalidFieldError, UnknownNameError
 from model.estimate import Provenance
@@ -19,6 +17,7 @@ from model.precision import Precision
 from model.presets import preset
 from model.sizes import architecture_of_size
 from model.workload import Parallelism, Workload
+from server.architectures import architecture_of_message, known_member
 from server.errors import Violation, invalid_argument, not_found, quote
 from server.huggingface_config import architecture_of_struct
 from tokenpace.v1 import types_pb2
@@ -38,23 +37,6 @@ _PRECISIONS = {
     for precision in Precision
 }
 _PROVENANCES = {int(provenance): provenance for provenance in Provenance}
-_ACTIVATIONS: dict[int, Activation] = {
-    types_pb2.ACTIVATION_UNSPECIFIED: Activation.SILU,
-    types_pb2.ACTIVATION_SILU: Activation.SILU,
-    types_pb2.ACTIVATION_GELU: Activation.GELU,
-    types_pb2.ACTIVATION_RELU: Activation.RELU,
-}
-_ACTIVATION_NUMBERS = {
-    Activation.SILU: types_pb2.ACTIVATION_SILU,
-    Activation.GELU: types_pb2.ACTIVATION_GELU,
-    Activation.RELU: types_pb2.ACTIVATION_RELU,
-}
-_NORMS: dict[int, Norm] = {
-    types_pb2.NORM_UNSPECIFIED: Norm.RMS,
-    types_pb2.NORM_RMS: Norm.RMS,
-    types_pb2.NORM_LAYER: Norm.LAYER,
-}
-_NORM_NUMBERS = {Norm.RMS: types_pb2.NORM_RMS, Norm.LAYER: types_pb2.NORM_LAYER}
 
 
 class Violations:
@@ -110,27 +92,12 @@ def architecture_of(spec: types_pb2.ModelSpec, field: str = "model") -> Architec
             case "parameter_count":
                 return _architecture_of_size(spec.parameter_count)
             case "architecture":
-                return _architecture_of_message(spec.architecture)
+                return architecture_of_message(spec.architecture)
     except InvalidFieldError as error:
         raise error.within(field) from None
     raise InvalidFieldError(
         f"{field}.preset" if kind else field,
         "required; set a preset, huggingface_config, parameter_count or architecture",
-    )
-
-
-@lru_cache(maxsize=512)
-def architecture_message(architecture: Architecture) -> types_pb2.Architecture:
-    """Returns an architecture as the API writes it; shared, so not to be changed."""
-    dimensions = dense_dimensions(architecture)
-    plain = {key: value for key, value in dimensions.items() if key not in {"activation", "norm"}}
-    return types_pb2.Architecture(
-        **plain,  # type: ignore[arg-type] # a dictionary's values have one type
-        activation=_ACTIVATION_NUMBERS[dimensions["activation"]],
-        norm=_NORM_NUMBERS[dimensions["norm"]],
-        parameter_count=architecture.parameter_count(),
-        model_type=architecture.model_type,
-        source=architecture.source,
     )
 
 
@@ -165,6 +132,7 @@ def workload_of(message: types_pb2.Workload) -> Workload:
         concurrency=message.concurrency,
         cached_prefix_tokens=message.cached_prefix_tokens,
         prefill_chunk_tokens=message.prefill_chunk_tokens,
+        expert_imbalance=message.expert_imbalance or 1.0,
     )
 
 
@@ -214,48 +182,5 @@ def engine_name(name: str, default: str, field: str) -> str:
 _architecture_of_size = lru_cache(maxsize=512)(architecture_of_size)
 
 
-def _architecture_of_message(message: types_pb2.Architecture) -> Architecture:
-    try:
-        return _cached_message(message.SerializeToString(deterministic=True))
-    except InvalidFieldError as error:
-        raise error.within("architecture") from None
-
-
-@lru_cache(maxsize=512)
-def _cached_message(serialised: bytes) -> Architecture:
-    message = types_pb2.Architecture.FromString(serialised)
-    return dense_architecture(
-        name=message.name,
-        hidden_size=message.hidden_size,
-        layer_count=message.layer_count,
-        query_heads=message.query_heads,
-        kv_heads=message.kv_heads,
-        head_dim=message.head_dim,
-        intermediate_size=message.intermediate_size,
-        vocab_size=message.vocab_size,
-        plain_mlp=message.plain_mlp,
-        activation=_known(_ACTIVATIONS, message.activation, "activation"),
-        tied_embeddings=message.tied_embeddings,
-        qkv_bias=message.qkv_bias,
-        attention_output_bias=message.attention_output_bias,
-        mlp_bias=message.mlp_bias,
-        qk_norm=message.qk_norm,
-        sliding_window=message.sliding_window,
-        full_attention_interval=message.full_attention_interval,
-        norm=_known(_NORMS, message.norm, "norm"),
-        norms_per_layer=message.norms_per_layer,
-        learned_positions=message.learned_positions,
-        head_bias=message.head_bias,
-    )
-
-
 def _member(members: Mapping[int, _T], number: int, field: str) -> _T | None:
-    return _known(members, number, field) if number else None
-
-
-def _known(members: Mapping[int, _T], number: int, field: str) -> _T:
-    if number not in members:
-        raise InvalidFieldError(
-            field, f"{number} is no value of this enum; the highest is {max(members)}"
-        )
-    return members[number]
+    return known_member(members, number, field) if number else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from model.blocks import LatentAttention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
 from profiler.interface import Scope
@@ -150,6 +151,14 @@ def _check_measurable(question: Question) -> None:
         raise unimplemented(
             "ENGINE_NOT_MEASURED",
             f"engine: {question.engine} cannot be measured yet; use {ENGINE}, or Predict",
+        )
+    architecture = question.architecture
+    latent = any(isinstance(g.layer.attention, LatentAttention) for g in architecture.layers)
+    if latent or architecture.experts is not None:
+        raise unimplemented(
+            "ARCHITECTURE_NOT_MEASURED",
+            "model: experts and latent attention cannot be measured yet; use a dense model, or"
+            " Predict",
         )
     if question.workload.concurrency:
         raise unimplemented(

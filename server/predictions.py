@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from server.conversions import architecture_message
+from server.architectures import architecture_message
 from server.messages import precision_number
 from tokenpace.v1 import latency_pb2, types_pb2
 

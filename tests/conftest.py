@@ -6,7 +6,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.measurement import Distribution, Measurement
 from model.operations import OperationKind
 from model.precision import Precision
@@ -120,7 +120,7 @@ class SyntheticDevice:
         head_dim = int(self.rng.choice([32, 64]))
         heads = int(self.rng.choice([4, 6, 8, 12]))
         hidden = heads * head_dim
-        return dense_architecture(
+        return architecture_of_dimensions(
             name=name,
             hidden_size=hidden,
             layer_count=int(self.rng.integers(2, 12)),

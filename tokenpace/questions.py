@@ -21,6 +21,7 @@ class Question(TypedDict, total=False):
         concurrency: requests in flight (continuous batching).
         cached_prefix_tokens: prompt tokens whose keys and values are cached already.
         prefill_chunk_tokens: prompt tokens in one step at the most.
+        expert_imbalance: load of the fullest expert-parallel rank over the mean, 1 to 64.
         tensor: tensor-parallel size.
         pipeline: pipeline-parallel size.
         expert: expert-parallel size.
@@ -38,6 +39,7 @@ class Question(TypedDict, total=False):
     concurrency: int
     cached_prefix_tokens: int
     prefill_chunk_tokens: int
+    expert_imbalance: float
     tensor: int
     pipeline: int
     expert: int

@@ -2,15 +2,8 @@
 
 import pytest
 
-from model.architecture import (
-    Activation,
-    Architecture,
-    Attention,
-    FeedForward,
-    Layer,
-    LayerGroup,
-    Norm,
-)
+from model.architecture import Architecture, Layer, LayerGroup, Norm
+from model.blocks import Activation, Attention, FeedForward
 from model.errors import InvalidFieldError
 
 

@@ -7,20 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.architecture import Attention
+from model.blocks import Attention
 from model.cost_model import EngineTerms, FittedCostModel
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.estimate import Phase, Provenance
+from model.execution import step_operations
 from model.kernels import Kernel, extent
 from model.laws import REGIMES, Law, sizes_of
-from model.operations import (
-    OperationKind,
-    all_reduce,
-    attention,
-    embedding,
-    linear,
-    step_operations,
-)
+from model.operations import OperationKind, all_reduce, attention, embedding, linear
 from model.overheads import Overheads
 from model.precision import Precision
 from model.training import fit_cost_model
@@ -71,7 +65,7 @@ def law_ms(flops, moved):
 @st.composite
 def steps(draw):
     heads = draw(st.sampled_from([1, 2, 4]))
-    architecture = dense_architecture(
+    architecture = architecture_of_dimensions(
         hidden_size=32 * heads,
         layer_count=draw(st.integers(1, 4)),
         query_heads=heads,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.architecture import Activation
+from model.blocks import Activation, Attention, Experts, FeedForward, LatentAttention
 from model.errors import InvalidFieldError
-from model.families import FAMILIES
+from model.families import ALIASES, FAMILIES, WRAPPERS
 from model.huggingface import architecture_from_config
 from model.precision import Precision
 from model.presets import preset, preset_names
@@ -68,12 +68,54 @@ def parameters_in_transformers():
     return count
 
 
+def left_out(architecture):
+    """Parameters of transformers' module that the architecture leaves out."""
+    attention = architecture.layers[0].layer.attention
+    layers = architecture.layer_count
+    if architecture.model_type == "qwen2_moe":  # the shared expert's gate, of one row
+        blocks = ((g.layer.feed_forward, g.count) for g in architecture.layers)
+        mixtures = sum(count for block, count in blocks if isinstance(block, Experts))
+        return mixtures * architecture.hidden_size
+    if architecture.model_type == "gpt_oss":  # attention sinks
+        return layers * attention.query_heads
+    if architecture.model_type == "minimax_m2":  # norms over all heads instead of over one
+        return layers * (attention.query_heads + attention.kv_heads - 2) * attention.head_dim
+    if architecture.model_type == "llama4_text":  # norms without weights
+        return -layers * 2 * attention.head_dim * attention.qk_norm
+    return 0
+
+
+WITHOUT_DEFAULT = {"deepseek_v2": {"num_experts_per_tok": 6}, "glm4_moe": {"head_dim": 128}}
+"""Keys that the configuration class leaves open and this reader asks for."""
+
+
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_defaults_are_those_of_transformers(model_type, parameters_in_transformers):
-    expected, settings = parameters_in_transformers({"model_type": model_type})
-    architecture = architecture_from_config({"model_type": model_type})
-    assert architecture.parameter_count() == expected
+    config = {"model_type": model_type} | WITHOUT_DEFAULT.get(model_type, {})
+    expected, settings = parameters_in_transformers(config)
+    architecture = architecture_from_config(config)
+    assert architecture.parameter_count() + left_out(architecture) == expected
     assert architecture.layer_count == settings.num_hidden_layers
+    assert windowed_layers(architecture) == windowed_layers_in(settings)
+    routed = architecture.experts
+    if routed:
+        assert routed.top_k == settings.num_experts_per_tok
+
+
+@pytest.mark.parametrize(("model_type", "keys"), sorted(WITHOUT_DEFAULT.items()))
+def test_a_key_without_default_is_asked_for(model_type, keys):
+    assert {rejected({"model_type": model_type}).field} == set(keys)
+
+
+def windowed_layers(architecture):
+    return sum(g.count for g in architecture.layers if g.layer.attention.window)
+
+
+def windowed_layers_in(settings):
+    types = getattr(settings, "layer_types", None)
+    if types is None:
+        return settings.num_hidden_layers * bool(getattr(settings, "sliding_window", None))
+    return types.count("sliding_attention") + types.count("chunked_attention")
 
 
 SMALLEST_PRESETS = {
@@ -86,11 +128,8 @@ SMALLEST_PRESETS = {
 def test_a_preset_is_what_transformers_builds_from_its_config(name, parameters_in_transformers):
     expected, settings = parameters_in_transformers(config_of(name))
     architecture = preset(name)
-    assert architecture.parameter_count() == expected
-    types = getattr(settings, "layer_types", None)
-    if types is not None:
-        windowed = sum(g.count for g in architecture.layers if g.layer.attention.window)
-        assert windowed == types.count("sliding_attention")
+    assert architecture.parameter_count() + left_out(architecture) == expected
+    assert windowed_layers(architecture) == windowed_layers_in(settings)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +160,85 @@ def test_options_change_what_they_change_in_transformers(options, parameters_in_
     assert architecture.parameter_count() == expected
     types = getattr(settings, "layer_types", None)
     if types is not None:
-        windowed = sum(g.count for g in architecture.layers if g.layer.attention.window)
-        assert windowed == types.count("sliding_attention")
+        assert windowed_layers(architecture) == types.count("sliding_attention")
+
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 128,
+    "pad_token_id": 0,
+    "num_experts_per_tok": 2,
+}
+FINE = {"moe_intermediate_size": 24}
+DEEPSEEK = FINE | {
+    "n_routed_experts": 8,
+    "kv_lora_rank": 20,
+    "q_lora_rank": 28,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [
+        ("mixtral", {"num_local_experts": 4, "sliding_window": 32}),
+        ("mixtral", {"num_local_experts": 4, "tie_word_embeddings": True}),
+        ("qwen2_moe", FINE | {"num_experts": 8, "shared_expert_intermediate_size": 40}),
+        ("qwen2_moe", FINE | {"num_experts": 8, "qkv_bias": False, "decoder_sparse_step": 2}),
+        ("qwen3_moe", FINE | {"num_experts": 8, "attention_bias": True}),
+        ("qwen3_moe", FINE | {"num_experts": 8, "decoder_sparse_step": 4}),
+        ("qwen3_moe", FINE | {"num_local_experts": 8, "mlp_only_layers": [0, 4, 5]}),
+        (
+            "qwen3_moe",
+            FINE | {"num_experts": 8, "decoder_sparse_step": 2, "mlp_only_layers": [0, 1]},
+        ),
+        ("gpt_oss", {"num_local_experts": 8, "num_hidden_layers": 5}),
+        ("gpt_oss", {"num_local_experts": 8, "attention_bias": False}),
+        (
+            "gpt_oss",
+            {"num_local_experts": 8, "layer_types": ["sliding_attention"] + ["full_attention"] * 5},
+        ),
+        ("minimax_m2", {"num_local_experts": 8}),
+        ("deepseek_v2", DEEPSEEK | {"first_k_dense_replace": 1, "n_shared_experts": 2}),
+        ("deepseek_v2", DEEPSEEK | {"q_lora_rank": None, "first_k_dense_replace": 0}),
+        ("deepseek_v3", DEEPSEEK | {"first_k_dense_replace": 4, "n_shared_experts": 3}),
+        ("deepseek_v3", DEEPSEEK | {"q_lora_rank": None, "num_nextn_predict_layers": 1}),
+        ("glm4_moe", FINE | {"n_routed_experts": 8, "first_k_dense_replace": 2}),
+        (
+            "glm4_moe",
+            FINE | {"n_routed_experts": 8, "attention_bias": True, "use_qk_norm": True},
+        ),
+        ("llama4_text", {"num_local_experts": 4, "intermediate_size_mlp": 160}),
+        (
+            "llama4_text",
+            {
+                "num_local_experts": 4,
+                "interleave_moe_layer_step": 2,
+                "use_qk_norm": False,
+                "attention_bias": True,
+            },
+        ),
+        ("llama4_text", {"num_local_experts": 4, "moe_layers": [1, 2, 5], "no_rope_layers": []}),
+        ("llama4_text", {"num_local_experts": 4, "no_rope_layers": [1, 0, 0, 1, 0, 1]}),
+        ("llama4_text", {"num_local_experts": 4, "no_rope_layer_interval": 3}),
+    ],
+)
+def test_a_model_with_experts_is_what_transformers_builds(
+    model_type, options, parameters_in_transformers
+):
+    config = {"model_type": model_type} | SMALL | options
+    expected, settings = parameters_in_transformers(config)
+    architecture = architecture_from_config(config)
+    assert architecture.experts
+    assert architecture.parameter_count() + left_out(architecture) == expected
+    assert windowed_layers(architecture) == windowed_layers_in(settings)
 
 
 def test_doubles_that_are_integral_are_integers():
@@ -177,13 +293,24 @@ def test_heads_that_do_not_divide_the_width_ask_for_head_dim():
 
 
 @pytest.mark.parametrize(
-    "model_type", ["bert", "t5", "whisper", "mixtral", "deepseek_v3", "qwen3_moe", "LLAMA", ""]
+    "model_type",
+    [
+        "bert",
+        "t5",
+        "whisper",
+        "qwen3_next",
+        "qwen3_5_moe",
+        "deepseek_v32",
+        "glm_moe_dsa",
+        "LLAMA",
+        "",
+    ],
 )
 def test_an_unknown_architecture_names_model_type_and_lists_the_known(model_type):
     error = rejected({"model_type": model_type, "hidden_size": 768})
     assert error.field == "model_type"
     assert repr(model_type) in error.message
-    assert all(known in error.message for known in (*FAMILIES, "gemma3"))
+    assert all(known in error.message for known in (*FAMILIES, *ALIASES, *WRAPPERS))
 
 
 def test_a_missing_or_wrong_model_type_is_named():
@@ -205,6 +332,8 @@ def test_long_values_are_cut_in_messages():
         ("stablelm", "use_parallel_residual"),
         ("gemma", "use_bidirectional_attention"),
         ("gpt2", "add_cross_attention"),
+        ("deepseek_v3", "attention_bias"),
+        ("qwen3_moe", "use_sliding_window"),
     ],
 )
 def test_a_block_of_another_kind_is_refused(model_type, key):
@@ -224,6 +353,81 @@ def test_gemma3_is_its_text_decoder():
     assert rejected(bad).field == "text_config.num_hidden_layers"
     assert rejected({"model_type": "gemma3", "text_config": []}).field == "text_config"
     assert rejected(config | {"torch_dtype": "float7"}).field == "torch_dtype"
+
+
+def test_llama4_is_its_text_decoder():
+    text = {"num_local_experts": 16.0, "interleave_moe_layer_step": 1.0}
+    config = {"model_type": "llama4", "text_config": text, "vision_config": {"hidden_size": 1408}}
+    architecture = architecture_from_config(config)
+    assert architecture.layers == preset("llama-4-scout").layers
+    assert architecture.model_type == "llama4_text"
+    bad = {"model_type": "llama4", "text_config": text | {"moe_layers": [0, 48]}}
+    assert rejected(bad).field == "text_config.moe_layers[1]"
+
+
+def test_kimi_k2_is_read_with_the_keys_of_deepseek_v3():
+    architecture = architecture_from_config({"model_type": "kimi_k2", "n_routed_experts": 384})
+    assert (architecture.name, architecture.model_type) == ("kimi_k2", "deepseek_v3")
+    assert architecture.experts.count == 384
+
+
+def test_latent_attention_is_read():
+    v3 = architecture_from_config({"model_type": "deepseek_v3"})
+    assert v3.layers[0].layer.attention == LatentAttention(
+        query_heads=128, kv_rank=512, query_rank=1536, head_dim=128, rope_dim=64, value_dim=128
+    )
+    direct = architecture_from_config({"model_type": "deepseek_v3", "q_lora_rank": None})
+    assert direct.layers[0].layer.attention.query_rank == 0
+
+
+def test_experts_have_their_own_width_and_biases():
+    config = {"model_type": "gpt_oss", "num_local_experts": 32.0, "num_hidden_layers": 24.0}
+    routed = architecture_from_config(config).experts
+    assert routed.expert == FeedForward(intermediate_size=2880, bias=True)
+    assert (routed.count, routed.top_k, routed.router_bias) == (32, 4, True)
+    assert isinstance(architecture_from_config(config).layers[0].layer.attention, Attention)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "field"),
+    [
+        ("mixtral", {"num_experts_per_tok": 9}, "num_experts_per_tok"),
+        ("mixtral", {"num_local_experts": 0}, "num_local_experts"),
+        ("mixtral", {"num_local_experts": None}, "num_local_experts"),
+        ("mixtral", {"num_experts_per_tok": None}, "num_experts_per_tok"),
+        ("mixtral", {"num_local_experts": 65_537}, "num_local_experts"),
+        ("mixtral", {"num_experts_per_tok": 1.5}, "num_experts_per_tok"),
+        ("deepseek_v2", {}, "num_experts_per_tok"),
+        ("deepseek_v3", {"kv_lora_rank": None}, "kv_lora_rank"),
+        ("deepseek_v3", {"kv_lora_rank": 0}, "kv_lora_rank"),
+        ("deepseek_v3", {"first_k_dense_replace": 61}, "first_k_dense_replace"),
+        ("deepseek_v3", {"first_k_dense_replace": -1}, "first_k_dense_replace"),
+        ("deepseek_v3", {"n_shared_experts": 4096}, "n_shared_experts"),
+        ("deepseek_v3", {"n_shared_experts": -1}, "n_shared_experts"),
+        ("deepseek_v3", {"moe_intermediate_size": 0}, "moe_intermediate_size"),
+        ("glm4_moe", {}, "head_dim"),
+        ("qwen3_moe", {"decoder_sparse_step": 25}, "decoder_sparse_step"),
+        ("qwen3_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ("qwen3_moe", {"mlp_only_layers": list(range(24))}, "mlp_only_layers"),
+        ("qwen3_moe", {"mlp_only_layers": 3}, "mlp_only_layers"),
+        ("qwen3_moe", {"mlp_only_layers": [24]}, "mlp_only_layers[0]"),
+        ("llama4_text", {"moe_layers": []}, "moe_layers"),
+        ("llama4_text", {"moe_layers": [0, 1.5]}, "moe_layers[1]"),
+        ("llama4_text", {"no_rope_layers": [1] * 49}, "no_rope_layers"),
+        ("llama4_text", {"no_rope_layers": [2] * 48}, "no_rope_layers[0]"),
+        ("llama4_text", {"layer_types": ["sliding_attention"] * 48}, "layer_types[0]"),
+        ("llama4_text", {"attention_chunk_size": 0}, "attention_chunk_size"),
+    ],
+)
+def test_a_value_of_the_experts_that_cannot_be_used_names_its_key(model_type, options, field):
+    assert rejected({"model_type": model_type} | options).field == field
+
+
+def test_shared_experts_may_be_none_and_chunks_absent():
+    v3 = architecture_from_config({"model_type": "deepseek_v3", "n_shared_experts": 0})
+    assert v3.experts.shared is None
+    scout = {"model_type": "llama4_text", "attention_chunk_size": None}
+    assert windowed_layers(architecture_from_config(scout)) == 0
 
 
 def test_sliding_windows_follow_their_family():
@@ -258,6 +462,7 @@ def test_layer_types_are_checked():
             {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
             Precision.FP8_BLOCK,
         ),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, Precision.FP4),
         ({"quantization_config": {"quant_method": "awq", "bits": 4.0}}, Precision.INT4),
         ({"quantization_config": {"quant_method": "gptq", "bits": 8}}, Precision.INT8_WEIGHT_ONLY),
     ],
@@ -294,15 +499,17 @@ JSON_VALUES = st.one_of(
     st.integers(),
     st.sampled_from(["", "silu", "auto", "fp8"]),
     st.lists(st.floats(), max_size=3),
+    st.lists(st.integers(0, 30), max_size=3),
 )
 KEYS = sorted(
     {key for family in FAMILIES.values() for key in family.defaults}
     | {"layer_types", "use_sliding_window", "quantization_config", "text_config", "dtype"}
+    | {"mlp_only_layers", "moe_layers", "no_rope_layers"}
 )
 
 
 @given(
-    model_type=st.sampled_from([*sorted(FAMILIES), "gemma3"]),
+    model_type=st.sampled_from(sorted({*FAMILIES, *ALIASES, *WRAPPERS})),
     options=st.dictionaries(st.sampled_from(KEYS), JSON_VALUES, max_size=4),
 )
 def test_any_config_gives_an_architecture_or_names_a_field(model_type, options):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesRegressor
 
-from model.architecture import Attention
+from model.blocks import Attention
 from model.kernels import Kernel, extent, features, law_of
 from model.laws import REGIMES, Law, sizes_of
 from model.operations import LINEARS, OperationKind, attention, linear

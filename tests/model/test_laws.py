@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.architecture import Attention
+from model.blocks import Attention
 from model.law_fitting import fit_law
 from model.laws import KERNELS, REGIMES, Law, Sizes, law_ms, sizes_of
 from model.operations import OperationKind, attention, linear

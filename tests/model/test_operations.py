@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.architecture import Attention, FeedForward, Layer, Norm
+from model.architecture import Layer, Norm
+from model.blocks import Attention, FeedForward
 from model.errors import InvalidFieldError
+from model.execution import layer_overhead, step_operations
 from model.operations import (
     SHAPE_FIELDS,
     OperationKind,
     all_reduce,
     attention,
     embedding,
-    layer_overhead,
     linear,
-    step_operations,
     sum_of_visible,
     total,
 )

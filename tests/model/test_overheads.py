@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.architecture import Attention, FeedForward, Layer, Norm
-from model.operations import Operation, OperationKind, embedding, layer_overhead, linear
+from model.architecture import Layer, Norm
+from model.blocks import Attention, FeedForward
+from model.execution import layer_overhead
+from model.operations import Operation, OperationKind, embedding, linear
 from model.overheads import TERMS, Overheads, columns
 from model.precision import Precision
 

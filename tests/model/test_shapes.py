@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.architecture import Activation, Norm
-from model.dense import dense_architecture, dense_dimensions
+from model.architecture import Norm
+from model.blocks import Activation
+from model.dimensions import architecture_of_dimensions, dimensions_of
 from model.errors import InvalidFieldError
+from model.execution import step_operations
 from model.measurement import Distribution, Measurement
-from model.operations import OperationKind, step_operations
+from model.operations import OperationKind
 from model.precision import Precision
 from model.presets import preset, preset_names
 from model.shapes import architecture_of_shape, architecture_shape, operations_of, step_of_shape
@@ -16,7 +18,7 @@ from model.workload import Parallelism, Sequences
 
 ONE = Distribution(median=1.0, p10=1.0, p90=1.0, samples=3)
 STEP = Sequences(count=2, query_tokens=5, kv_tokens=9)
-TINY = dense_architecture(
+TINY = architecture_of_dimensions(
     hidden_size=32, layer_count=2, query_heads=4, kv_heads=2, intermediate_size=64, vocab_size=128
 )
 LINEAR = {"m": 3.0, "n": 64.0, "k": 32.0}
@@ -42,13 +44,13 @@ def measured(kind, shape):
 
 
 def without_name(architecture):
-    return dict(dense_dimensions(architecture)) | {"name": ""}
+    return dict(dimensions_of(architecture)) | {"name": ""}
 
 
 @st.composite
 def architectures(draw):
     heads = draw(st.integers(1, 16))
-    return dense_architecture(
+    return architecture_of_dimensions(
         hidden_size=draw(st.integers(1, 4096)),
         layer_count=draw(st.integers(1, 64)),
         query_heads=heads,

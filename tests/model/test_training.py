@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from model.estimate import Phase
-from model.operations import linear, step_operations
+from model.execution import step_operations
+from model.operations import linear
 from model.precision import Precision
 from model.training import NotEnoughMeasurementsError, fit_cost_model
 from model.workload import Parallelism, Sequences

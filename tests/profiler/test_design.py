@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dense import dense_architecture, dense_dimensions
+from model.dimensions import architecture_of_dimensions, dimensions_of
 from profiler.design import Design, Space, space_of
 
 CPU = space_of(is_cuda=False, flops_per_second=1e11, cold_bytes=6e7, free_bytes=2e10)
@@ -111,8 +111,8 @@ def test_every_architecture_is_one_that_can_be_described(space, seed):
     for whole in (False, True):
         for _ in range(10):
             architecture = design.architecture(rng.random(12), "drawn", whole=whole)
-            described = dict(dense_dimensions(architecture))
-            assert dense_architecture(**described) == architecture
+            described = dict(dimensions_of(architecture))
+            assert architecture_of_dimensions(**described) == architecture
 
 
 @spaces

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.operations import OperationKind
 from model.precision import Precision
 from model.shapes import operations_of
@@ -18,7 +18,7 @@ from profiler.timing import Effort
 
 CPU = Device("cpu", 1 << 16)
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=2)
-TINY = dense_architecture(
+TINY = architecture_of_dimensions(
     name="tiny",
     hidden_size=64,
     layer_count=2,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import profiler.live
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
 from model.precision import Precision
 from model.workload import Workload
@@ -22,7 +22,7 @@ CPU = Device("cpu", 1 << 40)
 NO_CACHE = Device("cpu", 1)
 """Everything overflows its cache: the fewest layers run."""
 
-TINY = dense_architecture(
+TINY = architecture_of_dimensions(
     name="tiny",
     hidden_size=64,
     layer_count=2,

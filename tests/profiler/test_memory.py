@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from profiler.device import Device
 from profiler.memory import point_bytes
@@ -57,7 +57,7 @@ def test_an_attention_never_takes_more_than_its_bound(
 
 
 def model_point(sequences=1, tokens=8, layer_count=2):
-    architecture = dense_architecture(
+    architecture = architecture_of_dimensions(
         hidden_size=32,
         layer_count=layer_count,
         query_heads=4,

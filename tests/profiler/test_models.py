@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.operations import OperationKind
 from model.precision import Precision
 from model.shapes import architecture_of_shape, operations_of, step_of_shape
@@ -24,8 +24,8 @@ from profiler.timing import Effort
 CPU = Device("cpu", 1 << 20)
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=3)
 SIZES = {"hidden_size": 32, "layer_count": 3, "intermediate_size": 64, "vocab_size": 128}
-LLAMA = dense_architecture(name="tiny", query_heads=4, kv_heads=2, **SIZES)
-GPT2 = dense_architecture(
+LLAMA = architecture_of_dimensions(name="tiny", query_heads=4, kv_heads=2, **SIZES)
+GPT2 = architecture_of_dimensions(
     query_heads=4,
     plain_mlp=True,
     qkv_bias=True,

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.architecture import Activation, LayerGroup
-from model.dense import dense_architecture
+from model.architecture import LayerGroup
+from model.blocks import Activation
+from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
 from model.families import FAMILIES, WindowRule
 from model.huggingface import architecture_from_config
@@ -78,7 +79,7 @@ def test_a_built_model_runs_and_its_weights_are_no_zeros(family):
     ],
 )
 def test_explicit_dimensions_get_modules_with_the_same_parameters(flags, family):
-    architecture = dense_architecture(
+    architecture = architecture_of_dimensions(
         **{name: size for name, size in SIZES.items() if name != "learned_positions"}, **flags
     )
     model = build(architecture)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from model.training import fit_cost_model
 from profiler.points import AttentionPoint, ForwardPoint, GeneratePoint, LinearPoint, ModelPoint
@@ -15,7 +15,7 @@ def cost_model(synthetic_device):
 
 
 def model_point(hidden, context):
-    architecture = dense_architecture(
+    architecture = architecture_of_dimensions(
         hidden_size=hidden,
         layer_count=2,
         query_heads=8,

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from model.dense import dense_architecture
+from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from model.workload import Workload
 from profiler.interface import (
@@ -34,7 +34,7 @@ from profiler.interface import (
 from profiler.telemetry import current_environment
 from profiler.worker import serve
 
-TINY = dense_architecture(
+TINY = architecture_of_dimensions(
     name="tiny",
     hidden_size=64,
     layer_count=2,
@@ -43,7 +43,7 @@ TINY = dense_architecture(
     intermediate_size=128,
     vocab_size=128,
 )
-VAST = dense_architecture(
+VAST = architecture_of_dimensions(
     name="vast",
     hidden_size=1 << 20,
     layer_count=2,

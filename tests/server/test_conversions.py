@@ -9,9 +9,9 @@ from model.errors import InvalidFieldError
 from model.precision import Precision
 from model.presets import preset, preset_names
 from model.workload import Parallelism
+from server.architectures import architecture_message
 from server.conversions import (
     Violations,
-    architecture_message,
     architecture_of,
     confidence_of,
     engine_name,

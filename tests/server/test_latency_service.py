@@ -52,6 +52,9 @@ class Fitted:
 
     provenance = Provenance.MEASURED_LOCALLY
 
+    def holds(self, kind, precision):
+        return precision is Precision.FP32
+
     def supports(self, precision, engine):
         return precision is Precision.FP32 and engine == "transformers"
 

@@ -33,6 +33,10 @@ CachedPrefix = Annotated[
 PrefillChunk = Annotated[
     int, typer.Option(help="Prompt tokens in one step at the most.", show_default=False)
 ]
+ExpertImbalance = Annotated[
+    float,
+    typer.Option(help="Load of the fullest expert-parallel rank over the mean.", show_default="1"),
+]
 Tp = Annotated[int, typer.Option("--tp", help="Tensor-parallel size.")]
 Pp = Annotated[int, typer.Option("--pp", help="Pipeline-parallel size.")]
 Dp = Annotated[int, typer.Option("--dp", help="Data-parallel size.")]
@@ -60,6 +64,7 @@ def question(
     concurrency: int,
     cached_prefix_tokens: int,
     prefill_chunk_tokens: int,
+    expert_imbalance: float,
     tp: int,
     pp: int,
     dp: int,
@@ -78,6 +83,7 @@ def question(
         "concurrency": concurrency,
         "cached_prefix_tokens": cached_prefix_tokens,
         "prefill_chunk_tokens": prefill_chunk_tokens,
+        "expert_imbalance": expert_imbalance,
         "tensor": tp,
         "pipeline": pp,
         "data": dp,

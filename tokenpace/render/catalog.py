@@ -86,16 +86,18 @@ def device(answer: catalog_pb2.GetDeviceResponse) -> RenderableType:
 
 def architectures(answer: catalog_pb2.ListArchitecturesResponse) -> RenderableType:
     """Returns one line for each preset."""
-    figures = ("parameters", "layers", "hidden", "heads", "ffn", "vocab")
+    figures = ("parameters", "active", "layers", "hidden", "heads", "ffn", "experts", "vocab")
     rows = text.table("name", *figures, right=figures)
     for it in answer.architectures:
         rows.add_row(
             it.name,
             text.count(it.parameter_count),
+            text.count(it.active_parameter_count),
             f"{it.layer_count}",
             f"{it.hidden_size}",
-            f"{it.query_heads}/{it.kv_heads or it.query_heads}",
-            f"{it.intermediate_size}",
+            f"{it.query_heads}/{_kv_heads(it)}",
+            f"{it.experts.intermediate_size or it.intermediate_size}",
+            f"{it.experts.per_token}/{it.experts.count}" if it.experts.count else text.NONE,
             f"{it.vocab_size}",
         )
     return Group(rows, *more(answer.architectures, answer.total_size, answer.next_page_token))
@@ -121,12 +123,15 @@ def architecture(answer: catalog_pb2.GetArchitectureResponse) -> RenderableType:
             ("name", it.name),
             ("family", it.model_type),
             ("parameters", f"{it.parameter_count:,} ({text.count(it.parameter_count)})"),
+            ("active a token", f"{it.active_parameter_count:,}" if it.experts.count else ""),
             ("layers", f"{it.layer_count}"),
             ("hidden size", f"{it.hidden_size}"),
             ("query heads", f"{it.query_heads}"),
-            ("KV heads", f"{it.kv_heads or it.query_heads}"),
+            ("KV heads", _kv_heads(it)),
             ("head dim", f"{it.head_dim or it.hidden_size // max(1, it.query_heads)}"),
             ("intermediate size", f"{it.intermediate_size}"),
+            ("experts", _experts(it)),
+            ("latent attention", _latent(it)),
             ("vocabulary", f"{it.vocab_size}"),
             ("activation", text.enum(types_pb2.Activation, "ACTIVATION_", it.activation)),
             ("norm", text.enum(types_pb2.Norm, "NORM_", it.norm)),
@@ -136,6 +141,35 @@ def architecture(answer: catalog_pb2.GetArchitectureResponse) -> RenderableType:
             ("traits", ", ".join(name for name, present in traits if present)),
             ("source", it.source),
         ]
+    )
+
+
+def _kv_heads(it: types_pb2.Architecture) -> str:
+    return "latent" if it.HasField("latent_attention") else f"{it.kv_heads or it.query_heads}"
+
+
+def _experts(it: types_pb2.Architecture) -> str:
+    if not it.HasField("experts"):
+        return ""
+    experts = it.experts
+    parts = [f"{experts.per_token} of {experts.count}, {experts.intermediate_size} wide"]
+    if experts.shared_intermediate_size:
+        parts.append(f"shared ones {experts.shared_intermediate_size} wide")
+    if experts.leading_dense_layers:
+        parts.append(f"{experts.leading_dense_layers} dense layers")
+    if experts.interval > 1:
+        parts.append(f"in every {experts.interval}th layer")
+    return ", ".join(parts)
+
+
+def _latent(it: types_pb2.Architecture) -> str:
+    if not it.HasField("latent_attention"):
+        return ""
+    latent = it.latent_attention
+    query = f", queries {latent.query_rank}" if latent.query_rank else ""
+    return (
+        f"latent {latent.kv_rank}{query}, rotary part {latent.rope_dim},"
+        f" values {latent.value_dim or it.head_dim}"
     )
 
 

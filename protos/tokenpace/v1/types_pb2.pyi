@@ -91,8 +91,38 @@ JOB_STATE_SUCCEEDED: JobState
 JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
+class Experts(_message.Message):
+    __slots__ = ("count", "per_token", "intermediate_size", "shared_intermediate_size", "leading_dense_layers", "interval", "bias")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INTERMEDIATE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHARED_INTERMEDIATE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LEADING_DENSE_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    per_token: int
+    intermediate_size: int
+    shared_intermediate_size: int
+    leading_dense_layers: int
+    interval: int
+    bias: bool
+    def __init__(self, count: _Optional[int] = ..., per_token: _Optional[int] = ..., intermediate_size: _Optional[int] = ..., shared_intermediate_size: _Optional[int] = ..., leading_dense_layers: _Optional[int] = ..., interval: _Optional[int] = ..., bias: _Optional[bool] = ...) -> None: ...
+
+class LatentAttention(_message.Message):
+    __slots__ = ("kv_rank", "query_rank", "rope_dim", "value_dim")
+    KV_RANK_FIELD_NUMBER: _ClassVar[int]
+    QUERY_RANK_FIELD_NUMBER: _ClassVar[int]
+    ROPE_DIM_FIELD_NUMBER: _ClassVar[int]
+    VALUE_DIM_FIELD_NUMBER: _ClassVar[int]
+    kv_rank: int
+    query_rank: int
+    rope_dim: int
+    value_dim: int
+    def __init__(self, kv_rank: _Optional[int] = ..., query_rank: _Optional[int] = ..., rope_dim: _Optional[int] = ..., value_dim: _Optional[int] = ...) -> None: ...
+
 class Architecture(_message.Message):
-    __slots__ = ("name", "hidden_size", "layer_count", "query_heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size", "plain_mlp", "activation", "tied_embeddings", "qkv_bias", "attention_output_bias", "mlp_bias", "qk_norm", "sliding_window", "full_attention_interval", "norm", "norms_per_layer", "learned_positions", "head_bias", "parameter_count", "model_type", "source")
+    __slots__ = ("name", "hidden_size", "layer_count", "query_heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size", "plain_mlp", "activation", "tied_embeddings", "qkv_bias", "attention_output_bias", "mlp_bias", "qk_norm", "sliding_window", "full_attention_interval", "norm", "norms_per_layer", "learned_positions", "head_bias", "parameter_count", "model_type", "source", "experts", "latent_attention", "active_parameter_count")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_SIZE_FIELD_NUMBER: _ClassVar[int]
     LAYER_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +147,9 @@ class Architecture(_message.Message):
     PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
     MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    LATENT_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     hidden_size: int
     layer_count: int
@@ -141,7 +174,10 @@ class Architecture(_message.Message):
     parameter_count: int
     model_type: str
     source: str
-    def __init__(self, name: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., query_heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., intermediate_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., plain_mlp: _Optional[bool] = ..., activation: _Optional[_Union[Activation, str]] = ..., tied_embeddings: _Optional[bool] = ..., qkv_bias: _Optional[bool] = ..., attention_output_bias: _Optional[bool] = ..., mlp_bias: _Optional[bool] = ..., qk_norm: _Optional[bool] = ..., sliding_window: _Optional[int] = ..., full_attention_interval: _Optional[int] = ..., norm: _Optional[_Union[Norm, str]] = ..., norms_per_layer: _Optional[int] = ..., learned_positions: _Optional[int] = ..., head_bias: _Optional[bool] = ..., parameter_count: _Optional[int] = ..., model_type: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    experts: Experts
+    latent_attention: LatentAttention
+    active_parameter_count: int
+    def __init__(self, name: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., query_heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., intermediate_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., plain_mlp: _Optional[bool] = ..., activation: _Optional[_Union[Activation, str]] = ..., tied_embeddings: _Optional[bool] = ..., qkv_bias: _Optional[bool] = ..., attention_output_bias: _Optional[bool] = ..., mlp_bias: _Optional[bool] = ..., qk_norm: _Optional[bool] = ..., sliding_window: _Optional[int] = ..., full_attention_interval: _Optional[int] = ..., norm: _Optional[_Union[Norm, str]] = ..., norms_per_layer: _Optional[int] = ..., learned_positions: _Optional[int] = ..., head_bias: _Optional[bool] = ..., parameter_count: _Optional[int] = ..., model_type: _Optional[str] = ..., source: _Optional[str] = ..., experts: _Optional[_Union[Experts, _Mapping]] = ..., latent_attention: _Optional[_Union[LatentAttention, _Mapping]] = ..., active_parameter_count: _Optional[int] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
     __slots__ = ("preset", "huggingface_config", "parameter_count", "architecture")
@@ -156,20 +192,22 @@ class ModelSpec(_message.Message):
     def __init__(self, preset: _Optional[str] = ..., huggingface_config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., parameter_count: _Optional[float] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ...) -> None: ...
 
 class Workload(_message.Message):
-    __slots__ = ("input_tokens", "output_tokens", "batch_size", "concurrency", "cached_prefix_tokens", "prefill_chunk_tokens")
+    __slots__ = ("input_tokens", "output_tokens", "batch_size", "concurrency", "cached_prefix_tokens", "prefill_chunk_tokens", "expert_imbalance")
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     CACHED_PREFIX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PREFILL_CHUNK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_IMBALANCE_FIELD_NUMBER: _ClassVar[int]
     input_tokens: int
     output_tokens: int
     batch_size: int
     concurrency: int
     cached_prefix_tokens: int
     prefill_chunk_tokens: int
-    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., batch_size: _Optional[int] = ..., concurrency: _Optional[int] = ..., cached_prefix_tokens: _Optional[int] = ..., prefill_chunk_tokens: _Optional[int] = ...) -> None: ...
+    expert_imbalance: float
+    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., batch_size: _Optional[int] = ..., concurrency: _Optional[int] = ..., cached_prefix_tokens: _Optional[int] = ..., prefill_chunk_tokens: _Optional[int] = ..., expert_imbalance: _Optional[float] = ...) -> None: ...
 
 class Parallelism(_message.Message):
     __slots__ = ("tensor", "pipeline", "expert", "data")

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from model.architecture import Activation, Norm
-from model.dense import RANGES, dense_architecture, dense_dimensions
+from model.architecture import Norm
+from model.blocks import Activation
+from model.dimensions import RANGES, architecture_of_dimensions, dimensions_of
 from model.errors import InvalidFieldError
 from model.presets import preset, preset_names
 from model.sizes import architecture_of_size
@@ -21,12 +22,12 @@ SMALL = {
 
 def rejected(**changes):
     with pytest.raises(InvalidFieldError) as caught:
-        dense_architecture(**SMALL | changes)
+        architecture_of_dimensions(**SMALL | changes)
     return caught.value
 
 
 def test_zeros_take_their_meaning():
-    layer = dense_architecture(**SMALL).layers[0].layer
+    layer = architecture_of_dimensions(**SMALL).layers[0].layer
     assert (layer.attention.kv_heads, layer.attention.head_dim) == (8, 64)
     assert layer.norms == 2
     assert layer.attention.window is None
@@ -67,7 +68,7 @@ def test_dimensions_that_do_not_go_together_name_the_field(changes, field):
     ("interval", "windowed", "full"), [(0, 12, 0), (1, 0, 12), (2, 6, 6), (6, 10, 2), (13, 12, 0)]
 )
 def test_every_nth_layer_attends_to_everything(interval, windowed, full):
-    groups = dense_architecture(
+    groups = architecture_of_dimensions(
         **SMALL, sliding_window=128, full_attention_interval=interval
     ).layers
     counts = {group.layer.attention.window: group.count for group in groups}
@@ -89,12 +90,12 @@ def test_every_nth_layer_attends_to_everything(interval, windowed, full):
     ],
 )
 def test_explicit_dimensions_find_the_closest_family(changes, family):
-    assert dense_architecture(**SMALL | changes).model_type == family
+    assert architecture_of_dimensions(**SMALL | changes).model_type == family
 
 
 def rebuilt(architecture):
-    return dense_architecture(
-        **dense_dimensions(architecture),
+    return architecture_of_dimensions(
+        **dimensions_of(architecture),
         model_type=architecture.model_type,
         stored_precision=architecture.stored_precision,
         source=architecture.source,
@@ -138,7 +139,7 @@ def test_any_dimensions_survive_the_way_there_and_back(
     *, layer_count, heads, flags, norm, activation, norms_per_layer, window, interval, positions
 ):
     assume(window or not interval)
-    architecture = dense_architecture(
+    architecture = architecture_of_dimensions(
         hidden_size=96,
         layer_count=layer_count,
         query_heads=heads[0],

@@ -1,0 +1,332 @@
+"""Which operations one rank executes in a layer and in a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.architecture import Norm
+from model.blocks import Attention, Experts, FeedForward, LatentAttention
+from model.operations import (
+    Operation,
+    OperationKind,
+    all_reduce,
+    all_to_all,
+    attention,
+    batched_linear,
+    embedding,
+    experts,
+    linear,
+    mla,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from model.architecture import Architecture, Layer
+    from model.precision import Precision
+    from model.workload import Parallelism, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projections:
+    """How a layer's projections are stored.
+
+    Attributes:
+        qkv: query, key and value as one.
+        gate_up: gate and up as one.
+        transposed: weights as (k, n).
+    """
+
+    qkv: bool = False
+    gate_up: bool = False
+    transposed: bool = False
+
+
+SEPARATE = Projections()
+FUSED = Projections(qkv=True, gate_up=True)
+FAMILY_PROJECTIONS = {"gpt2": Projections(qkv=True, transposed=True), "phi3": FUSED}
+"""Families whose modules in transformers store them otherwise than separate."""
+
+FUSED_ENGINES = frozenset({"torch", "gpt-fast", "vllm", "sglang", "trtllm", "fastertransformer"})
+"""Engines that run query, key and value, and gate and up, as one projection each."""
+
+
+def step_operations(
+    architecture: Architecture,
+    step: Step,
+    parallelism: Parallelism,
+    precision: Precision,
+    kv_precision: Precision,
+    engine: str,
+    *,
+    first: bool = False,
+    imbalance: float = 1.0,
+) -> list[Operation]:
+    """Lists what one rank of each pipeline stage runs in one step, one stage after the other.
+
+    Args:
+        architecture: the whole model; sharded here.
+        step: the sequences of the step (of one data-parallel rank).
+        parallelism: how the model is spread.
+        precision: of weights and activations.
+        kv_precision: of the KV cache.
+        engine: decides which projections are fused.
+        first: whether the step answers a new request (adds the request's overhead).
+        imbalance: load of the fullest expert rank over the mean.
+
+    Raises:
+        InvalidFieldError: a degree does not fit; names it.
+    """
+    tokens = sum(s.tokens for s in step)
+    sequences = sum(s.count for s in step)
+    hidden, tensor = architecture.hidden_size, parallelism.tensor
+    stored = projections_of(architecture, engine)
+    rows = [embedding(tokens, hidden, precision)]
+    data = parallelism.data
+    for group in architecture.layers:
+        layer = group.layer.shard(tensor, data=data, expert=parallelism.expert)
+        rows += layer_operations(
+            hidden,
+            layer,
+            step,
+            precision,
+            kv_precision,
+            stored,
+            group.count,
+            routed=tokens * data,
+            imbalance=imbalance,
+        )
+        rows += _collectives(hidden, layer, tokens, parallelism, precision, group.count)
+    if parallelism.pipeline > 1:
+        message = tokens * hidden * precision.activation_bytes
+        rows.append(
+            Operation(
+                OperationKind.POINT_TO_POINT,
+                "stage_to_stage",
+                precision,
+                (message,),
+                0.0,
+                message,
+                parallelism.pipeline - 1,
+            )
+        )
+    vocab = -(-architecture.vocab_size // tensor)
+    rows.append(linear("head", sequences, vocab, hidden, precision))
+    logits = sequences * architecture.vocab_size
+    rows.append(
+        Operation(
+            OperationKind.STEP_OVERHEAD,
+            "step_overhead",
+            precision,
+            (sequences, logits, architecture.layer_count),
+            0.0,
+            logits * precision.activation_bytes,
+        )
+    )
+    if first:
+        rows.append(
+            Operation(OperationKind.REQUEST_OVERHEAD, "request_overhead", precision, (), 0.0, 0.0)
+        )
+    return rows
+
+
+def layer_operations(
+    hidden_size: int,
+    layer: Layer,
+    step: Step,
+    precision: Precision,
+    kv_precision: Precision,
+    stored: Projections = SEPARATE,
+    count: int = 1,
+    *,
+    routed: int = 0,
+    imbalance: float = 1.0,
+) -> list[Operation]:
+    """Lists what one rank runs in ``count`` equal layers, collectives left out.
+
+    Args:
+        hidden_size: width of the residual stream.
+        layer: already sharded.
+        step: the sequences of the step.
+        precision: of weights and activations.
+        kv_precision: of the KV cache.
+        stored: how its projections are stored.
+        count: number of layers.
+        routed: tokens that meet the experts, those of other data-parallel ranks included;
+            0 is those of the step.
+        imbalance: load of the fullest expert rank over the mean.
+    """
+    tokens = sum(s.tokens for s in step)
+    heads, block = layer.attention, layer.feed_forward
+    shapes = list(_attention_linears(hidden_size, heads, stored.qkv))
+    dense = block.shared if isinstance(block, Experts) else block
+    if dense is not None:
+        shapes += _feed_forward_linears(hidden_size, dense, stored.gate_up)
+    kind = OperationKind.LINEAR_TRANSPOSED if stored.transposed else OperationKind.LINEAR
+    rows = [linear(name, tokens, n, k, precision, count, kind) for name, n, k in shapes]
+    if isinstance(heads, LatentAttention):
+        rows += _latent_operations(step, heads, precision, kv_precision, count)
+    else:
+        rows += [
+            attention(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
+            for s in step
+        ]
+    if isinstance(block, Experts):
+        plain = precision.activation
+        rows.append(linear("router", tokens, block.count, hidden_size, plain, count))
+        rows.append(experts(routed or tokens, hidden_size, block, precision, count, imbalance))
+    rows.append(
+        layer_overhead(hidden_size, layer, tokens, sum(s.count for s in step), precision, count)
+    )
+    return rows
+
+
+def projections_of(architecture: Architecture, engine: str) -> Projections:
+    """Returns how an engine stores the projections of an architecture."""
+    if engine in FUSED_ENGINES:
+        return FUSED
+    return FAMILY_PROJECTIONS.get(architecture.model_type, SEPARATE)
+
+
+def layer_overhead(
+    hidden_size: int,
+    layer: Layer,
+    tokens: int,
+    sequences: int,
+    precision: Precision,
+    count: int = 1,
+) -> Operation:
+    """Returns all of a layer beyond projections and attention: norms, rotary, product, sums.
+
+    Sizes: ``kernels``, the elementwise kernels that an eager layer launches, and
+    ``elements``, the values that they write, both counted off the modules of
+    transformers (an RMS norm is six kernels, a layer norm one; rotary positions are five
+    over queries and keys).
+    """
+    heads = layer.attention
+    norm_kernels = 6 if layer.norm is Norm.RMS else 1
+    kernels = norm_kernels * layer.norms + 10 + 2
+    elements = (norm_kernels * layer.norms + 2) * hidden_size
+    if isinstance(heads, LatentAttention):
+        rotated = (heads.query_heads + 1) * heads.rope_dim
+        normed = heads.query_rank + heads.kv_rank
+        kernels += 2 * norm_kernels
+        elements += 5 * rotated + norm_kernels * normed
+    else:
+        rotated = (heads.query_heads + heads.kv_heads) * heads.head_dim
+        elements += 5 * rotated
+        if heads.qk_norm:
+            kernels += 2 * norm_kernels
+            elements += norm_kernels * rotated
+    block = layer.feed_forward
+    if isinstance(block, Experts):
+        # Scores, choice and weights of the router; a sum over the chosen experts.
+        kernels += 6
+        elements += 3 * block.count + block.top_k * hidden_size
+    dense = block.shared if isinstance(block, Experts) else block
+    if dense is not None:
+        inner_kernels = 2 if dense.gated else 1
+        kernels += inner_kernels
+        elements += inner_kernels * dense.intermediate_size
+    values = float(tokens) * elements
+    return Operation(
+        OperationKind.LAYER_OVERHEAD,
+        "layer_overhead",
+        precision,
+        (kernels, values, sequences),
+        values,
+        2 * values * precision.activation_bytes,
+        count,
+    )
+
+
+def _collectives(
+    hidden_size: int,
+    layer: Layer,
+    tokens: int,
+    parallelism: Parallelism,
+    precision: Precision,
+    count: int,
+) -> Iterator[Operation]:
+    """Yields what the ranks of a layer exchange: sums behind attention and feed-forward.
+
+    Ranks of attention data parallelism hold other tokens: each sends its own to the
+    experts that they chose and gets the results back, one all-to-all either way.
+    """
+    tensor, block = parallelism.tensor, layer.feed_forward
+    spread = isinstance(block, Experts) and parallelism.data > 1
+    if tensor > 1:
+        sums = 1 if spread else 2
+        yield all_reduce(tokens * hidden_size, tensor, precision, sums * count)
+    if isinstance(block, Experts) and spread:
+        # Tensor ranks hold the same tokens; each sends a share of them.
+        sent = -(-tokens * block.top_k * hidden_size // tensor)
+        yield all_to_all(sent, tensor * parallelism.data, precision, 2 * count)
+
+
+def _attention_linears(
+    hidden_size: int, heads: Attention | LatentAttention, fused: bool
+) -> Iterator[tuple[str, int, int]]:
+    if isinstance(heads, LatentAttention):
+        yield from _latent_linears(hidden_size, heads, fused)
+        return
+    query, kv = heads.query_heads * heads.head_dim, heads.kv_heads * heads.head_dim
+    if fused:
+        yield "qkv_proj", query + 2 * kv, hidden_size
+    else:
+        yield "q_proj", query, hidden_size
+        yield "k_proj", kv, hidden_size
+        yield "v_proj", kv, hidden_size
+    yield "o_proj", hidden_size, query
+
+
+def _latent_linears(
+    hidden_size: int, heads: LatentAttention, fused: bool
+) -> Iterator[tuple[str, int, int]]:
+    queries = heads.query_heads * heads.query_dim
+    if fused and heads.query_rank:
+        yield "qkv_a_proj", heads.query_rank + heads.cached_values, hidden_size
+    else:
+        yield "kv_a_proj", heads.cached_values, hidden_size
+        if heads.query_rank:
+            yield "q_a_proj", heads.query_rank, hidden_size
+    if heads.query_rank:
+        yield "q_b_proj", queries, heads.query_rank
+    else:
+        yield "q_proj", queries, hidden_size
+    yield "o_proj", hidden_size, heads.query_heads * heads.value_dim
+
+
+def _latent_operations(
+    step: Step, heads: LatentAttention, precision: Precision, kv_precision: Precision, count: int
+) -> Iterator[Operation]:
+    """Yields attention with what leads into and out of the latent.
+
+    Single queries are absorbed; the keys and values of a prompt's tokens are expanded.
+    """
+    single = sum(s.count for s in step if s.query_tokens == 1)
+    if single:
+        batch, rank, plain = heads.query_heads, heads.kv_rank, precision.activation
+        yield batched_linear("q_absorb", single, rank, heads.head_dim, batch, plain, count)
+        yield batched_linear("v_absorb", single, heads.value_dim, rank, batch, plain, count)
+    expanded = sum(s.count * s.kv_tokens for s in step if s.query_tokens > 1)
+    if expanded:
+        width = heads.query_heads * (heads.head_dim + heads.value_dim)
+        yield linear("kv_b_proj", expanded, width, heads.kv_rank, precision, count)
+    for s in step:
+        yield mla(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
+
+
+def _feed_forward_linears(
+    hidden_size: int, block: FeedForward, fused: bool
+) -> Iterator[tuple[str, int, int]]:
+    inner = block.intermediate_size
+    if not block.gated:
+        yield "up_proj", inner, hidden_size
+    elif fused:
+        yield "gate_up_proj", 2 * inner, hidden_size
+    else:
+        yield "gate_proj", inner, hidden_size
+        yield "up_proj", inner, hidden_size
+    yield "down_proj", hidden_size, inner

@@ -20,20 +20,21 @@ from typing import TYPE_CHECKING
 from model.engines import engine as engine_of
 from model.estimate import Provenance, StepEstimate
 from model.hardware import data_sheet
-from model.operations import OperationKind
+from model.operations import COLLECTIVES, OperationKind
 from model.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model.engines import Engine
     from model.estimate import Phase
     from model.hardware import DataSheet
     from model.operations import Operation
 
 COMPUTE_EFFICIENCY = 0.65
 """Share of the peak rate that large products reach."""
-BANDWIDTH_EFFICIENCY = 0.8
-"""Share of the memory bandwidth that long reads reach."""
+CPU_BANDWIDTH_EFFICIENCY = 0.8
+"""Share of the memory bandwidth that long reads reach on a processor."""
 LINK_EFFICIENCY = 0.7
 """Share of the link's bandwidth that large messages reach."""
 NODE_RANKS = 8
@@ -44,8 +45,8 @@ NETWORK_BYTES_PER_SECOND = 50e9
 _SMOOTHNESS = 4.0
 _DEVICE_FACTOR, _GENERIC_FACTOR = 2.0, 4.0
 _QUANTILE_90 = NormalDist().inv_cdf(0.95)
-_START_S, _HOP_S = 8e-6, 1e-6
-_NETWORK_START_S = 20e-6
+_CPU_COLLECTIVE_S, _HOP_S = 8e-6, 1e-6
+_NETWORK_START_S = 12e-6
 
 # A core with 512-bit vectors, and its share of the memory channels.
 _THREAD_FLOPS, _THREAD_BANDWIDTH = 90e9, 16e9
@@ -93,11 +94,11 @@ class AnalyticalCostModel:
     Args:
         sheet: of the device. Rates that are unknown are guessed: a GPU is taken for an
             L4, a processor for one of 4 threads (``generic_cpu`` knows better).
-        engine: whose assumed overheads count on a GPU.
+        engine: whose coefficients count on a GPU, or its name.
     """
 
-    def __init__(self, sheet: DataSheet, engine: str = "transformers") -> None:
-        self._engine = engine_of(engine)
+    def __init__(self, sheet: DataSheet, engine: str | Engine = "transformers") -> None:
+        self._engine = engine_of(engine) if isinstance(engine, str) else engine
         self._gpu = sheet.kind == "cuda"
         known = bool(sheet.peaks) and sheet.bandwidth_bytes_per_second > 0
         if not known:
@@ -105,11 +106,12 @@ class AnalyticalCostModel:
         self._factor = _DEVICE_FACTOR if known and self._gpu else _GENERIC_FACTOR
         self.knows_rates = known
         self.sheet = sheet
-        self._bandwidth = sheet.bandwidth_bytes_per_second
+        share = self._engine.bandwidth if self._gpu else CPU_BANDWIDTH_EFFICIENCY
+        self._bandwidth = sheet.bandwidth_bytes_per_second * share
         self._peaks = {precision: sheet.effective_peak(precision) for precision in Precision}
         # On one processor ranks talk through memory.
         self._link = sheet.link_bytes_per_second or (
-            _PCIE_BYTES_PER_SECOND if self._gpu else self._bandwidth / 2
+            _PCIE_BYTES_PER_SECOND if self._gpu else sheet.bandwidth_bytes_per_second / 2
         )
 
     @property
@@ -146,7 +148,7 @@ class AnalyticalCostModel:
     def seconds(self, operation: Operation) -> float:
         """Returns the time of one run."""
         match operation.kind:
-            case OperationKind.ALL_REDUCE:
+            case OperationKind.ALL_REDUCE | OperationKind.ALL_TO_ALL:
                 ranks = int(operation.shape[1])
                 return self._start(ranks) + ranks * _HOP_S + operation.bytes / self._rate(ranks)
             case OperationKind.POINT_TO_POINT:
@@ -161,7 +163,7 @@ class AnalyticalCostModel:
 
     def bound(self, operation: Operation) -> str:
         """Returns what holds an operation back: as in the API's ``OperationCost.bound``."""
-        if operation.kind in {OperationKind.ALL_REDUCE, OperationKind.POINT_TO_POINT}:
+        if operation.kind in COLLECTIVES:
             return "communication"
         if operation.kind in _OVERHEADS:
             return "overhead"
@@ -172,10 +174,18 @@ class AnalyticalCostModel:
 
     def _bound_seconds(self, operation: Operation) -> tuple[float, float]:
         # Attention multiplies in the format of the activations, whatever the cache's is.
-        attends = operation.kind is OperationKind.ATTENTION
+        attends = operation.kind in {OperationKind.ATTENTION, OperationKind.MLA}
         precision = operation.precision.activation if attends else operation.precision
         compute = operation.flops / (self._peaks[precision] * COMPUTE_EFFICIENCY)
-        return compute, operation.bytes / (self._bandwidth * BANDWIDTH_EFFICIENCY)
+        return compute, operation.bytes / self._rate_of(operation.precision)
+
+    def _rate_of(self, precision: Precision) -> float:
+        """Returns the bytes a second that weights of a format are read at."""
+        packed = {
+            Precision.INT8_WEIGHT_ONLY: self._engine.int8_share,
+            Precision.INT4: self._engine.int4_share,
+        }
+        return self._bandwidth * (packed.get(precision, 1.0) if self._gpu else 1.0)
 
     def _launch(self) -> float:
         return max(self._engine.host_s, self._engine.kernel_s) if self._gpu else _CPU_KERNEL_S
@@ -187,7 +197,7 @@ class AnalyticalCostModel:
 
     def _elementwise(self, operation: Operation) -> float:
         kernels = operation.shape[0]
-        traffic = operation.bytes / (self._bandwidth * BANDWIDTH_EFFICIENCY)
+        traffic = operation.bytes / self._bandwidth
         if not self._gpu:
             return kernels * _CPU_KERNEL_S + traffic
         left = self._engine.elementwise
@@ -195,13 +205,14 @@ class AnalyticalCostModel:
         return kernels * left * self._engine.kernel_s + _smooth_maximum(0.0, traffic * left, host)
 
     def _step(self, operation: Operation) -> float:
-        traffic = operation.bytes / (self._bandwidth * BANDWIDTH_EFFICIENCY)
+        traffic = operation.bytes / self._bandwidth
         if not self._gpu:
             return _CPU_STEP_S + traffic
         return self._engine.step_s + operation.shape[0] * self._engine.sequence_s + traffic
 
     def _start(self, ranks: int) -> float:
-        return _START_S if ranks <= NODE_RANKS else _NETWORK_START_S
+        start = self._engine.collective_s if self._gpu else _CPU_COLLECTIVE_S
+        return start if ranks <= NODE_RANKS else start + _NETWORK_START_S
 
     def _rate(self, ranks: int) -> float:
         link = self._link if ranks <= NODE_RANKS else min(self._link, NETWORK_BYTES_PER_SECOND)

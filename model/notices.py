@@ -42,7 +42,9 @@ def standing_notices(question: Question, cost_model: CompositeCostModel) -> Iter
             f"{sheet.name} has no {precision} multipliers: weights are held in {precision}"
             f" and multiplied in {compute}",
         )
-    ranks = question.parallelism.tensor
+    # Experts are spread over data-parallel ranks, too.
+    routed = question.architecture.experts is not None
+    ranks = question.parallelism.tensor * (question.parallelism.data if routed else 1)
     if ranks > 1 and not sheet.link_bytes_per_second:
         yield Notice(
             "LINK_ASSUMED",
@@ -52,8 +54,8 @@ def standing_notices(question: Question, cost_model: CompositeCostModel) -> Iter
     if ranks > NODE_RANKS:
         yield Notice(
             "NETWORK_ASSUMED",
-            f"{ranks} tensor-parallel ranks are more than the {NODE_RANKS} that share a link;"
-            " a network of 400 Gb/s a device is assumed",
+            f"{ranks} ranks that exchange activations are more than the {NODE_RANKS} that share"
+            " a link; a network of 400 Gb/s a device is assumed",
         )
     if question.workload.concurrency and not engine_of(question.engine).continuous:
         yield Notice(
@@ -77,6 +79,15 @@ def outside_notice(names: frozenset[str]) -> Notice:
         "OUTSIDE_MEASURED_DOMAIN",
         f"no measurement is near these sizes of {', '.join(sorted(names))}; the interval is"
         " widened; profile longer to cover them",
+    )
+
+
+def unmeasured_notice(names: frozenset[str]) -> Notice:
+    """Returns the remark on kernels of kinds that were never measured here."""
+    return Notice(
+        "OPERATION_NOT_MEASURED",
+        f"{', '.join(sorted(names))}: operations of this kind were not measured on this device;"
+        " physics fills in, with a wide interval",
     )
 
 
@@ -120,14 +131,24 @@ def _source_notices(question: Question, cost_model: CompositeCostModel) -> Itera
             f"{question.precision} with a KV cache in {question.kv_precision} was not measured"
             " on this device: physics fills in, with a wide interval",
         )
-    if not cost_model.holds_engine:
+    coefficients = engine_of(question.engine)
+    on_gpu = cost_model.analytical.sheet.kind == "cuda"
+    if not cost_model.holds_engine and on_gpu and coefficients.fitted_on:
+        yield Notice(
+            "ENGINE_FITTED_ELSEWHERE",
+            f"overheads of {question.engine} are those of {coefficients.fitted_on}; another"
+            " version or device may have others",
+        )
+    elif not cost_model.holds_engine:
         yield Notice(
             "ENGINE_NOT_FITTED",
             f"overheads of {question.engine} were not fitted on this device; round figures are"
             " assumed",
         )
     parallelism = question.parallelism
-    if cost_model.fitted is not None and max(parallelism.tensor, parallelism.pipeline) > 1:
+    routed = question.architecture.experts is not None
+    ranks = max(parallelism.tensor, parallelism.pipeline, parallelism.data if routed else 1)
+    if cost_model.fitted is not None and ranks > 1:
         yield Notice(
             "COMMUNICATION_NOT_MEASURED",
             "what ranks send each other was not measured; it is priced by the link's data sheet",

@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.analytical import (
-    BANDWIDTH_EFFICIENCY,
     COMPUTE_EFFICIENCY,
     AnalyticalCostModel,
     generic_cpu,
 )
-from model.architecture import Attention
-from model.engines import engine_names
+from model.blocks import Attention
+from model.dimensions import architecture_of_dimensions
+from model.engines import engine, engine_names
 from model.estimate import Phase, Provenance
+from model.execution import step_operations
 from model.hardware import DataSheet, data_sheet, device_names
-from model.operations import OperationKind, all_reduce, attention, linear, step_operations
+from model.operations import OperationKind, all_reduce, attention, linear
 from model.precision import Precision
 from model.presets import preset
 from model.workload import Parallelism, Sequences
@@ -47,7 +48,7 @@ def test_a_large_product_runs_at_a_share_of_the_peak():
 def test_a_thin_product_runs_at_a_share_of_the_bandwidth():
     row = linear("x", 1, 28672, 8192, Precision.BF16)
     assert H100.seconds(row) == pytest.approx(
-        row.bytes / (3.35e12 * BANDWIDTH_EFFICIENCY), rel=0.05
+        row.bytes / (3.35e12 * engine("vllm").bandwidth), rel=0.05
     )
     assert H100.bound(row) == "bandwidth"
 
@@ -172,22 +173,39 @@ def test_it_holds_no_measurements():
     assert not H100.supports(Precision.BF16, "vllm")
 
 
+LATENT_EXPERTS = architecture_of_dimensions(
+    hidden_size=256,
+    layer_count=2,
+    query_heads=4,
+    head_dim=32,
+    intermediate_size=512,
+    vocab_size=1000,
+    experts=8,
+    experts_per_token=2,
+    expert_intermediate_size=128,
+    kv_rank=64,
+    rope_dim=16,
+)
+
+
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
     sheet = data_sheet("a100-pcie") if kind == "cuda" else data_sheet("cpu")
-    for engine, precision in itertools.product(engine_names(), Precision):
-        rows = step_operations(
-            preset("gemma-3-1b"),
-            (Sequences(count=2, query_tokens=16, kv_tokens=700),),
-            Parallelism(tensor=2, pipeline=2),
-            precision,
-            precision.activation,
-            engine,
-            first=True,
-        )
+    for name, precision in itertools.product(engine_names(), Precision):
+        rows = []
+        for model, query in ((preset("gemma-3-1b"), 16), (LATENT_EXPERTS, 1)):
+            rows += step_operations(
+                model,
+                (Sequences(count=2, query_tokens=query, kv_tokens=700),),
+                Parallelism(tensor=2, pipeline=2, data=2, expert=1),
+                precision,
+                precision.activation,
+                name,
+                first=True,
+            )
         rows.append(linear("x", 2, 64, 64, precision, kind=OperationKind.LINEAR_TRANSPOSED))
         assert {o.kind for o in rows} == set(OperationKind)
-        estimate = AnalyticalCostModel(sheet, engine).estimate(rows, Phase.PREFILL, 0.9)
+        estimate = AnalyticalCostModel(sheet, name).estimate(rows, Phase.PREFILL, 0.9)
         assert all(math.isfinite(t) and t > 0 for t in estimate.operations_ms)
         assert estimate.value_ms == pytest.approx(sum(estimate.operations_ms))
 

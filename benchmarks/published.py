@@ -13,23 +13,27 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
-from scipy.optimize import least_squares
 
 from benchmarks.common import heading
-from model.analytical import AnalyticalCostModel
+from benchmarks.engine_fit import (
+    CONFIDENCE,
+    START,
+    Row,
+    Scored,
+    coefficient_lines,
+    fit,
+    plot,
+    score,
+    table,
+)
 from model.architecture import Norm
 from model.blocks import Activation
-from model.composite import CompositeCostModel
 from model.dimensions import architecture_of_dimensions
-from model.engines import engine
-from model.hardware import data_sheet
-from model.inference import predict
+from model.engines import Engine, engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
@@ -39,13 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.architecture import Architecture
-    from model.engines import Engine
 
 ROWS = Path(__file__).parent / "data" / "published_latency.csv"
 PAGE = Path(__file__).with_suffix(".md")
 PLOT = Path(__file__).with_suffix(".png")
+COMMAND = "python benchmarks/published.py --write-page"
 LIMIT = 0.12
-CONFIDENCE = 0.9
 
 COEFFICIENTS = {
     "gpt-fast": ("kernel_s", "bandwidth", "int8_share", "int4_share", "collective_s"),
@@ -54,15 +57,6 @@ COEFFICIENTS = {
     "trtllm": ("kernel_s", "step_s", "bandwidth", "collective_s"),
 }
 """What the rows of an engine tell apart; the rest keeps its round figure."""
-ROUND = {
-    "kernel_s": 3e-6,
-    "step_s": 1e-3,
-    "collective_s": 1e-5,
-    "bandwidth": 0.8,
-    "int8_share": 0.9,
-    "int4_share": 0.8,
-}
-"""Where a fit begins, and what holds a coefficient that few rows tell of."""
 VERSIONS = {
     "gpt-fast": "gpt-fast",
     "FasterTransformer": "fastertransformer",
@@ -90,27 +84,10 @@ PRESETS = {
     "Llama-3.1-8B": "llama-3.1-8b",
     "Llama-3.1-70B": "llama-3.1-70b",
     "Llama-3.1-405B": "llama-3.1-405b",
+    "Mixtral-8x7B": "mixtral-8x7b",
 } | {f"Qwen2.5-{size}B-Instruct": f"qwen2.5-{size}b" for size in (0.5, 1.5, 3, 7, 14, 32, 72)}
 OUTPUT_TOKENS_UNSTATED = 200
 """Where a document does not say; a single sequence's rate hardly depends on it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One published figure, as milliseconds; ``decode`` tells TPOT from TTFT.
-
-    The figure of a decode row is wall time over generated tokens, prefill included where
-    the document's is.
-    """
-
-    engine: str
-    model: str
-    device: str
-    precision: str
-    question: Question
-    decode: bool
-    with_prefill: bool
-    published_ms: float
 
 
 def gpt(layers: int, hidden_size: int, heads: int) -> Architecture:
@@ -167,18 +144,6 @@ def architecture_of(name: str) -> Architecture:
             plain_mlp=True,
             norm=Norm.LAYER,
         ),
-        # mistralai/Mixtral-8x7B-v0.1, config.json.
-        "Mixtral-8x7B": lambda: architecture_of_dimensions(
-            hidden_size=4096,
-            layer_count=32,
-            query_heads=32,
-            kv_heads=8,
-            intermediate_size=14336,
-            vocab_size=32000,
-            experts=8,
-            experts_per_token=2,
-            expert_intermediate_size=14336,
-        ),
     }
     return explicit[name]()
 
@@ -191,22 +156,28 @@ def read_rows() -> list[Row]:
 def row_of(line: dict[str, str]) -> Row:
     precision = PRECISIONS[line["precision"]]
     batch, value = int(line["batch"]), float(line["value"])
-    output_tokens = int(line["output_len"] or OUTPUT_TOKENS_UNSTATED)
     gpu, metric = line["gpu"], line["metric"]
     device = "h100-sxm" if gpu.startswith("H100") else "a100-sxm"
     if "40GB" in gpu:
         device = "a100-sxm-40gb"
     name = VERSIONS[line["engine"]]
     rate = metric == "tokens_per_s_total"
+    if metric == "ttft_ms":
+        figure = "TTFT"
+    elif name != "gpt-fast" and (rate or "DERIVED" in line["notes"]):
+        figure = "latency a token"
+    else:  # gpt-fast's prompts are five tokens, of which nothing is to be seen
+        figure = "TPOT"
     return Row(
         engine=name,
         model=line["model"],
         device=device,
-        precision=line["precision"],
         question=Question(
             architecture=architecture_of(line["model"]),
             workload=Workload(
-                input_tokens=int(line["input_len"]), output_tokens=output_tokens, batch_size=batch
+                input_tokens=int(line["input_len"]),
+                output_tokens=int(line["output_len"] or OUTPUT_TOKENS_UNSTATED),
+                batch_size=batch,
             ),
             parallelism=Parallelism(tensor=int(line["tp"]), pipeline=int(line["pp"])),
             precision=precision,
@@ -214,62 +185,26 @@ def row_of(line: dict[str, str]) -> Row:
             engine=name,
             confidence=CONFIDENCE,
         ),
-        decode=metric != "ttft_ms",
-        # gpt-fast's prompts are five tokens, of which nothing is to be seen.
-        with_prefill=name != "gpt-fast" and (rate or "DERIVED" in line["notes"]),
-        published_ms=1e3 * batch / value if rate else value,
+        figures={figure: 1e3 * batch / value if rate else value},
     )
 
 
-def predicted(row: Row, coefficients: Engine) -> tuple[float, float, float]:
-    """Returns the predicted milliseconds and the ends of their interval."""
-    question = row.question
-    cost_model = CompositeCostModel(
-        None,
-        AnalyticalCostModel(data_sheet(row.device), coefficients),
-        question.precision,
-        question.kv_precision,
-        question.engine,
-    )
-    answer = predict(question, cost_model)
-    if not row.decode:
-        return tuple(answer.ttft_ms)
-    if not row.with_prefill:
-        return tuple(answer.tpot_ms)
-    value, lower, upper = answer.request_latency_ms
-    tokens = question.workload.output_tokens
-    return value / tokens, lower / tokens, upper / tokens
+def fit_engine(rows: Sequence[Row]) -> Engine:
+    """Returns the engine of the rows with its coefficients fitted on them."""
+    today = engine(rows[0].engine)
+    # The rows are of older versions: what they do not tell keeps round figures.
+    base = Engine(name=today.name, microbatches=today.microbatches, continuous=today.continuous)
+    return fit(rows, base, {name: START[name] for name in COEFFICIENTS[base.name]})
 
 
-def fit(rows: Sequence[Row]) -> Engine:
-    """Returns the engine of the rows with coefficients fitted on their log error."""
-    base = engine(rows[0].engine)
-    names = COEFFICIENTS[base.name]
-    start = np.log([ROUND[name] for name in names])
-
-    def coefficients(theta: np.ndarray) -> Engine:
-        values = dict(zip(names, np.exp(theta).tolist(), strict=True))
-        return replace(base, **values)
-
-    def error(theta: np.ndarray) -> np.ndarray:
-        candidate = coefficients(theta)
-        logs = [np.log(predicted(row, candidate)[0] / row.published_ms) for row in rows]
-        return np.concatenate([logs, 0.3 * (theta - start)])
-
-    shares = [name in {"bandwidth", "int8_share", "int4_share"} for name in names]
-    upper = np.where(shares, 0.0, np.inf)
-    found = least_squares(
-        error, start, bounds=(-np.inf, upper), loss="soft_l1", f_scale=0.1, diff_step=1e-3
-    )
-    return coefficients(found.x)
-
-
-def left_out(rows: Sequence[Row]) -> list[tuple[Row, tuple[float, float, float]]]:
-    """Returns each row with its prediction by coefficients that never saw its model."""
+def left_out(rows: Sequence[Row]) -> list[Scored]:
+    """Returns each figure as predicted by coefficients that never saw its model."""
     result = []
     for model in dict.fromkeys(row.model for row in rows):
-        others = fit([row for row in rows if row.model != model])
-        result += [(row, predicted(row, others)) for row in rows if row.model == model]
+        others = fit_engine([row for row in rows if row.model != model])
+        for row in rows:
+            if row.model == model:
+                result += score(row, others)
     return result
 
 
@@ -282,86 +217,27 @@ def main() -> None:
         by_engine[row.engine].append(row)
     scored, fitted = [], []
     for rows in by_engine.values():
-        fitted.append(fit(rows))
+        fitted.append(fit_engine(rows))
         scored += left_out(rows)
-    lines = [*table(scored), "", *coefficient_lines(fitted)]
+    decode = [
+        abs(found[0] / row.figures[name] - 1) for row, name, found in scored if name != "TTFT"
+    ]
+    summary = f"{len(decode)} decode rows: MAPE {np.mean(decode):.1%} (limit {LIMIT:.0%})"
+    lines = [summary, "", *table(scored), "", *coefficient_lines(fitted, COEFFICIENTS)]
     print("\n".join(lines))
     if arguments.write_page:
-        plot(scored)
-        text = heading(
-            "Latencies that engines publish, with whole models left out",
-            "python benchmarks/published.py --write-page",
-        )
+        title = "Latencies that engines publish for A100 and H100"
+        plot(scored, title, PLOT)
         intro = (
-            f"{len(scored)} rows of engines' own documents for A100 and H100"
-            " (`data/published_latency.csv` names the document of each), predicted by physics"
-            " and a handful of coefficients an engine. A model's rows are predicted by"
-            " coefficients fitted on the engine's other models. Errors in % of the published"
-            " figure; decode rows as wall time over generated tokens, prefill included where"
-            f" the document's is. Limit for decode: {LIMIT:.0%}.\n\n![predicted against"
+            f"{len(scored)} rows of engines' own documents (`data/published_latency.csv` names"
+            " the document of each), predicted by physics and a handful of coefficients an"
+            " engine. A model's rows are predicted by coefficients fitted on the engine's other"
+            " models. Errors in % of the published figure; a latency a token is that of a"
+            " request over its generated tokens, prefill included.\n\n![predicted against"
             f" published]({PLOT.name})"
         )
+        text = heading(f"{title}, whole models left out", COMMAND)
         PAGE.write_text("\n".join([text, intro, "", *lines, ""]), encoding="utf-8")
-
-
-def table(scored: Sequence[tuple[Row, tuple[float, float, float]]]) -> list[str]:
-    groups: dict[tuple[str, str], list[tuple[Row, tuple[float, float, float]]]] = defaultdict(list)
-    for row, found in scored:
-        figure = "decode" if row.decode else "TTFT"
-        groups[row.engine, figure].append((row, found))
-        groups["all", figure].append((row, found))
-    lines = [
-        "| engine | figure | rows | models | MAPE | median | p90 | bias | in 90% interval |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for (name, figure), pairs in groups.items():
-        errors = np.array([found[0] / row.published_ms - 1 for row, found in pairs])
-        inside = np.mean([found[1] <= row.published_ms <= found[2] for row, found in pairs])
-        models = len({row.model for row, _ in pairs})
-        lines.append(
-            f"| {name} | {figure} | {len(pairs)} | {models} | {abs(errors).mean():.1%}"
-            f" | {np.median(abs(errors)):.1%} | {np.quantile(abs(errors), 0.9):.1%}"
-            f" | {np.median(errors):+.1%} | {inside:.0%} |"
-        )
-    return lines
-
-
-def coefficient_lines(fitted: Sequence[Engine]) -> list[str]:
-    lines = ["Coefficients fitted on all rows of an engine (`model/engines.py` holds them):", ""]
-    for found in fitted:
-        values = ", ".join(f"{n} {getattr(found, n):.3g}" for n in COEFFICIENTS[found.name])
-        lines.append(f"- {found.name}: {values}")
-    return lines
-
-
-def plot(scored: Sequence[tuple[Row, tuple[float, float, float]]]) -> None:
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend is chosen
-
-    figure, axes = plt.subplots(figsize=(7, 6.5), layout="constrained")
-    for name in dict.fromkeys(row.engine for row, _ in scored):
-        for decode, marker in ((True, "o"), (False, "s")):
-            pairs = [(r, p) for r, p in scored if r.engine == name and r.decode == decode]
-            if pairs:
-                axes.scatter(
-                    [row.published_ms for row, _ in pairs],
-                    [found[0] for _, found in pairs],
-                    s=18,
-                    marker=marker,
-                    alpha=0.7,
-                    label=f"{name}, {'decode' if decode else 'TTFT'}",
-                )
-    ends = [min(r.published_ms for r, _ in scored) / 1.5, max(r.published_ms for r, _ in scored)]
-    axes.plot(ends, ends, color="0.6", linewidth=1)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="published, ms",
-        ylabel="predicted with the model left out, ms",
-        title="Latencies that engines publish for A100 and H100",
-    )
-    axes.legend(frameon=False)
-    figure.savefig(PLOT, dpi=110)
 
 
 if __name__ == "__main__":

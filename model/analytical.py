@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from model.hardware import DataSheet
     from model.operations import Operation
 
-COMPUTE_EFFICIENCY = 0.65
-"""Share of the peak rate that large products reach."""
-CPU_BANDWIDTH_EFFICIENCY = 0.8
-"""Share of the memory bandwidth that long reads reach on a processor."""
-LINK_EFFICIENCY = 0.7
-"""Share of the link's bandwidth that large messages reach."""
+CPU_COMPUTE = 0.65
+"""Share of a processor's peak rate that large products reach."""
+CPU_BANDWIDTH = 0.8
+"""Share of its memory bandwidth that long reads reach."""
+CPU_LINK = 0.7
+"""Share of that between ranks on one processor."""
 NODE_RANKS = 8
 """Ranks that share a link; more of them meet over a network."""
 NETWORK_BYTES_PER_SECOND = 50e9
@@ -106,13 +106,18 @@ class AnalyticalCostModel:
         self._factor = _DEVICE_FACTOR if known and self._gpu else _GENERIC_FACTOR
         self.knows_rates = known
         self.sheet = sheet
-        share = self._engine.bandwidth if self._gpu else CPU_BANDWIDTH_EFFICIENCY
-        self._bandwidth = sheet.bandwidth_bytes_per_second * share
+        self._bandwidth = sheet.bandwidth_bytes_per_second
+        self._plain_rate = self._bandwidth * self._shares(OperationKind.LINEAR)[1]
         self._peaks = {precision: sheet.effective_peak(precision) for precision in Precision}
         # On one processor ranks talk through memory.
         self._link = sheet.link_bytes_per_second or (
             _PCIE_BYTES_PER_SECOND if self._gpu else sheet.bandwidth_bytes_per_second / 2
         )
+
+    @property
+    def engine(self) -> Engine:
+        """Whose coefficients count."""
+        return self._engine
 
     @property
     def provenance(self) -> Provenance:
@@ -176,16 +181,27 @@ class AnalyticalCostModel:
         # Attention multiplies in the format of the activations, whatever the cache's is.
         attends = operation.kind in {OperationKind.ATTENTION, OperationKind.MLA}
         precision = operation.precision.activation if attends else operation.precision
-        compute = operation.flops / (self._peaks[precision] * COMPUTE_EFFICIENCY)
-        return compute, operation.bytes / self._rate_of(operation.precision)
+        of_peak, of_bandwidth = self._shares(operation.kind)
+        compute = operation.flops / (self._peaks[precision] * of_peak)
+        rate = self._bandwidth * of_bandwidth * self._unpacking(operation.precision)
+        return compute, operation.bytes / rate
 
-    def _rate_of(self, precision: Precision) -> float:
-        """Returns the bytes a second that weights of a format are read at."""
-        packed = {
-            Precision.INT8_WEIGHT_ONLY: self._engine.int8_share,
-            Precision.INT4: self._engine.int4_share,
-        }
-        return self._bandwidth * (packed.get(precision, 1.0) if self._gpu else 1.0)
+    def _shares(self, kind: OperationKind) -> tuple[float, float]:
+        """Returns the shares of the peak rate and of the bandwidth that a kind reaches."""
+        engine = self._engine
+        if not self._gpu:
+            return CPU_COMPUTE, CPU_BANDWIDTH
+        if kind in {OperationKind.ATTENTION, OperationKind.MLA}:
+            return engine.attention_compute, engine.attention_bandwidth
+        if kind is OperationKind.EXPERTS:
+            return engine.experts_compute, engine.experts_bandwidth
+        return engine.compute, engine.bandwidth
+
+    def _unpacking(self, precision: Precision) -> float:
+        """Returns the share of the rate at which weights of a format are read."""
+        if self._gpu and precision is Precision.INT8_WEIGHT_ONLY:
+            return self._engine.int8_share
+        return self._engine.int4_share if self._gpu and precision is Precision.INT4 else 1.0
 
     def _launch(self) -> float:
         return max(self._engine.host_s, self._engine.kernel_s) if self._gpu else _CPU_KERNEL_S
@@ -197,15 +213,16 @@ class AnalyticalCostModel:
 
     def _elementwise(self, operation: Operation) -> float:
         kernels = operation.shape[0]
-        traffic = operation.bytes / self._bandwidth
+        traffic = operation.bytes / self._plain_rate
         if not self._gpu:
             return kernels * _CPU_KERNEL_S + traffic
-        left = self._engine.elementwise
-        host = kernels * left * self._engine.host_s
-        return kernels * left * self._engine.kernel_s + _smooth_maximum(0.0, traffic * left, host)
+        left = kernels * self._engine.elementwise
+        traffic *= self._engine.elementwise_traffic
+        host = left * self._engine.host_s
+        return left * self._engine.kernel_s + _smooth_maximum(0.0, traffic, host)
 
     def _step(self, operation: Operation) -> float:
-        traffic = operation.bytes / self._bandwidth
+        traffic = operation.bytes / self._plain_rate
         if not self._gpu:
             return _CPU_STEP_S + traffic
         return self._engine.step_s + operation.shape[0] * self._engine.sequence_s + traffic
@@ -216,7 +233,7 @@ class AnalyticalCostModel:
 
     def _rate(self, ranks: int) -> float:
         link = self._link if ranks <= NODE_RANKS else min(self._link, NETWORK_BYTES_PER_SECOND)
-        return link * LINK_EFFICIENCY
+        return link * (self._engine.link if self._gpu else CPU_LINK)
 
 
 _OVERHEADS = frozenset(

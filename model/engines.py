@@ -1,8 +1,9 @@
 """Inference engines by name, and their coefficients where nobody measured them on the device.
 
-Those with ``fitted_on`` are fitted on the latencies that the engines' own documents
-publish (``python benchmarks/published.py`` prints them and their error on models left
-out). The others are round figures; those of ``transformers`` are set against eager
+Those with ``fitted_on`` are fitted on end-to-end rows: of deployments on H100 and H200
+(``python benchmarks/silicon.py``), or on the latencies that the engines' own documents
+publish (``python benchmarks/published.py``); both print the coefficients and their error on
+models left out. The others are round figures; those of ``transformers`` are set against eager
 decoding of 7B models (25 to 30 ms a token on A100 and H100). A cost model that was fitted
 on the device replaces them.
 """
@@ -22,14 +23,23 @@ class Engine:
         name: name to ask for.
         host_s: host time to launch one kernel; the device works meanwhile.
         kernel_s: time of an empty kernel on the device.
-        elementwise: share of a layer's elementwise kernels and traffic left after fusion.
+        elementwise: share of a layer's elementwise kernels left after fusion.
+        elementwise_traffic: share of their traffic left.
         step_s: host time of one step (scheduling, sampling, detokenising).
         sequence_s: the same for each sequence of the step.
         request_s: host time of a new request.
         collective_s: time that an all-reduce takes to start among the ranks of a node.
-        bandwidth: share of the memory bandwidth that long reads reach.
+        link: share of the link's bandwidth that large messages reach.
+        compute, bandwidth: shares of the peak rate and of the memory bandwidth that
+            projections reach.
+        attention_compute, attention_bandwidth: the same of attention.
+        experts_compute, experts_bandwidth: the same of routed experts.
         int8_share, int4_share: share of that at which packed weights are read, which are
             unpacked on the way (weight-only formats).
+        interference: share of other requests' prefills that a decode step is held up by,
+            while requests join and leave the batch.
+        queueing: share of the other requests' prefills that a new request waits for, most
+            of it in the burst with which a closed loop begins.
         fitted_on: rows that the coefficients were fitted on; empty: round figures.
         microbatches: whether pipeline stages work on different sequences at one time.
         continuous: whether requests join and leave a running batch.
@@ -39,13 +49,22 @@ class Engine:
     host_s: float = 0.0
     kernel_s: float = 2.5e-6
     elementwise: float = 0.3
+    elementwise_traffic: float = 0.3
     step_s: float = 0.3e-3
     sequence_s: float = 0.0
     request_s: float = 1e-3
     collective_s: float = 8e-6
+    link: float = 0.7
+    compute: float = 0.65
     bandwidth: float = 0.8
+    attention_compute: float = 0.65
+    attention_bandwidth: float = 0.8
+    experts_compute: float = 0.65
+    experts_bandwidth: float = 0.8
     int8_share: float = 0.9
     int4_share: float = 0.8
+    interference: float = 1.0
+    queueing: float = 0.0
     fitted_on: str = ""
     microbatches: bool = True
     continuous: bool = True
@@ -58,52 +77,99 @@ _ENGINES = {
             name="transformers",
             host_s=20e-6,
             elementwise=1.0,
+            elementwise_traffic=1.0,
             step_s=1.5e-3,
             request_s=5e-3,
             microbatches=False,
             continuous=False,
         ),
-        Engine(name="torch", elementwise=0.8, microbatches=False, continuous=False),
+        Engine(
+            name="torch",
+            elementwise=0.8,
+            elementwise_traffic=0.8,
+            microbatches=False,
+            continuous=False,
+        ),
         Engine(
             name="gpt-fast",
-            kernel_s=2.42e-6,
-            collective_s=9.15e-6,
-            bandwidth=0.777,
-            int8_share=0.832,
-            int4_share=0.592,
+            kernel_s=2.36e-6,
+            collective_s=9.27e-6,
+            bandwidth=0.763,
+            int8_share=0.83,
+            int4_share=0.601,
             fitted_on="31 rows of gpt-fast at commit 32971d3 on A100",
             microbatches=False,
             continuous=False,
         ),
         Engine(
             name="vllm",
-            kernel_s=7.5e-6,
-            step_s=1.32e-3,
-            sequence_s=10e-6,
-            request_s=5e-3,
-            collective_s=9.41e-6,
-            bandwidth=0.905,
-            int8_share=0.9,
-            int4_share=0.783,
-            fitted_on="109 rows of vLLM 0.6.3 on A100, single sequences",
+            kernel_s=2.84e-06,
+            elementwise=0.247,
+            elementwise_traffic=0.534,
+            step_s=0.000932,
+            sequence_s=4.96e-06,
+            request_s=0.018,
+            collective_s=9.18e-06,
+            interference=0.532,
+            queueing=0.0472,
+            link=0.699,
+            compute=0.601,
+            bandwidth=0.921,
+            attention_compute=0.36,
+            attention_bandwidth=0.729,
+            experts_compute=0.16,
+            experts_bandwidth=0.632,
+            int4_share=0.719,
+            fitted_on="509 rows of vLLM 0.11 to 0.18 on H100 and H200",
         ),
-        Engine(name="sglang", step_s=1e-3, sequence_s=5e-6, request_s=4e-3),
+        Engine(
+            name="sglang",
+            kernel_s=2.69e-06,
+            elementwise=0.239,
+            elementwise_traffic=0.518,
+            step_s=0.000929,
+            sequence_s=5.04e-06,
+            request_s=0.00387,
+            collective_s=9.1e-06,
+            interference=0.411,
+            queueing=0.383,
+            link=0.834,
+            compute=0.621,
+            bandwidth=0.97,
+            attention_compute=0.379,
+            attention_bandwidth=0.673,
+            experts_compute=0.0816,
+            experts_bandwidth=0.7,
+            int4_share=0.717,
+            fitted_on="169 rows of SGLang 0.5.1 to 0.5.9 on H100 and H200",
+        ),
         Engine(
             name="trtllm",
-            kernel_s=3.3e-6,
-            step_s=1.16e-3,
-            sequence_s=3e-6,
-            request_s=2e-3,
-            collective_s=60.4e-6,
-            bandwidth=0.809,
-            fitted_on="34 rows of TensorRT-LLM 0.5.0 on A100 and H100",
+            kernel_s=2.65e-06,
+            elementwise=0.238,
+            elementwise_traffic=0.536,
+            step_s=0.000946,
+            sequence_s=4.97e-06,
+            request_s=0.033,
+            collective_s=8.97e-06,
+            interference=0.38,
+            queueing=0.0638,
+            link=0.699,
+            compute=0.585,
+            bandwidth=0.97,
+            attention_compute=0.361,
+            attention_bandwidth=0.746,
+            experts_compute=0.233,
+            experts_bandwidth=0.789,
+            int4_share=0.717,
+            fitted_on="711 rows of TensorRT-LLM 1.0 to 1.3 on H100 and H200",
         ),
         Engine(
             name="fastertransformer",
-            kernel_s=2.95e-6,
-            step_s=0.902e-3,
-            collective_s=53.8e-6,
-            bandwidth=0.763,
+            kernel_s=3.07e-6,
+            step_s=0.92e-3,
+            collective_s=53.2e-6,
+            bandwidth=0.765,
             fitted_on="55 rows of FasterTransformer on A100",
             continuous=False,
         ),

@@ -6,12 +6,16 @@ decoded, together.
 Continuous batching (``concurrency``): a closed loop with so many requests in flight, of
 which R run together on a replica. While one request generates its ``n`` tokens each of
 the other R - 1 brings one prefill, so that (R - 1) / n prefills are stolen from every
-decode step, and as many are ahead of a new request: TPOT = decode step + (R - 1) / n x
-prefill, TTFT = prefill + (R - 1) / n x prefill + half a decode step until the next batch
-is made up. That conserves work: TTFT + (n - 1) x TPOT is what R prefills and the decode
-steps take. With chunked prefill the chunks run in mixed steps, and what they add to a
-decode step is the work that is stolen. Requests beyond R wait: with C in flight and R
-running a request takes C / R times as long, and all of the wait is in TTFT.
+decode step, and as many are ahead of a new request: TPOT = decode step + i (R - 1) / n x
+prefill, TTFT = prefill + i (R - 1) / n x prefill + half a decode step until the next batch
+is made up. With i = 1 that conserves work: TTFT + (n - 1) x TPOT is what R prefills and
+the decode steps take. An engine's ``interference`` i is less where prefills run beside
+decodes, which leave multipliers idle; no more of them is hidden than the decode step
+lasts. Its ``queueing`` q adds q (R - 1) x prefill to TTFT, for requests arrive in bursts.
+With chunked prefill the chunks run in mixed steps,
+and what they add to a decode step is the work that is stolen. Requests beyond R wait:
+with C in flight and R running a request takes C / R times as long, and all of the wait is
+in TTFT.
 
 Ends of intervals are combined with each other: the errors of the phases are taken as
 fully correlated.
@@ -190,13 +194,17 @@ def _continuous(
     if decodes:
         works.append(planner.decode(running))
     phases = _priced(works, question, cost_model)
+    engine = cost_model.analytical.engine
     chunks = chunk_count(workload) if mixed else 0
 
     def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
         # Of a pipeline one prefill occupies a stage at a time.
         work = max(0.0, prefill_ms - chunks * decode_ms) / planner.stages
-        stolen = (running - 1) / generated * work
-        ttft = prefill_ms + stolen + (decode_ms / 2 if running > 1 else 0.0)
+        share = (running - 1) / generated * work
+        # A prefill hides behind decodes, and behind no more of them than there are.
+        stolen = max(engine.interference * share, share - decode_ms)
+        waiting = engine.queueing * (running - 1) * work
+        ttft = prefill_ms + stolen + waiting + (decode_ms / 2 if running > 1 else 0.0)
         tpot = decode_ms + stolen
         latency = ttft + (workload.output_tokens - 1) * tpot if decodes else ttft
         return ttft + (load - 1.0) * latency, tpot

@@ -119,7 +119,7 @@ def test_predict_prints_figures_interval_memory_source_and_warnings(daemon, toke
     code, out, err = tokenpace("predict", "--model", "llama-3.1-8b", "--breakdown")
     assert (code, err) == (0, "")
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "llama-3.1-8b (8.03G parameters) on 2 x h100-sxm, vllm, bf16, KV cache fp8" in lines
+    assert "llama-3.1-8b (8.03B parameters) on 2 x h100-sxm, vllm, bf16, KV cache fp8" in lines
     assert "TTFT 23.4 ms 21.8 to 25.3" in lines
     assert "TPOT 5.12 ms 4.76 to 5.53" in lines
     assert not any(line.startswith("tokens/s") for line in lines)  # unset in the answer

@@ -86,19 +86,18 @@ def device(answer: catalog_pb2.GetDeviceResponse) -> RenderableType:
 
 def architectures(answer: catalog_pb2.ListArchitecturesResponse) -> RenderableType:
     """Returns one line for each preset."""
-    figures = ("parameters", "active", "layers", "hidden", "heads", "ffn", "experts", "vocab")
+    figures = ("parameters", "active", "layers", "hidden", "heads", "ffn", "experts")
     rows = text.table("name", *figures, right=figures)
     for it in answer.architectures:
         rows.add_row(
             it.name,
-            text.count(it.parameter_count),
-            text.count(it.active_parameter_count),
+            text.parameters(it.parameter_count),
+            text.parameters(it.active_parameter_count),
             f"{it.layer_count}",
             f"{it.hidden_size}",
             f"{it.query_heads}/{_kv_heads(it)}",
             f"{it.experts.intermediate_size or it.intermediate_size}",
             f"{it.experts.per_token}/{it.experts.count}" if it.experts.count else text.NONE,
-            f"{it.vocab_size}",
         )
     return Group(rows, *more(answer.architectures, answer.total_size, answer.next_page_token))
 
@@ -122,7 +121,7 @@ def architecture(answer: catalog_pb2.GetArchitectureResponse) -> RenderableType:
         [
             ("name", it.name),
             ("family", it.model_type),
-            ("parameters", f"{it.parameter_count:,} ({text.count(it.parameter_count)})"),
+            ("parameters", f"{it.parameter_count:,} ({text.parameters(it.parameter_count)})"),
             ("active a token", f"{it.active_parameter_count:,}" if it.experts.count else ""),
             ("layers", f"{it.layer_count}"),
             ("hidden size", f"{it.hidden_size}"),

@@ -103,7 +103,7 @@ def _headline(resolved: types_pb2.Resolved) -> Text:
     model = resolved.architecture
     return Text.assemble(
         (model.name or model.model_type, "bold"),
-        f" ({text.count(model.parameter_count)} parameters) on {devices}{resolved.device}, "
+        f" ({text.parameters(model.parameter_count)} parameters) on {devices}{resolved.device}, "
         f"{resolved.engine}, {precision}" + (f", KV cache {kv}" if kv != precision else ""),
     )
 

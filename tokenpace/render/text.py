@@ -55,6 +55,11 @@ def count(number: float) -> str:
     raise AssertionError("the last unit takes every number")
 
 
+def parameters(number: float) -> str:
+    """Returns a number of parameters as models are named by: 135M, 8.03B, 1.03T."""
+    return count(number).replace("G", "B")
+
+
 def size(number: float) -> str:
     """Returns bytes in GiB or MiB."""
     gib = number / 2**30

@@ -194,6 +194,7 @@ def plot(scored: Sequence[Scored], title: str, path: Path) -> None:
     """Writes predicted against measured as a picture."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend is chosen
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
 
     figures = list(dict.fromkeys(name for _, name, _ in scored))
     canvas, axes = plt.subplots(
@@ -213,6 +214,11 @@ def plot(scored: Sequence[Scored], title: str, path: Path) -> None:
             xlabel="measured, ms",
             ylabel="predicted with the model left out, ms",
         )
+        for one in (axis.xaxis, axis.yaxis):
+            # Labels of a single decade's minor ticks run into each other.
+            one.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            one.set_major_formatter("{x:g}")
+            one.set_minor_formatter(NullFormatter())
         axis.legend(frameon=False)
     canvas.suptitle(title)
     canvas.savefig(path, dpi=100)

@@ -61,6 +61,7 @@ class CompositeCostModel:
         self.holds_precision = held >= {precision, kv_precision}
         self.holds_engine = fitted is not None and fitted.supports(precision, engine)
         self._held = frozenset(held)
+        self._fitted_kinds: dict[tuple[OperationKind, Precision], bool] = {}
 
     @property
     def fitted(self) -> MeasuredCostModel | None:
@@ -87,12 +88,12 @@ class CompositeCostModel:
 
     def unmeasured(self, operations: Sequence[Operation]) -> frozenset[str]:
         """Returns the names of kernels that physics prices beside measured ones."""
+        if not self.holds_precision:
+            return frozenset()
         return frozenset(
             operation.name
             for operation in operations
-            if self.holds_precision
-            and operation.kind not in COLLECTIVES | OVERHEADS
-            and not self._is_fitted(operation)
+            if not self._is_fitted(operation) and operation.kind not in COLLECTIVES | OVERHEADS
         )
 
     def supports(self, precision: Precision, engine: str) -> bool:
@@ -145,14 +146,21 @@ class CompositeCostModel:
         return found
 
     def _is_fitted(self, operation: Operation) -> bool:
-        if operation.kind in COLLECTIVES:
+        key = operation.kind, operation.precision
+        known = self._fitted_kinds.get(key)
+        if known is None:
+            known = self._fitted_kinds[key] = self._holds(*key)
+        return known
+
+    def _holds(self, kind: OperationKind, precision: Precision) -> bool:
+        if kind in COLLECTIVES:
             return False
-        if operation.kind in OVERHEADS:
+        if kind in OVERHEADS:
             return self.holds_engine
         return (
             self._fitted is not None
-            and operation.precision in self._held
-            and self._fitted.holds(operation.kind, operation.precision)
+            and precision in self._held
+            and self._fitted.holds(kind, precision)
         )
 
 

@@ -1,0 +1,102 @@
+"""Labels of deployments, and the fit of coefficients on rows made from known ones."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.engine_fit import START, Row, fit, predicted, score, table
+from benchmarks.silicon import Degrees, concurrency_of, degrees_of, precision_of
+from model.engines import engine
+from model.precision import Precision
+from model.presets import preset
+from model.steps import Question
+from model.workload import Parallelism, Workload
+
+
+def line(tensor, data, expert, *, dump="2026-04-06", name="x_tp8_ep8_1", **others):
+    return {
+        "id": name,
+        "silicon_data_source": f"source_file={dump}.csv; silicon_concurrency=64",
+        "tp_size": tensor,
+        "attention_dp_size": data,
+        "moe_ep_size": expert,
+        "batch_size": "2",
+        "model_path": "deepseek-ai/DeepSeek-R1",
+        "gemm_quant_mode": "fp8",
+        "precision": "fp8",
+    } | others
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        (line("64", "1", "8"), line("8", "1", "8", dump="2026-03-25", name="x_tp8_0_ep8_0_1")),
+        (line("1", "64", "8"), line("1", "8", "8", dump="2026-03-25", name="x_tp8_0_ep8_0_1")),
+    ],
+)
+def test_labels_of_one_measurement_come_to_the_same_in_both_dumps(wrong, right):
+    assert degrees_of(wrong) == degrees_of(right)
+
+
+def test_a_dense_model_has_no_experts_to_spread():
+    assert degrees_of(line("2", "", "0", name="x_tp2_epnone_1")) == Degrees(2, 1, 1)
+    assert degrees_of(line("1", "1", "8", dump="2026-03-25")) == Degrees(1, 1, 1)
+
+
+def test_the_load_is_the_concurrency_and_else_the_batch():
+    assert concurrency_of(line("8", "1", "1")) == 64
+    assert concurrency_of(line("8", "1", "1", silicon_data_source="a file")) == 2
+
+
+def test_a_blank_precision_is_the_models_own_and_deepseeks_fp8_is_in_blocks():
+    assert precision_of(line("8", "1", "1")) is Precision.FP8_BLOCK
+    llama = {"model_path": "meta-llama/Llama-3.1-8B-Instruct"}
+    assert precision_of(line("8", "1", "1", **llama, precision="")) is Precision.BF16
+    assert precision_of(line("8", "1", "1", **llama)) is Precision.FP8
+    assert precision_of(line("8", "1", "1", **llama, gemm_quant_mode="fp8_block")) is (
+        Precision.FP8_BLOCK
+    )
+
+
+def rows_made_with(coefficients):
+    rows = []
+    for name, concurrency, tensor in (
+        ("llama-3.1-8b", 1, 1),
+        ("llama-3.1-8b", 32, 1),
+        ("qwen3-32b", 8, 2),
+        ("qwen3-30b-a3b", 4, 2),
+        ("qwen3-30b-a3b", 64, 4),
+    ):
+        row = Row(
+            engine="vllm",
+            model=name,
+            device="h100-sxm",
+            question=Question(
+                architecture=preset(name),
+                workload=Workload(input_tokens=1024, output_tokens=256, concurrency=concurrency),
+                parallelism=Parallelism(tensor=tensor),
+                precision=Precision.BF16,
+                kv_precision=Precision.BF16,
+                engine="vllm",
+            ),
+            figures={"TTFT": 1.0, "TPOT": 1.0},
+        )
+        figures = {figure: value for figure, (value, _, _) in predicted(row, coefficients).items()}
+        rows.append(replace(row, figures=figures))
+    return rows
+
+
+def test_the_fit_finds_the_coefficients_that_made_the_rows():
+    truth = replace(engine("vllm"), bandwidth=0.6, compute=0.4, step_s=4e-3)
+    names = ("bandwidth", "compute", "step_s")
+    found = fit(rows_made_with(truth), engine("vllm"), {n: START[n] for n in names}, pull=1e-3)
+    for name in names:
+        assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.03)
+
+
+def test_the_table_counts_rows_errors_and_coverage():
+    truth = engine("vllm")
+    rows = rows_made_with(truth)
+    scored = [cell for row in rows for cell in score(row, truth)]
+    (line_,) = [text for text in table(scored) if text.startswith("| all | all | TPOT")]
+    assert "| 5 | 3 | 0.0 / 0.0 / 0.0 | +0.0% | 100% |" in line_

@@ -127,9 +127,15 @@ def predict(
 def footprint(
     question: Question, cost_model: CompositeCostModel, sequences: int
 ) -> MemoryFootprint:
-    """Returns what ``sequences`` on one replica need on its fullest device."""
+    """Returns what ``sequences`` on one replica need on its fullest device.
+
+    A static batch is at full length in the end. Requests that join and leave are at all
+    stages of their lives, and engines admit them as long as pages of the cache are free:
+    their mean length counts.
+    """
     workload, parallelism = question.workload, question.parallelism
-    length = workload.input_tokens + workload.output_tokens
+    generated = workload.output_tokens
+    length = workload.input_tokens + (generated // 2 if workload.concurrency else generated)
     new = workload.input_tokens - workload.cached_prefix_tokens
     prompts = 1 if workload.concurrency else sequences
     tokens = min(prompts * new, workload.prefill_chunk_tokens or prompts * new)

@@ -22,7 +22,7 @@ class MemoryFootprint:
 
     Attributes:
         weights_bytes: weights.
-        kv_cache_bytes: keys and values of all its sequences at full length.
+        kv_cache_bytes: keys and values of all its sequences.
         activations_bytes: largest activations alive at one time.
         capacity_bytes: memory of one device; 0 where it is not known.
     """

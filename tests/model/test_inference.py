@@ -238,6 +238,13 @@ def test_prefill_alone_waits_for_all_the_others():
     assert answer.ttft_ms.value == pytest.approx(10 * alone)
 
 
+def test_requests_that_join_and_leave_fill_the_cache_by_their_mean_length():
+    sizes = {"input_tokens": 1000, "output_tokens": 3000}
+    static = ask(work(batch_size=8, **sizes)).memory.kv_cache_bytes
+    continuous = ask(work(concurrency=8, **sizes)).memory.kv_cache_bytes
+    assert static / 4000 == continuous / 2500
+
+
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
 def test_no_more_prefill_hides_behind_decodes_than_they_last(name):
     for output_tokens in (2, 8, 1024):

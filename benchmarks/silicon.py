@@ -7,7 +7,9 @@ here; ``pip install aiconfigurator-core==0.12.0`` brings them.
 Labels are corrected first: in the dumps of April 2026 the tensor (or attention data)
 parallel column of rows with expert parallelism is too large by their expert-parallel size,
 and the experts' columns hold other meanings. The same measurements stand in the dump of
-March under other labels, and the rows' ids name the true sizes.
+March under other labels, and the rows' ids name the true sizes. Where no attention data
+parallel size is told, the ranks of the experts tell it: Qwen3-235B's weights do not fit the
+single card that its tensor-parallel size alone would leave.
 
     python benchmarks/silicon.py --write-page
 """
@@ -99,6 +101,8 @@ def degrees_of(line: Mapping[str, str]) -> Degrees:
     if "source_file=2026-04" in line["silicon_data_source"] and expert > 1 and named:
         ranks, expert = int(named[1]), int(named[2])
         tensor, data = (1, ranks) if data > 1 else (ranks, 1)
+    elif not line["attention_dp_size"]:
+        data = max(1, max(1, int(line["moe_tp_size"] or 1)) * expert // tensor)
     if (tensor * data) % expert:
         expert = 1  # the column means nothing in a dense model
     return Degrees(tensor, data, expert)

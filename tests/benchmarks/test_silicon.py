@@ -19,6 +19,7 @@ def line(tensor, data, expert, *, dump="2026-04-06", name="x_tp8_ep8_1", **other
         "silicon_data_source": f"source_file={dump}.csv; silicon_concurrency=64",
         "tp_size": tensor,
         "attention_dp_size": data,
+        "moe_tp_size": "1",
         "moe_ep_size": expert,
         "batch_size": "2",
         "model_path": "deepseek-ai/DeepSeek-R1",
@@ -41,6 +42,13 @@ def test_labels_of_one_measurement_come_to_the_same_in_both_dumps(wrong, right):
 def test_a_dense_model_has_no_experts_to_spread():
     assert degrees_of(line("2", "", "0", name="x_tp2_epnone_1")) == Degrees(2, 1, 1)
     assert degrees_of(line("1", "1", "8", dump="2026-03-25")) == Degrees(1, 1, 1)
+
+
+def test_ranks_of_experts_beyond_the_tensor_size_are_data_parallel():
+    untold = line("2", "", "1", dump="2026-01-23", name="x_tp2_epnone_13", moe_tp_size="4")
+    assert degrees_of(untold) == Degrees(2, 2, 1)
+    untold = line("2", "", "2", dump="2026-01-23", name="x_tp2_epnone_16", moe_tp_size="1")
+    assert degrees_of(untold) == Degrees(2, 1, 2)
 
 
 def test_the_load_is_the_concurrency_and_else_the_batch():

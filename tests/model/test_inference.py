@@ -245,6 +245,17 @@ def test_requests_that_join_and_leave_fill_the_cache_by_their_mean_length():
     assert static / 4000 == continuous / 2500
 
 
+def test_a_load_widens_the_interval_of_ttft_more_with_more_confidence():
+    def width(estimate):
+        return estimate.upper / estimate.lower
+
+    alone, loaded = (ask(work(concurrency=n)) for n in (1, 16))
+    assert width(loaded.ttft_ms) == pytest.approx(1.6**2 * width(alone.ttft_ms))
+    assert width(loaded.tpot_ms) == pytest.approx(width(alone.tpot_ms))
+    surer = ask(work(concurrency=16), confidence=0.99)
+    assert width(surer.ttft_ms) > width(loaded.ttft_ms)
+
+
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
 def test_no_more_prefill_hides_behind_decodes_than_they_last(name):
     for output_tokens in (2, 8, 1024):

@@ -193,7 +193,7 @@ def test_it_goes_on_while_the_error_is_too_large(base):
 
 def test_an_unfinished_base_is_finished_first(base):
     missing = [row for row in base if row.kind != "attention"]
-    measured, _, _ = run(budget_s=1.5, done=missing, target_error=0.3)
+    measured, _, _ = run(budget_s=5.0, done=missing, target_error=0.3)
     assert "attention" in {row.kind for row in measured}
 
 
@@ -253,7 +253,7 @@ def test_a_point_that_runs_out_of_memory_is_skipped_and_others_go_on(monkeypatch
         return real(HUGE if isinstance(point, AttentionPoint) else point, precision, device)
 
     monkeypatch.setattr(profiler.campaign, "measure", measure_or_fail)
-    measured, skipped, _ = run(budget_s=1.5)
+    measured, skipped, _ = run(budget_s=4.0)
     assert "linear" in {row.kind for row in measured}
     assert "attention" not in {row.kind for row in measured}
     assert skipped

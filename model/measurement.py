@@ -31,7 +31,7 @@ class Measurement:
             (the last two are steps of a real ``generate()``).
         precision: format it ran in.
         engine: whose code ran: "transformers" or "torch".
-        shape: sizes by name; which names a kind has is told in ``model.points``.
+        shape: sizes by name; which names a kind has is told in ``model.shapes``.
         latency_ms: time of one run.
         group: points of one architecture or shape share it; held out together.
         flags: remarks such as "throttled"; empty when undisturbed.

@@ -230,6 +230,7 @@ def experts(
     precision: Precision,
     count: int = 1,
     imbalance: float = 1.0,
+    touched: float | None = None,
 ) -> Operation:
     """Returns the routed experts of the fullest rank.
 
@@ -240,10 +241,12 @@ def experts(
         precision: of weights and activations.
         count: number of layers.
         imbalance: load of the fullest rank over the mean, at least 1.
+        touched: experts met; None takes what as many random choices meet.
     """
     share = block.held / block.count
     assignments = min(tokens * block.top_k * share * imbalance, float(tokens) * block.held)
-    touched = block.touched(tokens)
+    if touched is None:
+        touched = block.touched(tokens)
     one = block.expert.matrix_parameters(hidden_size)
     inner = block.expert.intermediate_size
     values = assignments * (2 * hidden_size + 2 * inner)
@@ -273,7 +276,7 @@ def embedding(tokens: int, hidden_size: int, precision: Precision) -> Operation:
     )
 
 
-def all_reduce(elements: int, ranks: int, precision: Precision, count: int = 1) -> Operation:
+def all_reduce(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
     """Returns a ring all-reduce; one rank sends 2 (ranks - 1) / ranks of the message."""
     message = elements * precision.activation_bytes
     return Operation(
@@ -293,7 +296,7 @@ def total(operations: Iterable[Operation]) -> tuple[float, float]:
     return sum(o.flops * o.count for o in rows), sum(o.bytes * o.count for o in rows)
 
 
-def all_to_all(elements: int, ranks: int, precision: Precision, count: int = 1) -> Operation:
+def all_to_all(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
     """Returns an all-to-all of which one rank sends all but its own share."""
     message = elements * precision.activation_bytes
     return Operation(

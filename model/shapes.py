@@ -1,14 +1,17 @@
 """The sizes that a measurement carries, by kind, and the way back to what was run.
 
 - ``linear``, ``linear_transposed``: m, n, k.
-- ``attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads, head_dim.
+- ``attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads, head_dim, and
+  window where a query sees no more keys than that.
 - ``layer``, ``prefill``, ``decode``: fused (0 or 1), sequences, query_tokens, kv_tokens and the
   dimensions of the architecture that ran (``model.dimensions``), enums as their index.
 - ``experts``: tokens, hidden_size, intermediate_size and local_experts of the rank, experts,
-  top_k, and imbalance where it is not 1.
+  top_k, imbalance where it is not 1, and balanced (1) where the assignments were dealt out
+  in turn: they then meet every expert that they can.
 - ``mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, head_dim,
   value_dim.
 - ``batched_linear``: m, n, k, batch.
+- ``all_reduce``, ``all_to_all``: message_bytes of one rank, ranks.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from model.operations import (
     LINEARS,
     Operation,
     OperationKind,
+    all_reduce,
+    all_to_all,
     attention,
     batched_linear,
     experts,
@@ -144,6 +149,7 @@ def operations_of(measurement: Measurement) -> list[Operation]:
             query_heads=_size(shape, "query_heads"),
             kv_heads=_size(shape, "kv_heads"),
             head_dim=_size(shape, "head_dim"),
+            window=_size(shape, "window") if "window" in shape else None,
         )
         (alike,) = step_of_shape(shape)
         return [attention(alike.count, alike.query_tokens, alike.kv_tokens, heads, precision)]
@@ -185,7 +191,8 @@ def _experts(shape: Mapping[str, float], precision: Precision) -> Operation:
     )
     tokens, hidden_size = _size(shape, "tokens"), _size(shape, "hidden_size")
     imbalance = shape.get("imbalance", 1.0)
-    return experts(tokens, hidden_size, block, precision, imbalance=imbalance)
+    touched = min(float(local), tokens * top_k * local / count) if "balanced" in shape else None
+    return experts(tokens, hidden_size, block, precision, imbalance=imbalance, touched=touched)
 
 
 def _mla(shape: Mapping[str, float], precision: Precision) -> Operation:
@@ -206,7 +213,23 @@ def _batched_linear(shape: Mapping[str, float], precision: Precision) -> Operati
     return batched_linear("batched_linear", m, n, k, batch, precision)
 
 
-_ALONE = {"experts": _experts, "mla": _mla, "batched_linear": _batched_linear}
+def _all_reduce(shape: Mapping[str, float], precision: Precision) -> Operation:
+    values = _size(shape, "message_bytes") / precision.activation_bytes
+    return all_reduce(values, _size(shape, "ranks", low=2), precision)
+
+
+def _all_to_all(shape: Mapping[str, float], precision: Precision) -> Operation:
+    values = _size(shape, "message_bytes") / precision.activation_bytes
+    return all_to_all(values, _size(shape, "ranks", low=2), precision)
+
+
+_ALONE = {
+    "experts": _experts,
+    "mla": _mla,
+    "batched_linear": _batched_linear,
+    "all_reduce": _all_reduce,
+    "all_to_all": _all_to_all,
+}
 
 
 def _size(shape: Mapping[str, float], name: str, low: int = 1) -> int:

@@ -58,8 +58,8 @@ class Devices(Protocol):
 class CostModels(Protocol):
     """What is needed of ``server.cost_models.CostModels``."""
 
-    def current(self, device: Device) -> _Current | None:
-        """Returns the device's cost model, None where nothing was fitted yet."""
+    def current(self, device: Device, engine: str = "") -> _Current | None:
+        """Returns the cost model of an engine on a device, None where nothing was fitted yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ class Predictor:
         Raises:
             ServiceError: FAILED_PRECONDITION, the provenance is weaker than required.
         """
-        current = self._cost_models.current(resolution.device)
+        current = self._cost_models.current(resolution.device, resolution.question.engine)
         composite = self._composite(resolution, current.model if current else None)
         inference = predict(resolution.question, composite, with_breakdown=with_breakdown)
         if required is not None and inference.provenance < required:

@@ -6,7 +6,7 @@ import pytest
 
 from model.estimate import ValidationScore
 from model.precision import Precision
-from server import cost_models
+from server import cost_models, reference_cost_models
 from server.cost_models import CostModels, NoMeasurementsError
 from server.devices import DeviceRegistry
 from server.fitting import FitCancelledError, FitError, FitTimeoutError
@@ -45,7 +45,8 @@ def trees(monkeypatch):
             engines=("torch",),
         )
 
-    monkeypatch.setattr(cost_models, "_from_bytes", from_bytes)
+    for module in (cost_models, reference_cost_models):
+        monkeypatch.setattr(module, "cost_model_of", from_bytes)
 
 
 @pytest.fixture
@@ -136,5 +137,5 @@ def test_a_stored_model_that_cannot_be_read_counts_as_none(store, devices, measu
     def unreadable(blob):
         raise ValueError("another format")
 
-    monkeypatch.setattr(cost_models, "_from_bytes", unreadable)
+    monkeypatch.setattr(reference_cost_models, "cost_model_of", unreadable)
     assert CostModels(store, devices).current(devices.get("cpu")) is None

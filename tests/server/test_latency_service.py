@@ -10,6 +10,7 @@ from model.errors import InvalidFieldError, UnknownNameError
 from model.estimate import Provenance, StepEstimate
 from model.hardware import data_sheet
 from model.huggingface import architecture_from_config
+from model.operations import COLLECTIVES
 from model.precision import Precision
 from profiler.interface import Environment
 from server import predictor as predictor_module
@@ -43,7 +44,7 @@ class CostModels:
     def __init__(self):
         self.fitted = None
 
-    def current(self, device):
+    def current(self, device, engine=""):
         return self.fitted if device.local else None
 
 
@@ -52,8 +53,11 @@ class Fitted:
 
     provenance = Provenance.MEASURED_LOCALLY
 
-    def holds(self, kind, precision):
+    def prices(self, precision):
         return precision is Precision.FP32
+
+    def holds(self, kind, precision):
+        return precision is Precision.FP32 and kind not in COLLECTIVES
 
     def supports(self, precision, engine):
         return precision is Precision.FP32 and engine == "transformers"

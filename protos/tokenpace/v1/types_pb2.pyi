@@ -294,7 +294,7 @@ class Resolved(_message.Message):
     def __init__(self, device: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., kv_cache_precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., gpu_count: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ...) -> None: ...
 
 class Environment(_message.Message):
-    __slots__ = ("fingerprint", "device_name", "device_kind", "device_uuid", "driver_version", "cuda_version", "torch_version", "transformers_version", "threads", "platform", "python_version")
+    __slots__ = ("fingerprint", "device_name", "device_kind", "device_uuid", "driver_version", "cuda_version", "torch_version", "transformers_version", "threads", "platform", "python_version", "source", "engine")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +306,8 @@ class Environment(_message.Message):
     THREADS_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     device_name: str
     device_kind: str
@@ -317,7 +319,9 @@ class Environment(_message.Message):
     threads: int
     platform: str
     python_version: str
-    def __init__(self, fingerprint: _Optional[str] = ..., device_name: _Optional[str] = ..., device_kind: _Optional[str] = ..., device_uuid: _Optional[str] = ..., driver_version: _Optional[str] = ..., cuda_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., transformers_version: _Optional[str] = ..., threads: _Optional[int] = ..., platform: _Optional[str] = ..., python_version: _Optional[str] = ...) -> None: ...
+    source: str
+    engine: str
+    def __init__(self, fingerprint: _Optional[str] = ..., device_name: _Optional[str] = ..., device_kind: _Optional[str] = ..., device_uuid: _Optional[str] = ..., driver_version: _Optional[str] = ..., cuda_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., transformers_version: _Optional[str] = ..., threads: _Optional[int] = ..., platform: _Optional[str] = ..., python_version: _Optional[str] = ..., source: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class Distribution(_message.Message):
     __slots__ = ("median", "p10", "p90", "samples")
@@ -332,7 +336,7 @@ class Distribution(_message.Message):
     def __init__(self, median: _Optional[float] = ..., p10: _Optional[float] = ..., p90: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...
 
 class Measurement(_message.Message):
-    __slots__ = ("id", "job_id", "device", "fingerprint", "kind", "precision", "engine", "shape", "latency_ms", "create_time", "flags")
+    __slots__ = ("id", "job_id", "device", "fingerprint", "kind", "precision", "engine", "shape", "latency_ms", "create_time", "flags", "group")
     class ShapeEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -351,6 +355,7 @@ class Measurement(_message.Message):
     LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     id: int
     job_id: str
     device: str
@@ -362,4 +367,5 @@ class Measurement(_message.Message):
     latency_ms: Distribution
     create_time: _timestamp_pb2.Timestamp
     flags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[int] = ..., job_id: _Optional[str] = ..., device: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., shape: _Optional[_Mapping[str, float]] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ...) -> None: ...
+    group: str
+    def __init__(self, id: _Optional[int] = ..., job_id: _Optional[str] = ..., device: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., shape: _Optional[_Mapping[str, float]] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ..., group: _Optional[str] = ...) -> None: ...

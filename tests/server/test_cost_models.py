@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from model.estimate import ValidationScore
+from model.estimate import Provenance, ValidationScore
 from model.precision import Precision
 from server import cost_models, reference_cost_models
 from server.cost_models import CostModels, NoMeasurementsError
@@ -43,6 +43,7 @@ def trees(monkeypatch):
             scores=(score,),
             precisions=(Precision.FP32,),
             engines=("torch",),
+            provenance=Provenance.MEASURED_LOCALLY,
         )
 
     for module in (cost_models, reference_cost_models):

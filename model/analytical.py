@@ -191,6 +191,8 @@ class AnalyticalCostModel:
         engine = self._engine
         if not self._gpu:
             return CPU_COMPUTE, CPU_BANDWIDTH
+        if kind is OperationKind.LINEAR_ATTENTION:
+            return engine.linear_attention_compute, engine.attention_bandwidth
         if kind in _LIKE_ATTENTION:
             return engine.attention_compute, engine.attention_bandwidth
         if kind is OperationKind.EXPERTS:
@@ -236,7 +238,7 @@ class AnalyticalCostModel:
         return link * (self._engine.link if self._gpu else CPU_LINK)
 
 
-_LIKE_ATTENTION = ATTENTIONS | {OperationKind.INDEXER, OperationKind.LINEAR_ATTENTION}
+_LIKE_ATTENTION = ATTENTIONS | {OperationKind.INDEXER}
 _OVERHEADS = frozenset(
     {
         OperationKind.LAYER_OVERHEAD,

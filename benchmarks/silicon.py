@@ -147,7 +147,8 @@ def read_rows() -> list[Row]:
                 "TTFT": float(line["silicon_ttft_ms"]),
                 "TPOT": float(line["silicon_tpot_ms"]),
             }
-            rounded = tuple(f"{value:.5g}" for value in figures.values())
+            # Some of the dumps keep two decimals of what others keep in full.
+            rounded = tuple(f"{value:.2f}" for value in figures.values())
             row = row_of(line, figures)
             key = (row.model, row.device, row.engine, row.question.workload, *rounded)
             rows.setdefault(key, row)

@@ -418,6 +418,17 @@ def test_kimi_k2_is_read_with_the_keys_of_deepseek_v3():
     assert architecture.experts.count == 384
 
 
+def test_kimi_k2_5_is_its_text_decoder():
+    text = config_of("kimi-k2.5")
+    wrapped = {"model_type": "kimi_k25", "text_config": text, "vision_config": {"depth": 27}}
+    architecture = architecture_from_config(wrapped)
+    assert architecture.layers == preset("kimi-k2").layers
+    assert architecture.stored_experts.precision is Precision.INT4
+    bad = text | {"quantization_config": {"quant_method": "compressed-tensors"}}
+    error = rejected(wrapped | {"text_config": bad})
+    assert error.field == "text_config.quantization_config.config_groups"
+
+
 def test_latent_attention_is_read():
     v3 = architecture_from_config({"model_type": "deepseek_v3"})
     assert v3.layers[0].layer.attention == LatentAttention(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from model.blocks import LatentAttention
+from model.blocks import Attention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
 from profiler.interface import Scope
@@ -153,12 +153,13 @@ def _check_measurable(question: Question) -> None:
             f"engine: {question.engine} cannot be measured yet; use {ENGINE}, or Predict",
         )
     architecture = question.architecture
-    latent = any(isinstance(g.layer.attention, LatentAttention) for g in architecture.layers)
-    if latent or architecture.experts is not None:
+    attentions = [group.layer.attention for group in architecture.layers]
+    plain = all(isinstance(each, Attention) and not each.output_gate for each in attentions)
+    if not plain or architecture.experts is not None:
         raise unimplemented(
             "ARCHITECTURE_NOT_MEASURED",
-            "model: experts and latent attention cannot be measured yet; use a dense model, or"
-            " Predict",
+            "model: experts and latent, sparse, linear or gated attention cannot be measured yet;"
+            " use a dense model, or Predict",
         )
     if question.workload.concurrency:
         raise unimplemented(

@@ -18,9 +18,11 @@ from profiler.modules import build_model, configuration_of, shard, with_depth
 
 CPU = open_device("cpu")
 DENSE = sorted(
-    name for name, family in FAMILIES.items() if not {"experts", "kv_rank"} & {*family.keys}
+    name
+    for name, family in FAMILIES.items()
+    if not {"experts", "kv_rank", "linear_key_heads"} & {*family.keys}
 )
-"""Experts and latent attention cannot be measured yet."""
+"""Experts, latent and linear attention cannot be measured yet."""
 CUTTABLE = sorted(name for name in DENSE if "head_dim" in FAMILIES[name].keys)
 SIZES = {
     "hidden_size": 32,

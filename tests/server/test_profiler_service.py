@@ -153,6 +153,18 @@ def test_the_worker_is_told_what_is_asked(serve):
             "kv_cache_precision",
         ),
         (
+            {"model": types_pb2.ModelSpec(preset="qwen3.5-27b")},
+            "UNIMPLEMENTED",
+            "ARCHITECTURE_NOT_MEASURED",
+            "model",
+        ),
+        (
+            {"model": types_pb2.ModelSpec(preset="deepseek-v3.2")},
+            "UNIMPLEMENTED",
+            "ARCHITECTURE_NOT_MEASURED",
+            "model",
+        ),
+        (
             {"workload": types_pb2.Workload(input_tokens=8, concurrency=4)},
             "UNIMPLEMENTED",
             "CONCURRENCY_NOT_MEASURED",

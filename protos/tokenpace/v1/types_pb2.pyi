@@ -278,20 +278,22 @@ class Warning(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Resolved(_message.Message):
-    __slots__ = ("device", "precision", "kv_cache_precision", "engine", "gpu_count", "architecture")
+    __slots__ = ("device", "precision", "kv_cache_precision", "engine", "gpu_count", "architecture", "calibration")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_PRECISION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     GPU_COUNT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     device: str
     precision: Precision
     kv_cache_precision: Precision
     engine: str
     gpu_count: int
     architecture: Architecture
-    def __init__(self, device: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., kv_cache_precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., gpu_count: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ...) -> None: ...
+    calibration: str
+    def __init__(self, device: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., kv_cache_precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., gpu_count: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., calibration: _Optional[str] = ...) -> None: ...
 
 class Environment(_message.Message):
     __slots__ = ("fingerprint", "device_name", "device_kind", "device_uuid", "driver_version", "cuda_version", "torch_version", "transformers_version", "threads", "platform", "python_version")

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.steps import Question
 
-_CONSTANT = (0.05, 0.05, 0.05, 0.2)
-_LOCAL = (0.1, 0.1, 0.15, 0.25)
+_CONSTANT = (0.0125, 0.0125, 0.0125, 0.05)
+_LOCAL = (0.025, 0.025, 0.04, 0.06)
 """Variance of the parts: common to all rows, and what an engine, a model under an engine and
 a deployment (model, engine and device) have of their own."""
-_NOISE = 0.05
+_NOISE = 0.025
 """Standard deviation of a measurement's logarithm around the law of its deployment."""
-_TRUSTED = 2.0
+_TRUSTED = 3.0
 _REWEIGHTINGS = 2
 _OCTAVES = {
     "load": 5.0,
@@ -66,7 +66,7 @@ _BASE_DEVIATION = 0.42
 """Deviation of a prediction's logarithm that those variances were chosen for."""
 _LEAST_SHARE = 0.1
 """Load by prefills below which it plays no part."""
-_PSEUDO_ROWS = 20
+_PSEUDO_ROWS = 10
 _NORMAL = NormalDist()
 
 

@@ -78,35 +78,24 @@ class Measured:
 
 
 def impossible(rows: Sequence[Measured]) -> list[Remark]:
-    """Returns what cannot be right."""
-    found = []
-    for index, row in enumerate(rows):
-        if row.sheet is None:
-            continue
-        tpot, ttft = row.figures.get("tpot"), row.figures.get("ttft")
-        floor = _reading_ms(row.point.inference.breakdown, row.sheet)
-        if tpot is not None and tpot < _TOLERANCE * floor:
-            found.append(
-                Remark(
-                    "FASTER_THAN_BANDWIDTH",
-                    f"a TPOT of {tpot:.3g} ms is less than the {floor:.3g} ms in which"
-                    f" {row.sheet.name} reads weights and KV cache of one step; tokens were counted"
-                    " in chunks, fewer sequences ran together, or a label is wrong",
-                    (index,),
-                )
-            )
-        floor = _multiplying_ms(row.point, row.sheet)
-        if ttft is not None and ttft < _TOLERANCE * floor:
-            found.append(
-                Remark(
-                    "FASTER_THAN_COMPUTE",
-                    f"a TTFT of {ttft:.3g} ms is less than the {floor:.3g} ms in which"
-                    f" {row.sheet.name} can process such a prompt; a warm prefix cache is the"
-                    " likely reason: turn it off, or say cached_prefix_tokens",
-                    (index,),
-                )
-            )
-    return [*found, *_contradictions(rows)]
+    """Returns what cannot be right: at most one remark of each bound, told by the worst row."""
+    slow_enough = (
+        _beyond(
+            "FASTER_THAN_BANDWIDTH",
+            [(row.figures.get("tpot"), _reading_ms(row)) for row in rows],
+            "a TPOT of {measured:.3g} ms is less than the {bound:.3g} ms in which the device reads"
+            " weights and KV cache of one step: tokens were counted in chunks, fewer sequences ran"
+            " together, or a label is wrong",
+        ),
+        _beyond(
+            "FASTER_THAN_COMPUTE",
+            [(row.figures.get("ttft"), _multiplying_ms(row)) for row in rows],
+            "a TTFT of {measured:.3g} ms is less than the {bound:.3g} ms in which the device can"
+            " process such a prompt: a warm prefix cache is the likely reason; turn it off, or say"
+            " cached_prefix_tokens",
+        ),
+    )
+    return [remark for found in slow_enough for remark in found] + _contradictions(rows)
 
 
 def doubtful(rows: Sequence[Measured], left_out: Mapping[str, LeftOut]) -> list[Remark]:
@@ -150,21 +139,44 @@ def doubtful(rows: Sequence[Measured], left_out: Mapping[str, LeftOut]) -> list[
     return found
 
 
-def _reading_ms(breakdown: Iterable[OperationCost], sheet: DataSheet) -> float:
+def _beyond(code: str, cases: Sequence[tuple[float | None, float]], text: str) -> list[Remark]:
+    """Returns the remark on measurements below their bounds, both in milliseconds."""
+    found = [
+        (measured / bound, index)
+        for index, (measured, bound) in enumerate(cases)
+        if measured is not None and measured < _TOLERANCE * bound
+    ]
+    if not found:
+        return []
+    measured, bound = cases[min(found)[1]]
+    told = text.format(measured=measured, bound=bound)
+    return [Remark(code, told, tuple(index for _, index in found))]
+
+
+def _reading_ms(row: Measured) -> float:
     """Returns the time to read what a decode step reads; 0 where caches may hold it."""
-    traffic = sum(o.bytes for o in breakdown if o.phase is Phase.DECODE and o.kind in _READ)
-    if traffic < 2 * sheet.last_level_cache_bytes:
+    if row.sheet is None:
         return 0.0
-    return traffic / sheet.bandwidth_bytes_per_second * 1e3
+    traffic = _sum(row.point.inference.breakdown, Phase.DECODE, "bytes")
+    if traffic < 2 * row.sheet.last_level_cache_bytes:
+        return 0.0
+    return traffic / row.sheet.bandwidth_bytes_per_second * 1e3
 
 
-def _multiplying_ms(point: Point, sheet: DataSheet) -> float:
+def _multiplying_ms(row: Measured) -> float:
     """Returns the time of a prompt's multiplications, pipeline stages taken as all at work."""
-    question = point.question
-    flops = sum(
-        o.flops for o in point.inference.breakdown if o.phase is Phase.PREFILL and o.kind in _READ
-    )
-    return flops / sheet.effective_peak(question.precision) / question.parallelism.pipeline * 1e3
+    if row.sheet is None:
+        return 0.0
+    question = row.point.question
+    rate = row.sheet.effective_peak(question.precision) * question.parallelism.pipeline
+    return _sum(row.point.inference.breakdown, Phase.PREFILL, "flops") / rate * 1e3
+
+
+def _sum(breakdown: Iterable[OperationCost], phase: Phase, size: str) -> float:
+    found: list[float] = [
+        getattr(o, size) for o in breakdown if o.phase is phase and o.kind in _READ
+    ]
+    return sum(found)
 
 
 def _contradictions(rows: Sequence[Measured]) -> list[Remark]:

@@ -125,8 +125,8 @@ class Calibrations:
                 [
                     Violation(
                         f"rows[{remark.rows[0]}]",
-                        f"{remark.text} (rows {_places(remark.rows)}); leave such rows out, or set"
-                        " accept_suspicious",
+                        f"{remark.text} ({_places(remark.rows, rows)}); leave such rows out, or"
+                        " set accept_suspicious",
                     )
                     for remark in wrong
                 ],
@@ -288,9 +288,10 @@ def _model_name(row: CheckedRow) -> str:
     return architecture.name or architecture.model_type
 
 
-def _places(rows: Sequence[int]) -> str:
-    shown = ", ".join(map(str, rows[:_SHOWN_ROWS]))
-    return f"{shown}, ..." if len(rows) > _SHOWN_ROWS else shown
+def _places(found: Sequence[int], rows: Sequence[catalog_pb2.CalibrationRow]) -> str:
+    shown = [rows[index].source or f"row {index}" for index in found[:_SHOWN_ROWS]]
+    left = len(found) - len(shown)
+    return ", ".join([*shown, f"{left} more"] if left else shown)
 
 
 def _taken(name: str) -> Exception:

@@ -22,7 +22,7 @@ _COUNTS = ("input_tokens", "output_tokens", "concurrency", "batch_size")
 _LATENCIES = ("ttft_ms", "tpot_ms")
 COLUMNS = (*_TEXTS, *_SHORT, *_COUNTS, *_LATENCIES)
 """Columns of tokenpace's own files, in any order; README.md documents them."""
-_CLOSE = 0.75
+_CLOSE = 0.7
 
 
 def read(text: str, name: str) -> BenchmarkFile:

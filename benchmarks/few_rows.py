@@ -214,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write-page", action="store_true", help="write the page")
     arguments = parser.parse_args()
-    rows = all_answered(read_rows()[0])
+    rows = all_answered(read_rows())
     lines = table(rows)
     print("\n".join(lines))
     if arguments.write_page:

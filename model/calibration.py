@@ -25,7 +25,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from model.conformal import half_width
 from model.estimate import Phase
@@ -250,11 +249,18 @@ class Correction:
             parts[0] + sum(part * match for part, match in zip(parts[1:], shared, strict=True))
             for parts in (self._law.constant, self._law.local)
         )
-        distances = math.sqrt(3) * cdist(features, self._features)
+        distances = math.sqrt(3) * _distances(features, self._features)
         found: Array = self._amplitude**2 * (
             constant + local * (1 + distances) * np.exp(-distances)
         )
         return found
+
+
+def _distances(first: Array, second: Array) -> Array:
+    """Returns Euclidean distances, (first, second)."""
+    squares = np.sum(first**2, axis=1)[:, None] + np.sum(second**2, axis=1)[None]
+    found: Array = np.sqrt(np.maximum(squares - 2 * first @ second.T, 0.0))
+    return found
 
 
 class _Labels:

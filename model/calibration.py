@@ -6,11 +6,11 @@ each of which is in part common to all deployments and in part their own (an eng
 model's under an engine, a single deployment's). So a factor is learnt from the first rows,
 how it changes with the load from some more, and far from all rows the correction fades to
 what they have in common while the interval widens. The hyper-parameters are fixed, which is
-what lets four rows do: rows of one deployment could not tell them. Halving or doubling any
-of them changes the error by less than a tenth; ``benchmarks/few_rows.py`` scores them.
+what lets four rows do: rows of one deployment could not tell them. ``benchmarks/few_rows.py``
+scores them, and others in their place.
 
 Rows that all others contradict (a queue that nobody mentioned) weigh less the further off
-they are: their noise is raised, twice over, until they lie within ``_TRUSTED`` deviations.
+they are: their noise is raised, twice over, until they lie within a few deviations.
 
 Intervals are conformal: leave-one-out residuals over their predicted deviation, among as many
 as ``_PSEUDO_ROWS`` ideal ones, so that few lucky rows promise nothing.
@@ -25,7 +25,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from model.conformal import half_width
 from model.estimate import Phase
@@ -41,27 +40,44 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.steps import Question
 
-_CONSTANT = (0.0125, 0.0125, 0.0125, 0.05)
-_LOCAL = (0.025, 0.025, 0.04, 0.06)
-"""Variance of the parts: common to all rows, and what an engine, a model under an engine and
-a deployment (model, engine and device) have of their own."""
-_NOISE = 0.025
-"""Standard deviation of a measurement's logarithm around the law of its deployment."""
-_TRUSTED = 3.0
+FEATURES = (
+    "load",
+    "input",
+    "output",
+    "tensor",
+    "data",
+    "expert",
+    "pipeline",
+    "weight_bytes",
+    "cached",
+    "prefills",
+)
+"""What the local part changes with: requests a data-parallel rank, lengths, parallel sizes,
+bytes of a weight, prompt over what is new of it, and the share of a decode step that others'
+prefills take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Law:
+    """Hyper-parameters.
+
+    Attributes:
+        constant, local: variance of the parts: common to all rows, and what an engine, a model
+            under an engine and a deployment (model, engine and device) have of their own.
+        noise: standard deviation of a measurement's logarithm around its deployment's law.
+        trusted: deviations that a row may lie off what all others say, and weigh in full.
+        octaves: over how many octaves of each feature the local part changes.
+    """
+
+    constant: tuple[float, float, float, float] = (0.0125, 0.0125, 0.0125, 0.05)
+    local: tuple[float, float, float, float] = (0.025, 0.025, 0.04, 0.06)
+    noise: float = 0.025
+    trusted: float = 3.0
+    octaves: tuple[float, ...] = (5.0, 7.5, 15.0, 5.0, 5.0, 5.0, 5.0, 2.5, 2.5, 5.0)
+
+
+LAW = Law()
 _REWEIGHTINGS = 2
-_OCTAVES = {
-    "load": 5.0,
-    "input": 7.5,
-    "output": 15.0,
-    "tensor": 5.0,
-    "data": 5.0,
-    "expert": 5.0,
-    "pipeline": 5.0,
-    "weight_bytes": 2.5,
-    "cached": 2.5,
-    "prefills": 5.0,
-}
-"""Over how many octaves of each feature the local part changes."""
 _BASE_DEVIATION = 0.42
 """Deviation of a prediction's logarithm that those variances were chosen for."""
 _LEAST_SHARE = 0.1
@@ -113,7 +129,7 @@ class Point:
 
     @cached_property
     def features(self) -> tuple[float, ...]:
-        """What the correction may depend on, each over its octaves, in ``_OCTAVES``' order."""
+        """Logarithms to the base 2 of ``FEATURES``, in their order."""
         workload, parallelism = self.question.workload, self.question.parallelism
         load = max(1.0, (workload.concurrency or workload.batch_size) / parallelism.data)
         output = max(1, workload.output_tokens)
@@ -133,7 +149,7 @@ class Point:
             / (workload.input_tokens - workload.cached_prefix_tokens),
             "prefills": _LEAST_SHARE + stolen,
         }
-        return tuple(math.log2(sizes[name]) / octaves for name, octaves in _OCTAVES.items())
+        return tuple(math.log2(sizes[name]) for name in FEATURES)
 
     def _phase_ms(self, phase: Phase) -> float:
         return sum(row.latency_ms for row in self.inference.breakdown if row.phase is phase)
@@ -173,20 +189,23 @@ class Correction:
     Args:
         rows: what was measured, at least one.
         confidence: of the intervals that the rows were predicted with.
+        law: hyper-parameters.
     """
 
-    def __init__(self, rows: Sequence[Observed], confidence: float) -> None:
+    def __init__(self, rows: Sequence[Observed], confidence: float, law: Law = LAW) -> None:
+        self._law = law
+        self._octaves = np.array(law.octaves)
         points = [row.point for row in rows]
         self._labels = _Labels([point.deployment for point in points])
-        self._features = np.array([point.features for point in points])
+        self._features = np.array([point.features for point in points]) / self._octaves
         self._amplitude = _amplitude(rows, confidence)
-        self._noise = _NOISE * self._amplitude
+        self._noise = law.noise * self._amplitude
         targets = np.log([row.measured / row.predicted.value for row in rows])
         covariance = self._covariance(self._features, self._labels.codes)
         noise = np.full(len(rows), self._noise)
         for _ in range(_REWEIGHTINGS):
             residuals, variances = GaussianProcess(covariance, noise, targets).left_out()
-            excess = np.abs(residuals) - _TRUSTED * np.sqrt(variances)
+            excess = np.abs(residuals) - law.trusted * np.sqrt(variances)
             noise = np.hypot(noise, np.maximum(excess, 0.0))
         self._process = GaussianProcess(covariance, noise, targets)
         residuals, variances = self._process.left_out()
@@ -202,9 +221,9 @@ class Correction:
             predicted: the figure without correction.
             confidence: probability that the interval holds, 0.5 to 0.999.
         """
-        features = np.array([point.features])
+        features = np.array([point.features]) / self._octaves
         cross = self._covariance(features, self._labels.of([point.deployment]))
-        own = np.array([self._amplitude**2 * (sum(_CONSTANT) + sum(_LOCAL))])
+        own = np.array([self._amplitude**2 * (sum(self._law.constant) + sum(self._law.local))])
         shift = float(self._process.mean(cross)[0])
         deviation = math.hypot(float(self._process.deviation(cross, own)[0]), self._noise)
         width = half_width(self._scores, confidence) * deviation
@@ -228,13 +247,20 @@ class Correction:
         shared = (engine, engine & model, engine & model & device)
         constant, local = (
             parts[0] + sum(part * match for part, match in zip(parts[1:], shared, strict=True))
-            for parts in (_CONSTANT, _LOCAL)
+            for parts in (self._law.constant, self._law.local)
         )
-        distances = math.sqrt(3) * cdist(features, self._features)
+        distances = math.sqrt(3) * _distances(features, self._features)
         found: Array = self._amplitude**2 * (
             constant + local * (1 + distances) * np.exp(-distances)
         )
         return found
+
+
+def _distances(first: Array, second: Array) -> Array:
+    """Returns Euclidean distances, (first, second)."""
+    squares = np.sum(first**2, axis=1)[:, None] + np.sum(second**2, axis=1)[None]
+    found: Array = np.sqrt(np.maximum(squares - 2 * first @ second.T, 0.0))
+    return found
 
 
 class _Labels:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 if TYPE_CHECKING:
     from model.laws import Array
@@ -30,8 +29,9 @@ class GaussianProcess:
     def __init__(self, covariance: Array, noise: Array, targets: Array) -> None:
         jitter = _JITTER * float(np.max(np.diag(covariance)))
         observed = covariance + np.diag(noise**2 + jitter)
-        self._factor = cholesky(observed, lower=True)
-        self._weights = cho_solve((self._factor, True), targets)
+        # The inverse of the factor: one product a point then answers at any number of rows.
+        self._root = np.linalg.inv(np.linalg.cholesky(observed))
+        self._weights = self._root.T @ (self._root @ targets)
 
     def mean(self, cross: Array) -> Array:
         """Returns what is expected at further points, (m,).
@@ -49,7 +49,7 @@ class GaussianProcess:
             cross: covariance of those points with the known ones, (m, n).
             own: variance of the function at those points, (m,).
         """
-        known = solve_triangular(self._factor, cross.T, lower=True)
+        known = self._root @ cross.T
         found: Array = np.sqrt(np.maximum(own - np.sum(known**2, axis=0), 0.0))
         return found
 
@@ -58,6 +58,5 @@ class GaussianProcess:
 
         The variance is that of what is observed there, noise included.
         """
-        inverse = cho_solve((self._factor, True), np.eye(len(self._weights)))
-        precision = np.diag(inverse)
+        precision = np.sum(self._root**2, axis=0)
         return self._weights / precision, 1.0 / precision

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenpace import arguments
 from tokenpace.arguments import ArgumentError
@@ -24,7 +24,10 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What flags say; it goes before what a file says. Empty and None: nothing.
+    """What flags say. Empty and None: nothing.
+
+    Of the version they tell rows that have none; lengths and load go before what a file says,
+    which are means; what else a file says otherwise is a contradiction.
 
     Attributes:
         models: a preset, config.json or parameter count for all rows, or ``NAME=MODEL`` for
@@ -82,7 +85,9 @@ def complete(rows: Sequence[BenchmarkRow], given: Given) -> list[catalog_pb2.Cal
 def _complete(
     row: BenchmarkRow, given: Given, whole: str, by_name: Mapping[str, str]
 ) -> catalog_pb2.CalibrationRow:
-    version = _required(row, given, "engine_version", "--engine-version", f", or {UNKNOWN!r}")
+    version = row.engine_version or given.engine_version
+    if not version:
+        raise _open(row, "the engine version", "--engine-version", f", or {UNKNOWN!r}")
     precision = _required(row, given, "precision", "--precision", ", or 'model'")
     message = catalog_pb2.CalibrationRow(
         model=_model(row, given, whole, by_name),
@@ -91,7 +96,7 @@ def _complete(
         engine_version="" if version == UNKNOWN else version,
         precision=arguments.precision(None if precision == "model" else precision, row.source),
         kv_cache_precision=arguments.precision(
-            given.kv_cache_precision or row.kv_cache_precision or None, row.source
+            _agreed(row, given, "kv_cache_precision", "--kv-cache-precision") or None, row.source
         ),
         source=row.source,
     )
@@ -122,7 +127,7 @@ def _set_load(workload: types_pb2.Workload, row: BenchmarkRow, given: Given) -> 
 
 
 def _set_degrees(parallelism: types_pb2.Parallelism, row: BenchmarkRow, given: Given) -> None:
-    own = {name: _first(getattr(given, name), getattr(row, name)) for name in _DEGREES}
+    own = {name: _agreed(row, given, name, flag) for name, flag in _DEGREES.items()}
     if own["tensor"] is None:
         raise _open(row, "the tensor-parallel size", "--tp", "; with it the others are 1")
     arguments.fill(parallelism, {name: value or 1 for name, value in own.items()})
@@ -157,10 +162,20 @@ def _model(
 
 
 def _required(row: BenchmarkRow, given: Given, name: str, flag: str, hint: str) -> str:
-    value: str = getattr(given, name) or getattr(row, name)
+    value: str = _agreed(row, given, name, flag)
     if not value:
         raise _open(row, f"the {name.replace('_', ' ')}", flag, hint)
     return value
+
+
+def _agreed(row: BenchmarkRow, given: Given, name: str, flag: str) -> Any:  # noqa: ANN401 - text or size
+    """Returns what a file or a flag says; nothing where neither does."""
+    here, there = getattr(row, name), getattr(given, name)
+    if here and there and here != there:
+        raise ArgumentError(
+            flag, f"is {there}, and {row.source} says {here}; leave the flag out or the row"
+        )
+    return here or there
 
 
 def _open(row: BenchmarkRow, what: str, flag: str, hint: str = "") -> ArgumentError:

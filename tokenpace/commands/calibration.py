@@ -39,7 +39,7 @@ def calibrate(
     device: Annotated[str, typer.Option(help="Device of all rows, such as h100-sxm.")] = "",
     engine: Annotated[str, typer.Option(help="Engine of all rows, such as vllm.")] = "",
     engine_version: Annotated[
-        str, typer.Option(help="Its version; another version is another engine.")
+        str, typer.Option(help="Its version, for rows that have none; another is another engine.")
     ] = "",
     tp: Annotated[
         int | None, typer.Option("--tp", help="Tensor-parallel size; the others are 1 with it.")

@@ -108,12 +108,32 @@ def test_a_static_batch_and_a_versionless_engine_can_be_said():
         completed(changed(ttft_ms=None, tpot_ms=None))
 
 
-def test_what_a_file_says_counts_unless_a_flag_says_otherwise():
+def test_what_a_file_says_needs_no_flag():
     row = changed(device="h200-sxm", tensor=8, data=2, kv_cache_precision="fp8")
     found = complete([row], Given(**FLAGS | {"device": "", "tensor": None}))[0]
     assert (found.device, found.parallelism.tensor, found.parallelism.data) == ("h200-sxm", 8, 2)
     assert found.kv_cache_precision == types_pb2.PRECISION_FP8
-    assert completed(row).device == "h100-sxm"
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("--device", {"device": "h200-sxm"}),
+        ("--engine", {"engine": "sglang"}),
+        ("--precision", {"precision": "fp8"}),
+        ("--tp", {"tensor": 8}),
+    ],
+)
+def test_a_flag_that_says_otherwise_is_a_contradiction(flag, values):
+    with pytest.raises(ArgumentError, match=r"run.json:1 says") as caught:
+        completed(changed(**values))
+    assert caught.value.field == flag
+
+
+def test_a_version_is_told_for_rows_that_have_none():
+    rows = [changed(engine_version="0.9"), FILE]
+    found = complete(rows, Given(**FLAGS))
+    assert [row.engine_version for row in found] == ["0.9", "0.11.0"]
 
 
 def test_suspicious_rows_are_refused_by_name_and_place():

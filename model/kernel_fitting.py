@@ -98,11 +98,10 @@ def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
         )
     else:
         regressor = HistGradientBoostingRegressor(
-            max_iter=100,
-            learning_rate=0.15,
-            max_leaf_nodes=48,
-            min_samples_leaf=5,
-            max_features=0.5,
+            max_iter=120,
+            max_leaf_nodes=min(255, max(31, len(target) // 80)),
+            min_samples_leaf=3,
+            max_features=0.3,
             random_state=0,
         )
     # More threads gain nothing at these sizes, and lose much where others use the cores.

@@ -159,13 +159,12 @@ def _trees_of(text: str | None) -> treelite.Model | None:
 
 def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:
     """Returns each operation's milliseconds by the law of its regime, (operations,)."""
-    start, output, flop, byte, corner = _constants(laws)[:, sizes.regime]
-    return law_ms(start, output, flop, byte, corner, sizes)
+    return law_ms(sizes, *_constants(laws)[:, sizes.regime])
 
 
 @lru_cache(maxsize=64)
 def _constants(laws: tuple[Law, ...]) -> Array:
-    """Returns the constants as columns, (5, regimes)."""
+    """Returns the constants as columns, (6, regimes)."""
     return np.array([astuple(law) for law in laws]).T
 
 

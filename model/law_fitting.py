@@ -32,15 +32,20 @@ def fit_law(sizes: Sizes, latency_ms: Array) -> Law:
             guess(sizes.flops, 0.1),
             guess(sizes.bytes, 0.1),
             0.0,
+            guess(sizes.items, 0.05) - 2.0,
         ]
     )
 
     def error(theta: Array) -> Array:
-        a, c0, c1, c2 = np.exp(theta[:4])
-        fitted = np.log(law_ms(a, c0, c1, c2, 1.0 + np.exp(theta[4]), sizes))
+        fitted = np.log(law_ms(sizes, *_constants(theta)))
         # A weak pull to the start keeps constants that the points say nothing of finite.
         return np.concatenate([fitted - logs, 0.02 * (theta - start)])
 
     theta = least_squares(error, start, loss="soft_l1", f_scale=0.1).x
-    a, c0, c1, c2 = (float(v) for v in np.exp(theta[:4]))
-    return Law(a, c0, c1, c2, 1.0 + float(np.exp(theta[4])))
+    return Law(*(float(constant) for constant in _constants(theta)))
+
+
+def _constants(theta: Array) -> tuple[float, ...]:
+    """Returns the constants in the order of :class:`Law` from their logs."""
+    a, c0, c1, c2, corner, c3 = np.exp(theta)
+    return a, c0, c1, c2, 1.0 + corner, c3

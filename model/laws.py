@@ -1,15 +1,17 @@
 """The smooth physics of an operation.
 
-    t = a + c0 x outputs + ((c1 x flops)^p + (c2 x bytes)^p)^(1/p)
+    t = a + c0 x outputs + c3 x items + ((c1 x flops)^p + (c2 x bytes)^p)^(1/p)
 
-in milliseconds: a start-up time, a cost for each value written, and the larger of
-computing and moving with a soft corner. Libraries switch kernels with the number of
+in milliseconds: a start-up time, a cost for each value written and for each item of work,
+and the larger of computing and moving with a soft corner. Items are what a kernel walks
+one after the other whatever their size: a matrix product's inner dimension, an
+attention's KV heads of all sequences, the experts met. Libraries switch kernels with the number of
 rows, so each regime has constants of its own where it has been measured often enough.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +58,7 @@ class Sizes:
 
     Attributes:
         shape: (operations, fields), fields as in ``SHAPE_FIELDS``.
-        flops, bytes, outputs: (operations,).
+        flops, bytes, outputs, items: (operations,).
         regime: (operations,), index of the regime.
     """
 
@@ -64,6 +66,7 @@ class Sizes:
     flops: Array
     bytes: Array
     outputs: Array
+    items: Array
     regime: NDArray[np.intp]
 
     def take(self, rows: NDArray[np.bool_]) -> Sizes:
@@ -73,19 +76,21 @@ class Sizes:
             self.flops[rows],
             self.bytes[rows],
             self.outputs[rows],
+            self.items[rows],
             self.regime[rows],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """Constants of one regime: a, c0, c1, c2 (all positive) and p (at least 1)."""
+    """Constants of one regime: a, c0, c1, c2 (all positive), p (at least 1) and c3."""
 
     start_ms: float
     output_ms: float
     flop_ms: float
     byte_ms: float
     corner: float
+    item_ms: float = 0.0
 
     def scaled(self, factor: float) -> Law:
         """Returns the law of a device that takes ``factor`` times as long for everything."""
@@ -95,54 +100,61 @@ class Law:
             self.flop_ms * factor,
             self.byte_ms * factor,
             self.corner,
+            self.item_ms * factor,
         )
 
     def __call__(self, sizes: Sizes) -> Array:
         """Returns milliseconds, (operations,)."""
-        return law_ms(self.start_ms, self.output_ms, self.flop_ms, self.byte_ms, self.corner, sizes)
+        return law_ms(sizes, *astuple(self))
 
 
 def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
     """Returns the columns of at least one operation of a kind in ``KERNELS`` or a collective."""
     shape = np.array([o.shape for o in operations], dtype=np.float64)
-    outputs, regime = _outputs_and_regime(kind, shape)
+    outputs, items, regime = _work(kind, shape)
     return Sizes(
         shape,
         np.array([o.flops for o in operations], dtype=np.float64),
         np.array([o.bytes for o in operations], dtype=np.float64),
         outputs,
+        items,
         regime,
     )
 
 
-def _outputs_and_regime(kind: OperationKind, shape: Array) -> tuple[Array, NDArray[np.intp]]:
+def _work(kind: OperationKind, shape: Array) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Returns the values written, the items and the regime of each operation."""
     if kind in COLLECTIVES:
-        return shape[:, 0], np.zeros(len(shape), dtype=np.intp)
+        return shape[:, 0], shape[:, 1], np.zeros(len(shape), dtype=np.intp)
     size = dict(zip(SHAPE_FIELDS[kind], shape.T, strict=True))
     if kind in LINEARS or kind is OperationKind.BATCHED_LINEAR:
         outputs = size["m"] * size["n"] * size.get("batch", 1.0)
-        return outputs, np.searchsorted(_ROW_REGIMES, size["m"], side="right")
+        return outputs, size["k"], np.searchsorted(_ROW_REGIMES, size["m"], side="right")
     if kind is OperationKind.EXPERTS:
         each = size["assignments"] / size["touched"]
         outputs = size["assignments"] * size["hidden_size"]
-        return outputs, np.searchsorted(_EXPERT_REGIMES, each, side="right")
-    width = size["value_dim"] if kind is OperationKind.MLA else size["head_dim"]
+        return outputs, size["touched"], np.searchsorted(_EXPERT_REGIMES, each, side="right")
+    latent = kind is OperationKind.MLA
     query, kv = size["query_tokens"], size["kv_tokens"]
+    width = size["value_dim"] if latent else size["head_dim"]
     outputs = size["sequences"] * query * size["query_heads"] * width
-    return outputs, np.where(query == 1, 0, np.where(query == kv, 1, 2))
+    items = size["sequences"] * (1.0 if latent else size["kv_heads"])
+    return outputs, items, np.where(query == 1, 0, np.where(query == kv, 1, 2))
 
 
 def law_ms(
+    sizes: Sizes,
     start: float | Array,
     output: float | Array,
     flop: float | Array,
     byte: float | Array,
     corner: float | Array,
-    sizes: Sizes,
+    item: float | Array,
 ) -> Array:
     """Returns milliseconds for the constants of :class:`Law`, one or (operations,) each."""
     compute, move = flop * sizes.flops, byte * sizes.bytes
     larger = np.maximum(compute, move)
     ratio = np.minimum(compute, move) / larger
-    result: Array = start + output * sizes.outputs + larger * (1 + ratio**corner) ** (1 / corner)
+    written = output * sizes.outputs + item * sizes.items
+    result: Array = start + written + larger * (1 + ratio**corner) ** (1 / corner)
     return result

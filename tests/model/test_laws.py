@@ -12,14 +12,15 @@ from model.operations import OperationKind, attention, linear
 from model.precision import Precision
 
 positive = st.floats(1e-9, 1e3)
-laws = st.builds(Law, positive, positive, positive, positive, st.floats(1.0, 20.0))
-works = st.tuples(st.floats(1.0, 1e12), st.floats(1.0, 1e12), st.floats(1.0, 1e9))
+laws = st.builds(Law, positive, positive, positive, positive, st.floats(1.0, 20.0), positive)
+works = st.tuples(*(st.floats(1.0, top) for top in (1e12, 1e12, 1e9, 1e9)))
+NAMES = ("flops", "bytes", "outputs", "items")
 
 
 def sizes(*works_):
-    flops, moved, outputs = (np.array(column) for column in zip(*works_, strict=True))
+    columns = (np.array(column) for column in zip(*works_, strict=True))
     none = np.zeros(len(works_), dtype=np.intp)
-    return Sizes(np.ones((len(works_), 3)), flops, moved, outputs, none)
+    return Sizes(np.ones((len(works_), 3)), *columns, none)
 
 
 def linears(count, seed, rows=(20, 3000)):
@@ -31,9 +32,9 @@ def linears(count, seed, rows=(20, 3000)):
     return sizes_of(OperationKind.LINEAR, rows)
 
 
-@given(laws, works, st.sampled_from(["flops", "bytes", "outputs"]), st.floats(1.0, 1e3))
+@given(laws, works, st.sampled_from(NAMES), st.floats(1.0, 1e3))
 def test_more_work_never_takes_less_time(law, work, grown, factor):
-    position = ("flops", "bytes", "outputs").index(grown)
+    position = NAMES.index(grown)
     more = tuple(w * (factor if i == position else 1.0) for i, w in enumerate(work))
     less_ms, more_ms = law(sizes(work, more))
     assert more_ms >= less_ms * (1 - 1e-12)
@@ -41,9 +42,9 @@ def test_more_work_never_takes_less_time(law, work, grown, factor):
 
 @given(laws, works)
 def test_an_operation_takes_longer_than_either_bound_and_less_than_both_together(law, work):
-    flops, moved, outputs = work
+    flops, moved, outputs, items = work
     (value,) = law(sizes(work))
-    fixed = law.start_ms + law.output_ms * outputs
+    fixed = law.start_ms + law.output_ms * outputs + law.item_ms * items
     compute, move = law.flop_ms * flops, law.byte_ms * moved
     assert fixed + max(compute, move) <= value * (1 + 1e-9)
     assert value <= (fixed + compute + move) * (1 + 1e-9)
@@ -51,16 +52,12 @@ def test_an_operation_takes_longer_than_either_bound_and_less_than_both_together
 
 @given(laws, works, st.floats(0.1, 10.0))
 def test_a_slower_clock_scales_the_law(law, work, factor):
-    slower = Law(
-        *(c * factor for c in (law.start_ms, law.output_ms, law.flop_ms, law.byte_ms)), 3.0
-    )
-    same = Law(law.start_ms, law.output_ms, law.flop_ms, law.byte_ms, 3.0)
-    assert slower(sizes(work)) == pytest.approx(factor * same(sizes(work)))
+    assert law.scaled(factor)(sizes(work)) == pytest.approx(factor * law(sizes(work)))
 
 
 def test_a_sharper_corner_comes_closer_to_the_larger_of_both():
-    work = sizes((2e9, 3e9, 1.0))
-    values = [law_ms(0.0, 0.0, 1e-9, 1e-9, p, work)[0] for p in (1.0, 2.0, 8.0, 50.0)]
+    work = sizes((2e9, 3e9, 1.0, 1.0))
+    values = [law_ms(work, 0.0, 0.0, 1e-9, 1e-9, p, 0.0)[0] for p in (1.0, 2.0, 8.0, 50.0)]
     assert values == sorted(values, reverse=True)
     assert values[0] == pytest.approx(5.0)
     assert values[-1] == pytest.approx(3.0, rel=0.01)

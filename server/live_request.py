@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from model.blocks import LatentAttention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
+from model.precision import Precision
 from profiler.interface import Scope
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
@@ -153,12 +153,11 @@ def _check_measurable(question: Question) -> None:
             f"engine: {question.engine} cannot be measured yet; use {ENGINE}, or Predict",
         )
     architecture = question.architecture
-    latent = any(isinstance(g.layer.attention, LatentAttention) for g in architecture.layers)
-    if latent or architecture.experts is not None:
+    if architecture.experts is not None and question.precision is Precision.INT8_WEIGHT_ONLY:
         raise unimplemented(
             "ARCHITECTURE_NOT_MEASURED",
-            "model: experts and latent attention cannot be measured yet; use a dense model, or"
-            " Predict",
+            f"precision: experts in {question.precision} cannot be measured yet; use fp32 or bf16,"
+            " or Predict",
         )
     if question.workload.concurrency:
         raise unimplemented(

@@ -12,7 +12,7 @@ from profiler.device import Device, open_device
 from profiler.models import (
     ForwardTimer,
     LayerSpans,
-    decoder_layers,
+    decoder,
     generate_once,
     measure_model,
     repeat_generate,
@@ -54,7 +54,7 @@ def model():
 
 @pytest.mark.parametrize("architecture", [LLAMA, GPT2])
 def test_layers_are_found_whatever_a_family_calls_them(architecture):
-    assert len(decoder_layers(build(architecture))) == 3
+    assert len(decoder(build(architecture)).layers) == 3
 
 
 @pytest.mark.parametrize("sequences", [1, 3])

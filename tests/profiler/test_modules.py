@@ -13,7 +13,7 @@ from model.families import FAMILIES, WindowRule
 from model.huggingface import architecture_from_config
 from model.precision import Precision
 from profiler.device import open_device
-from profiler.models import decoder_layers
+from profiler.models import decoder
 from profiler.modules import build_model, configuration_of, shard, with_depth
 
 CPU = open_device("cpu")
@@ -57,7 +57,7 @@ def test_a_built_model_has_the_parameters_that_its_architecture_counts(family):
     model = build(architecture)
     assert model.config.model_type == family
     assert model.num_parameters() == architecture.parameter_count()
-    assert len(decoder_layers(model)) == architecture.layer_count
+    assert len(decoder(model).layers) == architecture.layer_count
     assert not model.training
 
 
@@ -120,7 +120,7 @@ def test_a_rank_has_its_share_of_heads_columns_and_vocabulary(family):
     assert layer.feed_forward.intermediate_size == SIZES["intermediate_size"] // 2
     assert cut.hidden_size == whole.hidden_size
     assert cut.layer_count == whole.layer_count
-    shapes = {tuple(m.weight.shape) for m in _linears(decoder_layers(model)[0])}
+    shapes = {tuple(m.weight.shape) for m in _linears(decoder(model).layers[0])}
     # Queries alone, or with keys and values where the family fuses them.
     assert shapes & {(2 * 8, hidden), ((2 + 2 * 1) * 8, hidden)}
     assert (hidden, SIZES["intermediate_size"] // 2) in shapes

@@ -36,6 +36,8 @@ _PLACED = frozenset(
     }
 )
 """Dimensions that are no plain key: the family's own, left out where none, or placed by list."""
+_FAINT = 1e-3
+_ROW_BYTES = 16
 _POSITIONS = 1 << 20
 """Rotary positions reach as far as a request asks; no table is made of them."""
 
@@ -121,14 +123,18 @@ def build_model(
             " use fp32 or bf16",
         )
     configuration = configuration_of(architecture)
+    _check_rows(architecture, precision)
     with no_init_weights(), torch.device(device.torch_device):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             configuration, dtype=dtype_of(precision)
         )
     model.tie_weights()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             fill_random(parameter)
+            if architecture.experts is not None and name.endswith("bias"):
+                # The same for all tokens, it would send them to the same experts.
+                parameter.mul_(_FAINT)
         if precision is Precision.INT8_WEIGHT_ONLY:
             quantize_linears(model)
     model.train(mode=False)
@@ -164,6 +170,7 @@ def _latent_keys(
     if "kv_rank" not in family.keys:
         _refuse(architecture, "kv_rank", dimensions["kv_rank"], "latent attention")
         return {}
+    _refuse(architecture, "kv_rank", dimensions["kv_rank"] == 0, "plain attention")
     if not dimensions["rope_dim"] or dimensions["rope_dim"] % 2:
         raise InvalidFieldError(
             "rope_dim",
@@ -211,16 +218,38 @@ def _shared_keys(
     architecture: Architecture, family: Family, dimensions: dict[str, Any]
 ) -> dict[str, Any]:
     shared, width = dimensions["shared_intermediate_size"], dimensions["expert_intermediate_size"]
+    block = f"shared experts of width {shared}"
     if family.shared_experts:
-        _refuse(architecture, "shared_intermediate_size", shared % width, "such shared experts")
+        _refuse(architecture, "shared_intermediate_size", shared % width, block)
         return {family.shared_experts: shared // width}
     spellings = family.keys.get("shared_intermediate_size")
     if spellings is None:
         _refuse(architecture, "shared_intermediate_size", shared, "shared experts")
         return {}
     if spellings == family.keys["expert_intermediate_size"]:
-        _refuse(architecture, "shared_intermediate_size", shared - width, "such shared experts")
+        _refuse(architecture, "shared_intermediate_size", shared - width, block)
     return {spellings[0]: shared}
+
+
+def _check_rows(architecture: Architecture, precision: Precision) -> None:
+    """Checks that grouped products can run: rows of experts' weights are whole blocks.
+
+    Raises:
+        InvalidFieldError: they are not; names the width.
+    """
+    routed = architecture.experts
+    if routed is None or architecture.model_type == "llama4_text":
+        return
+    block = _ROW_BYTES // dtype_of(precision).itemsize
+    for field, width in (
+        ("hidden_size", architecture.hidden_size),
+        ("expert_intermediate_size", routed.expert.intermediate_size),
+    ):
+        if width % block:
+            raise InvalidFieldError(
+                field,
+                f"torch's grouped products of experts need a multiple of {block}, not {width}",
+            )
 
 
 def _refuse(architecture: Architecture, field: str, value: int, block: str) -> None:

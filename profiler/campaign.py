@@ -76,6 +76,8 @@ _SHAPES = {
     "mla": tuple(field.name for field in fields(LatentPoint)),
     "batched_linear": ("n", "k", "batch", "m"),
 }
+_MIXTURE_SHARE = 0.3
+"""Time of experts and latent attention over that of a precision's dense points, in the end."""
 _MOST_SKIPPED = 20
 """So many points in a row that memory does not hold end the campaign."""
 _CANDIDATES = 12
@@ -160,7 +162,7 @@ class Campaign:
         while (left := self._left()) > 0 and self._skipped_in_a_row < _MOST_SKIPPED:
             track = next((t for t in tracks if not t.base_is_done), None)
             if track is None:
-                track = min(tracks, key=lambda t: t.spent)
+                track = min(tracks, key=lambda t: t.spent / t.share)
             # Other precisions go on unaided, but a target may be met meanwhile.
             of_use = track.base_is_done or (self._target and tracks[0].base_is_done)
             if of_use and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
@@ -231,8 +233,9 @@ class Campaign:
 class _Track:
     """How far one precision has come along its design.
 
-    Points *taken* are off the design, measured now or in an earlier campaign; those
-    *dealt* with cost this campaign time, by which its next ones are expected to.
+    With ``mixtures`` it is that of experts and latent attention. Points *taken* are off
+    the design, measured now or in an earlier campaign; those *dealt* with cost this campaign
+    time, by which its next ones are expected to.
     """
 
     def __init__(
@@ -245,6 +248,7 @@ class _Track:
     ) -> None:
         self.precision = precision
         self.spent = 0.0
+        self.share = _MIXTURE_SHARE if mixtures else 1.0
         self._weights = MIXTURE_WEIGHTS if mixtures else WEIGHTS
         self._base_points = MIXTURE_POINTS if mixtures else BASE_POINTS
         self._points: Mapping[str, Iterator[Point]] = {

@@ -6,7 +6,6 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from model.blocks import LatentAttention
 from profiler.interface import LiveResult, Progressed, Scope
 from profiler.models import LayerSpans, generate_once
 from profiler.modules import build_model, shard, with_depth
@@ -47,7 +46,9 @@ def measure_live(
     """
     end = begin + _BUDGET_SHARE * request.budget_s
     whole = shard(request.architecture, request.tensor)
-    notes = list(_notes_on(whole))
+    notes: list[str] = []
+    if request.architecture.model_type == "llama4_text":
+        notes.append("its modules send every token through every expert; engines that route do not")
     if request.tensor > 1:
         notes.append(
             f"one of {request.tensor} tensor-parallel ranks was run; all-reduces are left out"
@@ -118,17 +119,6 @@ def cold_depth(architecture: Architecture, precision: Precision, device: Device)
     )
     layer_bytes = weights * precision.weight_bytes / depth
     return max(2, min(depth, math.ceil(device.cold_bytes / layer_bytes)))
-
-
-def _notes_on(architecture: Architecture) -> Iterator[str]:
-    """Yields where transformers' modules do other work than the architecture asks for."""
-    if architecture.model_type == "llama4_text":
-        yield "modules of llama4_text send every token through every expert"
-    if any(isinstance(g.layer.attention, LatentAttention) for g in architecture.layers):
-        yield (
-            "transformers expands the latents of the whole context in every pass; engines that"
-            " absorb them decode faster"
-        )
 
 
 def _once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from model.blocks import LatentAttention
 from profiler.device import dtype_of
 from profiler.experts import expert_values
 from profiler.latent import latent_values
@@ -62,5 +63,7 @@ def point_bytes(point: Point, precision: Precision, device: Device) -> float:
     )
     layer = architecture.layers[0].layer
     row = 8 * architecture.hidden_size + 2 * layer.feed_forward.activation_values
+    if isinstance(layer.attention, LatentAttention):
+        row += layer.attention.activation_values  # keys and values are wider than their cache
     cache = 2 * architecture.layer_count * layer.attention.cached_values
     return item * (1.1 * architecture.parameter_count() + widest * (row + cache))

@@ -176,8 +176,6 @@ def test_experts_and_latent_attention_are_measured(family, scope, tensor):
     _, result = measure(asked, CPU if scope is Scope.MODEL else NO_CACHE)
     assert result.ttft_ms.median > 0
     assert result.tpot_ms.median > 0
-    expands = [note for note in result.notes if "expands the latents" in note]
-    assert len(expands) == (family == "deepseek_v3")
 
 
 def test_each_kind_of_layer_is_scaled_to_its_own_depth(monkeypatch):

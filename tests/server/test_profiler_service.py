@@ -153,6 +153,15 @@ def test_the_worker_is_told_what_is_asked(serve):
             "kv_cache_precision",
         ),
         (
+            {
+                "model": types_pb2.ModelSpec(preset="qwen3-30b-a3b"),
+                "precision": types_pb2.PRECISION_INT8_WEIGHT_ONLY,
+            },
+            "UNIMPLEMENTED",
+            "ARCHITECTURE_NOT_MEASURED",
+            "precision",
+        ),
+        (
             {"workload": types_pb2.Workload(input_tokens=8, concurrency=4)},
             "UNIMPLEMENTED",
             "CONCURRENCY_NOT_MEASURED",

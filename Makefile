@@ -1,5 +1,6 @@
 # make run    installs, serves, profiles this device and prints what it predicts
 # make test   runs all tests          make lint   runs all checks
+# make reference brings published measurements of GPUs into the running daemon
 # make protos generates the gRPC code anew
 #
 # PYTHON=python3.12 picks an interpreter; ARGS="--address 127.0.0.1:50052" goes to the daemon.
@@ -13,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 PROTOS := $(wildcard protos/tokenpace/v1/*.proto)
 ARGS ?=
 
-.PHONY: run test lint format protos released
+.PHONY: run test lint format reference protos released
 
 run: $(VENV)/.installed
 	@$(BIN)/python -m tokenpace.first_run $(ARGS)
@@ -33,6 +34,10 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/.installed
+	$(INSTALL) -e '.[reference]'
+	@$(BIN)/tokenpace reference import $(ARGS)
 
 protos: $(VENV)/.installed-dev
 	$(BIN)/python -m grpc_tools.protoc -I protos \
@@ -56,4 +61,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --upgrade 'pip>=25.1'
 	$(INSTALL) --group dev
+	@# Published measurements are for some platforms alone; their tests skip elsewhere.
+	$(INSTALL) -e '.[reference]' || echo "without the extra reference: its tests will skip"
 	@touch $@

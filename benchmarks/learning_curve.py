@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from common import ROOT, daemon, heading, profile
 
+from model.errors import NotEnoughMeasurementsError
 from model.measurement import Distribution, Measurement
 from model.precision import Precision
-from model.training import NotEnoughMeasurementsError, fit_cost_model
+from model.training import fit_cost_model
 from tokenpace.client import Client
 from tokenpace.v1 import types_pb2
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from model.engines import engine as engine_of
 from model.estimate import Provenance, StepEstimate
 from model.hardware import data_sheet
-from model.operations import COLLECTIVES, OperationKind
+from model.operations import ATTENTIONS, COLLECTIVES, OperationKind
 from model.precision import Precision
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class AnalyticalCostModel:
 
     def _bound_seconds(self, operation: Operation) -> tuple[float, float]:
         # Attention multiplies in the format of the activations, whatever the cache's is.
-        attends = operation.kind in {OperationKind.ATTENTION, OperationKind.MLA}
+        attends = operation.kind in ATTENTIONS
         precision = operation.precision.activation if attends else operation.precision
         of_peak, of_bandwidth = self._shares(operation.kind)
         compute = operation.flops / (self._peaks[precision] * of_peak)
@@ -191,7 +191,9 @@ class AnalyticalCostModel:
         engine = self._engine
         if not self._gpu:
             return CPU_COMPUTE, CPU_BANDWIDTH
-        if kind in {OperationKind.ATTENTION, OperationKind.MLA}:
+        if kind is OperationKind.LINEAR_ATTENTION:
+            return engine.linear_attention_compute, engine.attention_bandwidth
+        if kind in _LIKE_ATTENTION:
             return engine.attention_compute, engine.attention_bandwidth
         if kind is OperationKind.EXPERTS:
             return engine.experts_compute, engine.experts_bandwidth
@@ -236,6 +238,7 @@ class AnalyticalCostModel:
         return link * (self._engine.link if self._gpu else CPU_LINK)
 
 
+_LIKE_ATTENTION = ATTENTIONS | {OperationKind.INDEXER}
 _OVERHEADS = frozenset(
     {
         OperationKind.LAYER_OVERHEAD,

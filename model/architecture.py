@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from model.blocks import Attention, Experts, FeedForward, LatentAttention
-from model.precision import Precision
+from model.blocks import AnyAttention, Experts, FeedForward
+from model.precision import PackedFormat, Precision
 
 
 class Norm(StrEnum):
@@ -24,7 +24,7 @@ class Norm(StrEnum):
 class Layer:
     """One decoder layer: norms, attention, feed-forward."""
 
-    attention: Attention | LatentAttention
+    attention: AnyAttention
     feed_forward: FeedForward | Experts
     norm: Norm = Norm.RMS
     norms: int = 2
@@ -94,6 +94,7 @@ class Architecture:
         learned_positions: rows of a learned position table; 0 with rotary positions.
         head_bias: whether the output head has a bias.
         stored_precision: format of the published checkpoint.
+        stored_experts: format of its routed experts where they have one of their own.
         source: document the dimensions were read from.
     """
 
@@ -107,6 +108,7 @@ class Architecture:
     learned_positions: int = 0
     head_bias: bool = False
     stored_precision: Precision = Precision.BF16
+    stored_experts: PackedFormat | None = None
     source: str = ""
 
     @property

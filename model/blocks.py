@@ -1,8 +1,8 @@
 """The blocks that decoder layers are made of: attentions and feed-forwards.
 
-An attention has ``query_heads``, ``window``, ``shard``, ``cached_values``,
-``activation_values``, ``matrix_parameters`` and ``parameter_count``; a feed-forward the
-like without heads and cache. All counts are of one layer.
+An attention has ``window``, ``shard``, ``cached_values``, ``activation_values``,
+``matrix_parameters`` and ``parameter_count``; a feed-forward the like without window and
+cache. All counts are of one layer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Multi-head attention with grouped KV heads (MHA and MQA are its corners)."""
+    """Multi-head attention with grouped KV heads (MHA and MQA are its corners).
+
+    With ``output_gate`` a sigmoid, projected beside the queries, gates the heads' output
+    (Qwen3-Next's gated attention).
+    """
 
     query_heads: int
     kv_heads: int
@@ -32,6 +36,7 @@ class Attention:
     qkv_bias: bool = False
     output_bias: bool = False
     qk_norm: bool = False
+    output_gate: bool = False
 
     def shard(self, tensor: int) -> Attention:
         """Returns the heads of one tensor-parallel rank; KV heads are replicated when too few.
@@ -58,19 +63,59 @@ class Attention:
 
     @property
     def activation_values(self) -> int:
-        """Queries, keys, values and output of one token."""
-        return 2 * (self.query_heads + self.kv_heads) * self.head_dim
+        """Queries, their gates, keys, values and output of one token."""
+        heads = (2 + self.output_gate) * self.query_heads + 2 * self.kv_heads
+        return heads * self.head_dim
+
+    @property
+    def projected_queries(self) -> int:
+        """Width that queries, and gates where there are any, are projected to."""
+        return (1 + self.output_gate) * self.query_heads * self.head_dim
 
     def matrix_parameters(self, hidden_size: int) -> int:
         """Returns the weights of the projections."""
-        return hidden_size * 2 * (self.query_heads + self.kv_heads) * self.head_dim
+        output, kv = self.query_heads * self.head_dim, self.kv_heads * self.head_dim
+        return hidden_size * (self.projected_queries + 2 * kv + output)
 
     def parameter_count(self, hidden_size: int) -> int:
         """Returns the number of weights and biases."""
-        query, kv = self.query_heads * self.head_dim, self.kv_heads * self.head_dim
+        query, kv = self.projected_queries, self.kv_heads * self.head_dim
         biases = (query + 2 * kv) * self.qkv_bias + hidden_size * self.output_bias
         norms = 2 * self.head_dim * self.qk_norm
         return self.matrix_parameters(hidden_size) + biases + norms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexer:
+    """What picks the keys that a query of sparse attention sees.
+
+    A light attention scores every key and keeps the best (DeepSeek-V3.2, arXiv
+    2512.02556, section 2.1). Keys are cached as DeepSeek's own code and the engines do:
+    in fp8 with one fp32 scale each. Every tensor-parallel rank scores with all heads.
+
+    Attributes:
+        heads: heads that score.
+        head_dim: width of a head and of the key that all heads share.
+        top_k: keys that a query goes on to see.
+    """
+
+    heads: int
+    head_dim: int
+    top_k: int
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes that the cache keeps of one token."""
+        return self.head_dim + 4
+
+    def matrix_parameters(self, hidden_size: int, query_rank: int) -> int:
+        """Returns the weights of the projections of queries and keys."""
+        return (query_rank * self.heads + hidden_size) * self.head_dim
+
+    def parameter_count(self, hidden_size: int, query_rank: int) -> int:
+        """Returns the number of weights, the heads' weighting and the keys' norm included."""
+        rest = hidden_size * self.heads + 2 * self.head_dim
+        return self.matrix_parameters(hidden_size, query_rank) + rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +131,7 @@ class LatentAttention:
         head_dim: width of a head's part without positions.
         rope_dim: width of its part with rotary positions; all heads share the key's.
         value_dim: width of a head's value.
+        indexer: what picks the keys that a query sees; None: it sees all.
     """
 
     query_heads: int
@@ -94,6 +140,7 @@ class LatentAttention:
     head_dim: int
     rope_dim: int
     value_dim: int
+    indexer: Indexer | None = None
 
     window = None
 
@@ -127,11 +174,108 @@ class LatentAttention:
         query = self.query_rank * (hidden_size + queries) or hidden_size * queries
         compress = hidden_size * self.cached_values
         expand = self.kv_rank * self.query_heads * (self.head_dim + self.value_dim)
-        return query + compress + expand + hidden_size * self.query_heads * self.value_dim
+        output = hidden_size * self.query_heads * self.value_dim
+        index = self.indexer
+        picking = index.matrix_parameters(hidden_size, self.query_rank) if index else 0
+        return query + compress + expand + output + picking
 
     def parameter_count(self, hidden_size: int) -> int:
         """Returns the number of weights, those of the norms of both latents included."""
-        return self.matrix_parameters(hidden_size) + self.query_rank + self.kv_rank
+        rest, index = self.query_rank + self.kv_rank, self.indexer
+        if index is not None:
+            rest += index.parameter_count(hidden_size, self.query_rank)
+            rest -= index.matrix_parameters(hidden_size, self.query_rank)
+        return self.matrix_parameters(hidden_size) + rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearAttention:
+    """Linear attention by the gated delta rule: a state of fixed size in the place of a cache.
+
+    Each value head keeps a matrix of ``key_dim`` x ``value_dim`` that every token decays,
+    corrects and reads (Gated DeltaNet, arXiv 2412.06464, section 3.1). Queries, keys and
+    values pass a short causal convolution of their own first; a gate and a norm follow.
+
+    Attributes:
+        key_heads: heads of queries and of keys; each serves as many value heads.
+        value_heads: heads of values, and of the state.
+        key_dim: width of a query or key head.
+        value_dim: width of a value head.
+        conv_width: tokens that the convolution sees.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_width: int
+
+    window = None
+
+    def shard(self, tensor: int) -> LinearAttention:
+        """Returns the heads of one tensor-parallel rank.
+
+        Raises:
+            InvalidFieldError: ``tensor`` does not divide the key heads.
+        """
+        if self.key_heads % tensor:
+            raise InvalidFieldError(
+                "tensor",
+                f"{tensor} does not divide the {self.key_heads} key heads of linear attention",
+            )
+        return replace(
+            self,
+            key_heads=self.key_heads // tensor,
+            value_heads=self.value_heads // tensor,
+        )
+
+    @property
+    def channels(self) -> int:
+        """Width of queries, keys and values together, which the convolution runs over."""
+        return 2 * self.key_heads * self.key_dim + self.value_size
+
+    @property
+    def value_size(self) -> int:
+        """Width of all value heads: of values, gate and output."""
+        return self.value_heads * self.value_dim
+
+    @property
+    def cached_values(self) -> int:
+        """Values that the cache keeps of one token: none."""
+        return 0
+
+    @property
+    def state_values(self) -> int:
+        """Values of one sequence's state, which are kept in fp32."""
+        return self.key_dim * self.value_size
+
+    @property
+    def conv_values(self) -> int:
+        """Values of one sequence that the convolution looks back on."""
+        return (self.conv_width - 1) * self.channels
+
+    @property
+    def activation_values(self) -> int:
+        """Queries, keys, values, gates and output of one token."""
+        return self.channels + 2 * self.value_size + 2 * self.value_heads
+
+    def matrix_parameters(self, hidden_size: int) -> int:
+        """Returns the weights of the projections; those of single values are not packed."""
+        return hidden_size * (self.channels + 2 * self.value_size)
+
+    def parameter_count(self, hidden_size: int) -> int:
+        """Returns the number of weights.
+
+        Besides the projections: two values a value head projected (step size and decay) with
+        a bias and a rate of the decay, the convolution, and the norm of the heads' output.
+        """
+        single = 2 * self.value_heads * (hidden_size + 1)
+        convolution = self.channels * self.conv_width
+        return self.matrix_parameters(hidden_size) + single + convolution + self.value_dim
+
+
+AnyAttention = Attention | LatentAttention | LinearAttention
+"""What a layer mixes tokens by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from model.engines import engine_names
 from model.estimate import Provenance, StepEstimate
 from model.operations import COLLECTIVES, OperationKind
+from model.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from model.analytical import AnalyticalCostModel
     from model.estimate import MeasuredCostModel, Phase
     from model.operations import Operation
-    from model.precision import Precision
 
 OVERHEADS = frozenset(
     {
@@ -26,12 +25,17 @@ OVERHEADS = frozenset(
 )
 
 
+_COEFFICIENTS = OVERHEADS | {OperationKind.EMBEDDING, OperationKind.POINT_TO_POINT}
+"""Kinds that an engine's coefficients price beside published kernels."""
+
+
 class CompositeCostModel:
     """Prices each operation with the fitted cost model where that has seen its like.
 
     Kernels (linear, attention, embedding) carry over from one engine to another, so they
-    need to be measured in their precision alone; overheads are the engine's own.
-    Collectives were never measured: a fitted cost model is of a single device.
+    need to be measured in their precision alone; overheads are the engine's own. Where
+    measurements are of kernels alone, as published ones are, overheads are the engine's
+    fitted coefficients.
 
     Args:
         fitted: of the device; None prices everything by physics.
@@ -52,11 +56,10 @@ class CompositeCostModel:
         self._fitted = fitted
         self._analytical = analytical
         self._engine = engine
-        engines = engine_names()
         held = {
             candidate
             for candidate in {precision, kv_precision, precision.activation}
-            if fitted is not None and any(fitted.supports(candidate, name) for name in engines)
+            if fitted is not None and fitted.prices(candidate)
         }
         self.holds_precision = held >= {precision, kv_precision}
         self.holds_engine = fitted is not None and fitted.supports(precision, engine)
@@ -76,13 +79,19 @@ class CompositeCostModel:
     @property
     def provenance(self) -> Provenance:
         """That of the fitted cost model where it prices all that one device does."""
-        if self._fitted is not None and self.holds_precision and self.holds_engine:
-            return self._fitted.provenance
+        fitted = self._fitted
+        if (
+            fitted is not None
+            and self.holds_precision
+            and (self.holds_engine or fitted.provenance <= Provenance.REFERENCE_DATA)
+        ):
+            return fitted.provenance
         return Provenance.ANALYTICAL
 
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
         """Returns the weakest source among the figures of these operations."""
-        if all(self._is_fitted(operation) for operation in operations):
+        allowed = frozenset() if self.holds_engine else _COEFFICIENTS
+        if all(self._is_fitted(o) or o.kind in allowed for o in operations):
             return self.provenance
         return Provenance.ANALYTICAL
 
@@ -95,6 +104,11 @@ class CompositeCostModel:
             for operation in operations
             if not self._is_fitted(operation) and operation.kind not in COLLECTIVES | OVERHEADS
         )
+
+    @property
+    def holds_communication(self) -> bool:
+        """Whether what tensor-parallel ranks send each other was measured."""
+        return self._holds(OperationKind.ALL_REDUCE, Precision.BF16)
 
     def supports(self, precision: Precision, engine: str) -> bool:
         """Returns whether the fitted cost model holds that precision and engine."""
@@ -153,15 +167,11 @@ class CompositeCostModel:
         return known
 
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
-        if kind in COLLECTIVES:
-            return False
         if kind in OVERHEADS:
             return self.holds_engine
-        return (
-            self._fitted is not None
-            and precision in self._held
-            and self._fitted.holds(kind, precision)
-        )
+        # Kernels in other formats run beside those of a precision; collectives in any.
+        held = precision in self._held or kind in COLLECTIVES
+        return self._fitted is not None and held and self._fitted.holds(kind, precision)
 
 
 def _joined(learnt: StepEstimate, guessed: StepEstimate, mask: Sequence[bool]) -> StepEstimate:

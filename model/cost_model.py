@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from model.collectives import Collective
 from model.conformal import half_width
 from model.errors import InvalidFieldError
 from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
@@ -24,12 +25,15 @@ from model.precision import Precision
 from model.shapes import operations_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from model.kernels import AnyKernel
     from model.laws import Array
     from model.measurement import Measurement
 
 FORMAT = 1
+NO_ENGINE = ""
+"""Stands for the engine of a precision whose kernels alone were measured."""
 _OUTSIDE_SLOPE = 0.35
 """Half-width added by each factor of e beyond the measured sizes."""
 _MAX_PRICES = 20_000
@@ -61,33 +65,38 @@ class FittedCostModel:
         engines: terms of each engine whose layers and steps were measured.
         scores: cross-validated errors.
         measurement_count: rows it was fitted on.
+        provenance: whose measurements they are.
     """
-
-    provenance = Provenance.MEASURED_LOCALLY
 
     def __init__(
         self,
-        kernels: dict[tuple[OperationKind, Precision], Kernel],
+        kernels: Mapping[tuple[OperationKind, Precision], AnyKernel],
         engines: dict[tuple[str, Precision], EngineTerms],
         scores: tuple[ValidationScore, ...],
         measurement_count: int,
+        provenance: Provenance = Provenance.MEASURED_LOCALLY,
     ) -> None:
         self._kernels = kernels
         self._terms = engines
         self.scores = scores
         self.measurement_count = measurement_count
+        self.provenance = provenance
         self._prices: dict[_Key, tuple[float, float]] = {}
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Precisions with whole steps measured, in the order of the enum."""
+        """Precisions that steps can be predicted in, in the order of the enum."""
         held = {precision for _, precision in self._terms}
         return tuple(p for p in Precision if p in held)
 
     @property
     def engines(self) -> tuple[str, ...]:
         """Engines whose overheads it holds."""
-        return tuple(sorted({engine for engine, _ in self._terms}))
+        return tuple(sorted({engine for engine, _ in self._terms if engine != NO_ENGINE}))
+
+    def prices(self, precision: Precision) -> bool:
+        """Returns whether it predicts kernels of that precision with an interval that holds."""
+        return any(held is precision for _, held in self._terms)
 
     def supports(self, precision: Precision, engine: str) -> bool:
         """Returns whether steps of that precision and engine were measured."""
@@ -99,7 +108,7 @@ class FittedCostModel:
         Overheads are terms of an engine, which :meth:`supports` tells of.
         """
         if kind in TERMS:
-            return any(held is precision for _, held in self._terms)
+            return any(e != NO_ENGINE and held is precision for e, held in self._terms)
         return has_kernel(self._kernels, kind, precision)
 
     def estimate(
@@ -183,6 +192,7 @@ class FittedCostModel:
         data = {
             "format": FORMAT,
             "measurement_count": self.measurement_count,
+            "provenance": self.provenance.name,
             "scores": [asdict(score) for score in self.scores],
             "kernels": [
                 {"precision": precision.value, **kernel.to_json()}
@@ -212,9 +222,9 @@ class FittedCostModel:
             read: dict[str, Any] = json.loads(data)
             if read["format"] != FORMAT:
                 raise ValueError(f"format {read['format']} is not {FORMAT}; fit it again")
-            kernels = {}
+            kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}
             for row in read["kernels"]:
-                kernel = Kernel.from_json(row)
+                kernel = _KERNEL_CLASSES["curves" in row].from_json(row)
                 kernels[kernel.kind, Precision(row["precision"])] = kernel
             engines = {
                 (row["engine"], Precision(row["precision"])): EngineTerms(
@@ -228,7 +238,9 @@ class FittedCostModel:
                 ValidationScore(**{**row, "precision": Precision(row["precision"])})
                 for row in read["scores"]
             )
-            return cls(kernels, engines, scores, int(read["measurement_count"]))
+            # Models stored before there were others are of local measurements.
+            provenance = Provenance[read.get("provenance", Provenance.MEASURED_LOCALLY.name)]
+            return cls(kernels, engines, scores, int(read["measurement_count"]), provenance)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no cost model in these bytes: {error!r}") from error
 
@@ -289,6 +301,9 @@ class FittedCostModel:
                 self._prices.clear()
             self._prices.update((key, known[key]) for key in fresh)
         return known
+
+
+_KERNEL_CLASSES: dict[bool, type[Kernel | Collective]] = {False: Kernel, True: Collective}
 
 
 def _by_kernel(

@@ -12,12 +12,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 from model.architecture import Architecture, Layer, LayerGroup, Norm
-from model.blocks import Activation, Attention, Experts, FeedForward, LatentAttention
+from model.blocks import (
+    Activation,
+    Attention,
+    Experts,
+    FeedForward,
+    Indexer,
+    LatentAttention,
+    LinearAttention,
+)
 from model.errors import InvalidFieldError
 from model.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from model.precision import PackedFormat
 
 RANGES = {
     "hidden_size": (1, 1_048_576),
@@ -40,6 +50,14 @@ RANGES = {
     "query_rank": (0, 65_536),
     "rope_dim": (0, 65_536),
     "value_dim": (0, 65_536),
+    "linear_key_heads": (0, 65_536),
+    "linear_value_heads": (0, 65_536),
+    "linear_key_dim": (0, 65_536),
+    "linear_value_dim": (0, 65_536),
+    "linear_conv_width": (0, 65_536),
+    "index_top_k": (0, 16_777_216),
+    "index_heads": (0, 65_536),
+    "index_head_dim": (0, 65_536),
 }
 """Lowest and highest value of each dimension."""
 
@@ -50,6 +68,15 @@ _EXPERT_FIELDS = (
     "leading_dense_layers",
     "expert_interval",
 )
+
+_LINEAR_FIELDS = (
+    "linear_key_heads",
+    "linear_value_heads",
+    "linear_key_dim",
+    "linear_value_dim",
+    "linear_conv_width",
+)
+_INDEX_FIELDS = ("index_top_k", "index_heads", "index_head_dim")
 
 MAX_NAME = 128
 MAX_PARAMETERS = 10**15
@@ -91,6 +118,15 @@ class Dimensions(TypedDict):
     query_rank: int
     rope_dim: int
     value_dim: int
+    attention_output_gate: bool
+    linear_key_heads: int
+    linear_value_heads: int
+    linear_key_dim: int
+    linear_value_dim: int
+    linear_conv_width: int
+    index_top_k: int
+    index_heads: int
+    index_head_dim: int
 
 
 def architecture_of_dimensions(
@@ -127,11 +163,25 @@ def architecture_of_dimensions(
     query_rank: int = 0,
     rope_dim: int = 0,
     value_dim: int = 0,
+    attention_output_gate: bool = False,
+    linear_key_heads: int = 0,
+    linear_value_heads: int = 0,
+    linear_key_dim: int = 0,
+    linear_value_dim: int = 0,
+    linear_conv_width: int = 0,
+    index_top_k: int = 0,
+    index_heads: int = 0,
+    index_head_dim: int = 0,
+    linear_layers: int | None = None,
     model_type: str = "",
     stored_precision: Precision = Precision.BF16,
+    stored_experts: PackedFormat | None = None,
     source: str = "",
 ) -> Architecture:
-    """Builds an architecture whose layers differ in their window and their experts alone.
+    """Builds an architecture whose layers differ in their attention and their experts alone.
+
+    With a window or linear attention some layers have that, and every so many attend to
+    everything.
 
     Args:
         hidden_size: width of the residual stream.
@@ -150,7 +200,8 @@ def architecture_of_dimensions(
         mlp_bias: whether the feed-forward projections have biases.
         qk_norm: whether queries and keys are normalised per head.
         sliding_window: tokens that a windowed layer looks back on; 0 is no such layer.
-        full_attention_interval: every n-th layer attends to everything; 0 is none.
+        full_attention_interval: every n-th layer attends to everything; 0 is none, which
+            linear attention does not go with.
         norm: kind of all norms.
         norms_per_layer: 2, 4 or 1 (a parallel block); 0 is 2.
         learned_positions: rows of a learned position table; 0 is none.
@@ -167,8 +218,20 @@ def architecture_of_dimensions(
         query_rank: width that latent attention compresses queries to; 0 is none.
         rope_dim: width of a latent attention head's part with rotary positions.
         value_dim: width of a latent attention head's value; 0 is ``head_dim``.
+        attention_output_gate: whether a sigmoid gates the attention's output.
+        linear_key_heads: query and key heads of linear attention; 0 is no such layer.
+        linear_value_heads: its value heads, a multiple of its key heads.
+        linear_key_dim: width of its query and key heads.
+        linear_value_dim: width of its value heads.
+        linear_conv_width: tokens that its convolution sees.
+        index_top_k: keys that a query of latent attention sees at most; 0 is all.
+        index_heads: heads of the indexer that picks them.
+        index_head_dim: width of one of these.
+        linear_layers: layers with linear attention; None is all but every
+            ``full_attention_interval``-th.
         model_type: family whose modules run it; empty picks one by ``closest_family``.
         stored_precision: format of the published checkpoint.
+        stored_experts: format of its routed experts where they have one of their own.
         source: document the dimensions were read from.
 
     Raises:
@@ -196,6 +259,14 @@ def architecture_of_dimensions(
         "query_rank": query_rank,
         "rope_dim": rope_dim,
         "value_dim": value_dim,
+        "linear_key_heads": linear_key_heads,
+        "linear_value_heads": linear_value_heads,
+        "linear_key_dim": linear_key_dim,
+        "linear_value_dim": linear_value_dim,
+        "linear_conv_width": linear_conv_width,
+        "index_top_k": index_top_k,
+        "index_heads": index_heads,
+        "index_head_dim": index_head_dim,
     }
     for field, value in sizes.items():
         check_range(field, value, *RANGES[field])
@@ -205,16 +276,17 @@ def architecture_of_dimensions(
         raise InvalidFieldError("norms_per_layer", f"{norms_per_layer} is none of 0, 1, 2 and 4")
     _check_experts(sizes)
     _check_latent(sizes)
+    _check_linear(sizes)
     kv_heads = query_heads if kv_rank else kv_heads or query_heads
     if query_heads % kv_heads:
         raise InvalidFieldError(
             "kv_heads", f"{kv_heads} does not divide the {query_heads} query heads"
         )
     head_dim = head_dim or _usual_head_dim(hidden_size, query_heads)
-    if full_attention_interval and not sliding_window:
+    if full_attention_interval and not (sliding_window or linear_key_heads):
         raise InvalidFieldError(
             "full_attention_interval",
-            "needs a sliding_window for the other layers; set it or use 0",
+            "needs a sliding_window or linear attention for the other layers; set one or use 0",
         )
     attention: Attention | LatentAttention
     if kv_rank:
@@ -225,6 +297,9 @@ def architecture_of_dimensions(
             head_dim=head_dim,
             rope_dim=rope_dim,
             value_dim=value_dim or head_dim,
+            indexer=Indexer(heads=index_heads, head_dim=index_head_dim, top_k=index_top_k)
+            if index_top_k
+            else None,
         )
     else:
         attention = Attention(
@@ -234,6 +309,7 @@ def architecture_of_dimensions(
             qkv_bias=qkv_bias,
             output_bias=attention_output_bias,
             qk_norm=qk_norm,
+            output_gate=attention_output_gate,
         )
     block = FeedForward(
         intermediate_size=intermediate_size,
@@ -268,16 +344,27 @@ def architecture_of_dimensions(
         learned_positions=learned_positions,
         head_bias=head_bias,
         stored_precision=stored_precision,
+        stored_experts=stored_experts,
         source=source,
     )
+    full = layer_count // full_attention_interval if full_attention_interval else 0
+    if linear_key_heads:
+        linear = LinearAttention(
+            key_heads=linear_key_heads,
+            value_heads=linear_value_heads,
+            key_dim=linear_key_dim,
+            value_dim=linear_value_dim,
+            conv_width=linear_conv_width,
+        )
+        count = layer_count - full if linear_layers is None else linear_layers
+        architecture = _with_linear_attention(architecture, linear, count)
+    elif sliding_window:
+        architecture = with_window(architecture, sliding_window, layer_count - full)
     if architecture.parameter_count() > MAX_PARAMETERS:
         raise InvalidFieldError(
             "", f"the dimensions come to more than {MAX_PARAMETERS:.0e} parameters; reduce them"
         )
-    if not sliding_window:
-        return architecture
-    full = layer_count // full_attention_interval if full_attention_interval else 0
-    return with_window(architecture, sliding_window, layer_count - full)
+    return architecture
 
 
 def with_window(architecture: Architecture, window: int, windowed: int) -> Architecture:
@@ -291,36 +378,66 @@ def with_window(architecture: Architecture, window: int, windowed: int) -> Archi
         window: tokens, at least 1.
         windowed: number of layers with the window, 0 to ``layer_count``.
     """
-    groups: list[LayerGroup] = []
-    left, layers = windowed, architecture.layer_count
-    for group in architecture.layers:
-        narrow = round(left * group.count / layers)
-        left, layers = left - narrow, layers - group.count
-        attention = group.layer.attention
+
+    def narrowed(layer: Layer) -> Layer:
+        attention = layer.attention
         if isinstance(attention, Attention):
             attention = replace(attention, window=window)
-        windows = LayerGroup(layer=replace(group.layer, attention=attention), count=narrow)
-        groups += [windows, replace(group, count=group.count - narrow)]
+        return replace(layer, attention=attention)
+
+    return _changed(architecture, windowed, narrowed)
+
+
+def _with_linear_attention(
+    architecture: Architecture, block: LinearAttention, linear: int
+) -> Architecture:
+    """Returns the architecture with linear attention in ``linear`` of its layers."""
+    if linear == architecture.layer_count:
+        raise InvalidFieldError(
+            "full_attention_interval",
+            "leaves no layer that attends to everything; with linear attention some layer must",
+        )
+    return _changed(architecture, linear, lambda layer: replace(layer, attention=block))
+
+
+def _changed(
+    architecture: Architecture, count: int, change: Callable[[Layer], Layer]
+) -> Architecture:
+    """Changes so many layers: dense ones and those with experts get their share, rounded."""
+    groups: list[LayerGroup] = []
+    left, layers = count, architecture.layer_count
+    for group in architecture.layers:
+        share = round(left * group.count / layers)
+        left, layers = left - share, layers - group.count
+        changed = LayerGroup(layer=change(group.layer), count=share)
+        groups += [changed, replace(group, count=group.count - share)]
     return replace(architecture, layers=tuple(group for group in groups if group.count))
 
 
 def dimensions_of(architecture: Architecture) -> Dimensions:
     """Returns the dimensions that ``architecture_of_dimensions`` builds the architecture from.
 
-    Only where a config.json lists windowed layers in a number that no interval gives
-    is ``full_attention_interval`` the closest one. Dense layers among those with experts
-    are counted, not placed.
+    Only where a config.json lists windowed or linear layers in a number that no interval
+    gives is ``full_attention_interval`` the closest one. Dense layers among those with
+    experts are counted, not placed.
     """
     layer = architecture.layers[0].layer
-    attention, block = layer.attention, layer.feed_forward
+    block = layer.feed_forward
+    attentions = [group.layer.attention for group in architecture.layers]
+    linear = next((each for each in attentions if isinstance(each, LinearAttention)), None)
+    # Some layer attends to everything: ``_with_linear_attention`` sees to it.
+    attention = next(each for each in attentions if not isinstance(each, LinearAttention))
     latent = attention if isinstance(attention, LatentAttention) else None
     plain = attention if isinstance(attention, Attention) else None
+    index = latent.indexer if latent else None
     dense = block.expert if isinstance(block, Experts) else block
     routed = architecture.experts
     counts: Counter[tuple[bool, bool]] = Counter()
     for group in architecture.layers:
         mixture = isinstance(group.layer.feed_forward, Experts)
-        counts[mixture, group.layer.attention.window is None] += group.count
+        heads = group.layer.attention
+        full_attention = heads.window is None and not isinstance(heads, LinearAttention)
+        counts[mixture, full_attention] += group.count
     full = counts[False, True] + counts[True, True]
     mixtures = counts[True, True] + counts[True, False]
     # As many of them wherever they stand: an interval where one fits, else dense ones first.
@@ -365,13 +482,23 @@ def dimensions_of(architecture: Architecture) -> Dimensions:
         query_rank=latent.query_rank if latent else 0,
         rope_dim=latent.rope_dim if latent else 0,
         value_dim=latent.value_dim if latent else 0,
+        attention_output_gate=plain is not None and plain.output_gate,
+        linear_key_heads=linear.key_heads if linear else 0,
+        linear_value_heads=linear.value_heads if linear else 0,
+        linear_key_dim=linear.key_dim if linear else 0,
+        linear_value_dim=linear.value_dim if linear else 0,
+        linear_conv_width=linear.conv_width if linear else 0,
+        index_top_k=index.top_k if index else 0,
+        index_heads=index.heads if index else 0,
+        index_head_dim=index.head_dim if index else 0,
     )
 
 
 def closest_family(layer: Layer, learned_positions: int) -> str:
     """Returns the model type whose modules come closest to layers of explicit dimensions.
 
-    Latent attention is DeepSeek's (V3's). Experts with biases are gpt-oss's, those behind
+    Latent attention is DeepSeek's (V3's, with an indexer V3.2's), a gated output
+    Qwen3.5's. Experts with biases are gpt-oss's, those behind
     QK norm Qwen3's, others Mixtral's. Learned positions are GPT-2's, a parallel block is
     Phi's, four norms are Gemma's (with QK norm Gemma 3's, else Gemma 2's), a plain
     feed-forward block is StarCoder 2's, QK norm is Qwen3's, biases on queries, keys and
@@ -380,7 +507,9 @@ def closest_family(layer: Layer, learned_positions: int) -> str:
     """
     attention, block = layer.attention, layer.feed_forward
     if isinstance(attention, LatentAttention):
-        return "deepseek_v3"
+        return "deepseek_v32" if attention.indexer else "deepseek_v3"
+    if isinstance(attention, LinearAttention) or attention.output_gate:
+        return "qwen3_5_moe_text" if isinstance(block, Experts) else "qwen3_5_text"
     if isinstance(block, Experts):
         if block.router_bias:
             return "gpt_oss"
@@ -447,7 +576,33 @@ def _check_latent(sizes: Mapping[str, int]) -> None:
     if sizes["kv_rank"]:
         if sizes["sliding_window"]:
             raise InvalidFieldError("sliding_window", "latent attention has none; use 0")
+        _check_index(sizes)
         return
-    for field in ("query_rank", "rope_dim", "value_dim"):
+    for field in ("query_rank", "rope_dim", "value_dim", *_INDEX_FIELDS):
         if sizes[field]:
             raise InvalidFieldError(field, "needs latent attention; set kv_rank or use 0")
+
+
+def _check_index(sizes: Mapping[str, int]) -> None:
+    if not any(sizes[field] for field in _INDEX_FIELDS):
+        return
+    for field in (*_INDEX_FIELDS, "query_rank"):
+        if not sizes[field]:
+            raise InvalidFieldError(field, "required with sparse attention; is at least 1")
+
+
+def _check_linear(sizes: Mapping[str, int]) -> None:
+    if not any(sizes[field] for field in _LINEAR_FIELDS):
+        return
+    for field in _LINEAR_FIELDS:
+        if not sizes[field]:
+            raise InvalidFieldError(field, "required with linear attention; is at least 1")
+    key_heads, value_heads = sizes["linear_key_heads"], sizes["linear_value_heads"]
+    if value_heads % key_heads:
+        raise InvalidFieldError(
+            "linear_value_heads", f"{value_heads} is no multiple of the {key_heads} key heads"
+        )
+    if sizes["sliding_window"]:
+        raise InvalidFieldError(
+            "sliding_window", "linear attention takes the place of windowed layers; use 0"
+        )

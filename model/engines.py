@@ -33,6 +33,9 @@ class Engine:
         compute, bandwidth: shares of the peak rate and of the memory bandwidth that
             projections reach.
         attention_compute, attention_bandwidth: the same of attention.
+        linear_attention_compute: share of the peak rate that linear attention's chunks
+            reach: medians of the kernels timed over 0.2 ms on H200 in aiconfigurator-core
+            0.12.0 (``gdn_perf``; vLLM 0.24.0, SGLang 0.5.14, TensorRT-LLM 1.3.0rc20).
         experts_compute, experts_bandwidth: the same of routed experts.
         int8_share, int4_share: share of that at which packed weights are read, which are
             unpacked on the way (weight-only formats).
@@ -59,6 +62,7 @@ class Engine:
     bandwidth: float = 0.8
     attention_compute: float = 0.65
     attention_bandwidth: float = 0.8
+    linear_attention_compute: float = 0.1
     experts_compute: float = 0.65
     experts_bandwidth: float = 0.8
     int8_share: float = 0.9
@@ -117,6 +121,7 @@ _ENGINES = {
             bandwidth=0.909,
             attention_compute=0.362,
             attention_bandwidth=0.742,
+            linear_attention_compute=0.39,
             experts_compute=0.15,
             experts_bandwidth=0.612,
             int4_share=0.733,
@@ -138,6 +143,7 @@ _ENGINES = {
             bandwidth=0.97,
             attention_compute=0.38,
             attention_bandwidth=0.675,
+            linear_attention_compute=0.037,
             experts_compute=0.0815,
             experts_bandwidth=0.69,
             int4_share=0.729,

@@ -50,3 +50,7 @@ class UnknownNameError(LookupError):
 
 
 _LONGEST_NAME = 100
+
+
+class NotEnoughMeasurementsError(ValueError):
+    """The measurements do not make a cost model; the text says what is missing."""

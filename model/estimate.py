@@ -86,6 +86,9 @@ class CostModel(Protocol):
 class MeasuredCostModel(CostModel, Protocol):
     """A cost model that was fitted on measurements, of one engine or several."""
 
+    def prices(self, precision: Precision) -> bool:
+        """Returns whether it predicts kernels of that precision with an interval that holds."""
+
     def holds(self, kind: OperationKind, precision: Precision) -> bool:
         """Returns whether operations of that kind were measured in that precision."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.architecture import Norm
-from model.blocks import Attention, Experts, FeedForward, LatentAttention
+from model.blocks import Attention, Experts, FeedForward, LatentAttention, LinearAttention
 from model.operations import (
     Operation,
     OperationKind,
@@ -14,17 +14,23 @@ from model.operations import (
     all_to_all,
     attention,
     batched_linear,
+    convolution,
     embedding,
     experts,
+    indexer,
     linear,
+    linear_attention,
     mla,
+    sparse_mla,
+    top_k,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model.architecture import Architecture, Layer
-    from model.precision import Precision
+    from model.blocks import AnyAttention
+    from model.precision import PackedFormat, Precision
     from model.workload import Parallelism, Step
 
 
@@ -34,6 +40,7 @@ class Projections:
 
     Attributes:
         qkv: query, key and value as one.
+        qkvz: of linear attention query, key, value and gate as one, and step size with decay.
         gate_up: gate and up as one.
         transposed: weights as (k, n).
         expands_latents: the whole context's latents are expanded in every pass, single
@@ -41,18 +48,20 @@ class Projections:
     """
 
     qkv: bool = False
+    qkvz: bool = False
     gate_up: bool = False
     transposed: bool = False
     expands_latents: bool = False
 
 
 SEPARATE = Projections()
-FUSED = Projections(qkv=True, gate_up=True)
+FUSED = Projections(qkv=True, qkvz=True, gate_up=True)
 FAMILY_PROJECTIONS = {
     "deepseek_v2": Projections(expands_latents=True),
     "deepseek_v3": Projections(expands_latents=True),
     "gpt2": Projections(qkv=True, transposed=True),
     "phi3": FUSED,
+    "qwen3_next": Projections(qkvz=True),
 }
 """Families whose modules in transformers have them otherwise than separate."""
 
@@ -70,6 +79,7 @@ def step_operations(
     *,
     first: bool = False,
     imbalance: float = 1.0,
+    stored_experts: PackedFormat | None = None,
 ) -> list[Operation]:
     """Lists what one rank of each pipeline stage runs in one step, one stage after the other.
 
@@ -82,6 +92,7 @@ def step_operations(
         engine: decides which projections are fused.
         first: whether the step answers a new request (adds the request's overhead).
         imbalance: load of the fullest expert rank over the mean.
+        stored_experts: format of the routed experts' weights; None is that of the others.
 
     Raises:
         InvalidFieldError: a degree does not fit; names it.
@@ -104,6 +115,7 @@ def step_operations(
             group.count,
             routed=tokens * data,
             imbalance=imbalance,
+            stored_experts=stored_experts,
         )
         rows += _collectives(hidden, layer, tokens, parallelism, precision, group.count)
     if parallelism.pipeline > 1:
@@ -150,6 +162,7 @@ def layer_operations(
     *,
     routed: int = 0,
     imbalance: float = 1.0,
+    stored_experts: PackedFormat | None = None,
 ) -> list[Operation]:
     """Lists what one rank runs in ``count`` equal layers, collectives left out.
 
@@ -164,18 +177,25 @@ def layer_operations(
         routed: tokens that meet the experts, those of other data-parallel ranks included;
             0 is those of the step.
         imbalance: load of the fullest expert rank over the mean.
+        stored_experts: format of the routed experts' weights; None is that of the others.
     """
     tokens = sum(s.tokens for s in step)
     heads, block = layer.attention, layer.feed_forward
-    shapes = list(_attention_linears(hidden_size, heads, stored.qkv))
+    shapes = list(_attention_linears(hidden_size, heads, stored))
     dense = block.shared if isinstance(block, Experts) else block
     if dense is not None:
         shapes += _feed_forward_linears(hidden_size, dense, stored.gate_up)
     kind = OperationKind.LINEAR_TRANSPOSED if stored.transposed else OperationKind.LINEAR
     rows = [linear(name, tokens, n, k, precision, count, kind) for name, n, k in shapes]
     if isinstance(heads, LatentAttention):
-        latent = _expanded_operations if stored.expands_latents else _latent_operations
-        rows += latent(step, heads, precision, kv_precision, count)
+        if stored.expands_latents:
+            rows += _expanded_operations(step, heads, precision, kv_precision, count)
+        else:
+            rows += _latent_operations(hidden_size, step, heads, precision, kv_precision, count)
+    elif isinstance(heads, LinearAttention):
+        rows += _linear_attention_operations(
+            hidden_size, step, heads, precision, count, fused=stored.qkvz
+        )
     else:
         rows += [
             attention(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
@@ -184,7 +204,19 @@ def layer_operations(
     if isinstance(block, Experts):
         plain = precision.activation
         rows.append(linear("router", tokens, block.count, hidden_size, plain, count))
-        rows.append(experts(routed or tokens, hidden_size, block, precision, count, imbalance))
+        packed = stored_experts.precision if stored_experts else precision
+        weight_bytes = stored_experts.weight_bytes if stored_experts else 0.0
+        rows.append(
+            experts(
+                routed or tokens,
+                hidden_size,
+                block,
+                packed,
+                count,
+                imbalance,
+                weight_bytes=weight_bytes,
+            )
+        )
     rows.append(
         layer_overhead(hidden_size, layer, tokens, sum(s.count for s in step), precision, count)
     )
@@ -215,19 +247,11 @@ def layer_overhead(
     """
     heads = layer.attention
     norm_kernels = 6 if layer.norm is Norm.RMS else 1
-    kernels = norm_kernels * layer.norms + 10 + 2
+    kernels = norm_kernels * layer.norms + 2
     elements = (norm_kernels * layer.norms + 2) * hidden_size
-    if isinstance(heads, LatentAttention):
-        rotated = (heads.query_heads + 1) * heads.rope_dim
-        normed = heads.query_rank + heads.kv_rank
-        kernels += 2 * norm_kernels
-        elements += 5 * rotated + norm_kernels * normed
-    else:
-        rotated = (heads.query_heads + heads.kv_heads) * heads.head_dim
-        elements += 5 * rotated
-        if heads.qk_norm:
-            kernels += 2 * norm_kernels
-            elements += norm_kernels * rotated
+    attention_kernels, attention_elements = _attention_overhead(heads, norm_kernels)
+    kernels += attention_kernels
+    elements += attention_elements
     block = layer.feed_forward
     if isinstance(block, Experts):
         # Scores, choice and weights of the router; a sum over the chosen experts.
@@ -248,6 +272,31 @@ def layer_overhead(
         2 * values * precision.activation_bytes,
         count,
     )
+
+
+def _attention_overhead(heads: AnyAttention, norm_kernels: int) -> tuple[int, int]:
+    """Returns the elementwise kernels of an attention, and the values that they write a token."""
+    if isinstance(heads, LinearAttention):
+        # Step size and decay of each head, then norm, activation and product of the gate.
+        gated = norm_kernels + 2
+        return 5 + gated, 5 * heads.value_heads + gated * heads.value_size
+    if isinstance(heads, LatentAttention):
+        rotated = (heads.query_heads + 1) * heads.rope_dim
+        kernels = 10 + 2 * norm_kernels
+        elements = 5 * rotated + norm_kernels * (heads.query_rank + heads.kv_rank)
+        if index := heads.indexer:
+            kernels += 10 + 1
+            elements += 5 * (index.heads + 1) * heads.rope_dim + index.head_dim
+        return kernels, elements
+    rotated = (heads.query_heads + heads.kv_heads) * heads.head_dim
+    kernels, elements = 10, 5 * rotated
+    if heads.qk_norm:
+        kernels += 2 * norm_kernels
+        elements += norm_kernels * rotated
+    if heads.output_gate:
+        kernels += 2
+        elements += 2 * heads.query_heads * heads.head_dim
+    return kernels, elements
 
 
 def _collectives(
@@ -275,19 +324,27 @@ def _collectives(
 
 
 def _attention_linears(
-    hidden_size: int, heads: Attention | LatentAttention, fused: bool
+    hidden_size: int, heads: AnyAttention, stored: Projections
 ) -> Iterator[tuple[str, int, int]]:
     if isinstance(heads, LatentAttention):
-        yield from _latent_linears(hidden_size, heads, fused)
+        yield from _latent_linears(hidden_size, heads, stored.qkv)
         return
-    query, kv = heads.query_heads * heads.head_dim, heads.kv_heads * heads.head_dim
-    if fused:
+    if isinstance(heads, LinearAttention):
+        if stored.qkvz:
+            yield "qkvz_proj", heads.channels + heads.value_size, hidden_size
+        else:
+            yield "qkv_proj", heads.channels, hidden_size
+            yield "z_proj", heads.value_size, hidden_size
+        yield "o_proj", hidden_size, heads.value_size
+        return
+    query, kv = heads.projected_queries, heads.kv_heads * heads.head_dim
+    if stored.qkv:
         yield "qkv_proj", query + 2 * kv, hidden_size
     else:
         yield "q_proj", query, hidden_size
         yield "k_proj", kv, hidden_size
         yield "v_proj", kv, hidden_size
-    yield "o_proj", hidden_size, query
+    yield "o_proj", hidden_size, heads.query_heads * heads.head_dim
 
 
 def _latent_linears(
@@ -305,20 +362,39 @@ def _latent_linears(
     else:
         yield "q_proj", queries, hidden_size
     yield "o_proj", hidden_size, heads.query_heads * heads.value_dim
+    if index := heads.indexer:
+        yield "index_q_proj", index.heads * index.head_dim, heads.query_rank
+        yield "index_k_proj", index.head_dim, hidden_size
 
 
 def _latent_operations(
-    step: Step, heads: LatentAttention, precision: Precision, kv_precision: Precision, count: int
+    hidden_size: int,
+    step: Step,
+    heads: LatentAttention,
+    precision: Precision,
+    kv_precision: Precision,
+    count: int,
 ) -> Iterator[Operation]:
     """Yields attention with what leads into and out of the latent.
 
-    Single queries are absorbed; the keys and values of a prompt's tokens are expanded.
+    Single queries are absorbed; the keys and values of a prompt's tokens are expanded,
+    unless an indexer picks other ones for each.
     """
-    single = sum(s.count for s in step if s.query_tokens == 1)
-    if single:
-        batch, rank, plain = heads.query_heads, heads.kv_rank, precision.activation
-        yield batched_linear("q_absorb", single, rank, heads.head_dim, batch, plain, count)
-        yield batched_linear("v_absorb", single, heads.value_dim, rank, batch, plain, count)
+    plain, index = precision.activation, heads.indexer
+    absorbed = sum(s.tokens for s in step if s.query_tokens == 1 or index is not None)
+    if absorbed:
+        batch, rank = heads.query_heads, heads.kv_rank
+        yield batched_linear("q_absorb", absorbed, rank, heads.head_dim, batch, plain, count)
+        yield batched_linear("v_absorb", absorbed, heads.value_dim, rank, batch, plain, count)
+    if index is not None:
+        yield linear("index_weights", absorbed, index.heads, hidden_size, plain, count)
+        for s in step:
+            yield indexer(s.count, s.query_tokens, s.kv_tokens, index, count)
+            yield top_k(s.count, s.query_tokens, s.kv_tokens, index.top_k, count)
+            yield sparse_mla(
+                s.count, s.query_tokens, s.kv_tokens, heads, index.top_k, kv_precision, count
+            )
+        return
     expanded = sum(s.count * s.kv_tokens for s in step if s.query_tokens > 1)
     if expanded:
         width = heads.query_heads * (heads.head_dim + heads.value_dim)
@@ -347,6 +423,29 @@ def _expanded_operations(
             yield attention(s.count, 1, s.kv_tokens, plain, kv_precision, count)
         else:
             yield mla(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
+
+
+def _linear_attention_operations(
+    hidden_size: int,
+    step: Step,
+    heads: LinearAttention,
+    precision: Precision,
+    count: int,
+    *,
+    fused: bool,
+) -> Iterator[Operation]:
+    """Yields the convolution and the recurrence, behind each head's step size and decay."""
+    tokens, plain = sum(s.tokens for s in step), precision.activation
+    if fused:
+        yield linear("ba_proj", tokens, 2 * heads.value_heads, hidden_size, plain, count)
+    else:
+        yield linear("b_proj", tokens, heads.value_heads, hidden_size, plain, count)
+        yield linear("a_proj", tokens, heads.value_heads, hidden_size, plain, count)
+    for s in step:
+        yield convolution(
+            s.count, s.query_tokens, heads.channels, heads.conv_width, precision, count
+        )
+        yield linear_attention(s.count, s.query_tokens, heads, precision, count)
 
 
 def _feed_forward_linears(

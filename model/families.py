@@ -50,6 +50,9 @@ class Family:
         shared_experts: key that counts shared experts, each as wide as a routed one.
         dense_layers: key that lists layers without experts, whatever the interval says.
         expert_layers: key that lists the layers with experts in the interval's place.
+        feed_forward_types: key that lists each layer as "dense" or "sparse" instead.
+        shared_indexers: keys of the list, the pattern and the interval of layers with an
+            indexer of their own.
     """
 
     keys: Mapping[str, tuple[str, ...]]
@@ -61,6 +64,8 @@ class Family:
     shared_experts: str = ""
     dense_layers: str = ""
     expert_layers: str = ""
+    feed_forward_types: str = ""
+    shared_indexers: tuple[str, ...] = ()
 
 
 _KEYS = {
@@ -110,6 +115,24 @@ _ALL_MOE_KEYS = _KEYS | {
     "experts_per_token": ("num_experts_per_tok",),
     "expert_intermediate_size": ("intermediate_size",),
 }
+_INDEX_KEYS = {
+    "index_top_k": ("index_topk",),
+    "index_heads": ("index_n_heads",),
+    "index_head_dim": ("index_head_dim",),
+}
+_SPARSE_KEYS = (
+    _DEEPSEEK_KEYS
+    | _INDEX_KEYS
+    | {"experts": ("n_routed_experts", "num_local_experts", "num_experts")}
+)
+_LINEAR_KEYS = {
+    "linear_key_heads": ("linear_num_key_heads",),
+    "linear_value_heads": ("linear_num_value_heads",),
+    "linear_key_dim": ("linear_key_head_dim",),
+    "linear_value_dim": ("linear_value_head_dim",),
+    "linear_conv_width": ("linear_conv_kernel_dim",),
+    "full_attention_interval": ("full_attention_interval",),
+}
 _ATTENTION_BIAS = ("qkv_bias", "attention_output_bias")
 _LAYER_NORM = {"norm": Norm.LAYER}
 
@@ -150,6 +173,17 @@ _LATENT = {
     "v_head_dim": 128,
 }
 
+_INDEX = {"index_topk": 2048, "index_n_heads": 64, "index_head_dim": 128}
+_LINEAR = {
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "full_attention_interval": 4,
+}
+_GATED_ATTENTION = {"qk_norm": True, "attention_output_gate": True}
+
 FAMILIES: Mapping[str, Family] = {
     "deepseek_v2": Family(
         keys=_DEEPSEEK_KEYS | {"experts": ("n_routed_experts", "num_experts")},
@@ -178,6 +212,22 @@ FAMILIES: Mapping[str, Family] = {
         },
         refused=("attention_bias",),
         shared_experts="n_shared_experts",
+    ),
+    "deepseek_v32": Family(
+        keys=_SPARSE_KEYS,
+        defaults=_defaults(hidden=7168, inner=18432, layers=61, heads=128, vocab=129280)
+        | _LATENT
+        | _INDEX
+        | {
+            "n_routed_experts": 256,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 2048,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 3,
+        },
+        refused=("attention_bias",),
+        shared_experts="n_shared_experts",
+        feed_forward_types="mlp_layer_types",
     ),
     "gemma": Family(
         keys=_GEMMA_KEYS,
@@ -245,6 +295,27 @@ FAMILIES: Mapping[str, Family] = {
         },
         flags={"attention_bias": ("qkv_bias",), "use_qk_norm": ("qk_norm",)},
         shared_experts="n_shared_experts",
+    ),
+    "glm_moe_dsa": Family(
+        keys=_SPARSE_KEYS,
+        defaults=_defaults(hidden=6144, inner=12288, layers=78, heads=64, vocab=154880)
+        | _LATENT
+        | _INDEX
+        | {
+            "q_lora_rank": 2048,
+            "qk_nope_head_dim": 192,
+            "v_head_dim": 256,
+            "index_n_heads": 32,
+            "n_routed_experts": 256,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 2048,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 3,
+        },
+        refused=("attention_bias",),
+        shared_experts="n_shared_experts",
+        feed_forward_types="mlp_layer_types",
+        shared_indexers=("indexer_types", "index_topk_pattern", "index_topk_freq"),
     ),
     "gpt2": Family(
         keys=_GPT2_KEYS,
@@ -398,6 +469,39 @@ FAMILIES: Mapping[str, Family] = {
         fixed={"qk_norm": True},
         window=WindowRule.SWITCHED,
     ),
+    "qwen3_5_moe_text": Family(
+        keys=_KEYS
+        | _LINEAR_KEYS
+        | {
+            # Every layer has experts.
+            "intermediate_size": ("moe_intermediate_size",),
+            "experts": ("num_experts",),
+            "experts_per_token": ("num_experts_per_tok",),
+            "expert_intermediate_size": ("moe_intermediate_size",),
+            "shared_intermediate_size": ("shared_expert_intermediate_size",),
+        },
+        defaults=_defaults(
+            hidden=2048, inner=512, layers=40, heads=16, kv_heads=2, head_dim=256, vocab=248320
+        )
+        | _LINEAR
+        | {
+            "num_experts": 256,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512,
+        },
+        flags={"attention_bias": _ATTENTION_BIAS},
+        fixed=_GATED_ATTENTION,
+    ),
+    "qwen3_5_text": Family(
+        keys=_KEYS | _LINEAR_KEYS,
+        defaults=_defaults(
+            hidden=4096, inner=12288, layers=32, heads=16, kv_heads=4, head_dim=256, vocab=248320
+        )
+        | _LINEAR,
+        flags={"attention_bias": _ATTENTION_BIAS},
+        fixed=_GATED_ATTENTION,
+    ),
     "qwen3_moe": Family(
         keys=_QWEN_MOE_KEYS | {"experts": ("num_experts", "num_local_experts")},
         defaults=_defaults(hidden=2048, inner=6144, layers=24, heads=32, kv_heads=4, vocab=151936)
@@ -410,6 +514,25 @@ FAMILIES: Mapping[str, Family] = {
         flags={"attention_bias": _ATTENTION_BIAS},
         fixed={"qk_norm": True},
         refused=("use_sliding_window",),
+        dense_layers="mlp_only_layers",
+    ),
+    "qwen3_next": Family(
+        keys=_QWEN_MOE_KEYS
+        | _LINEAR_KEYS
+        | {"shared_intermediate_size": ("shared_expert_intermediate_size",)},
+        defaults=_defaults(
+            hidden=2048, inner=5632, layers=48, heads=16, kv_heads=2, head_dim=256, vocab=151936
+        )
+        | _LINEAR
+        | {
+            "num_experts": 512,
+            "num_experts_per_tok": 10,
+            "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512,
+            "decoder_sparse_step": 1,
+        },
+        flags={"attention_bias": _ATTENTION_BIAS},
+        fixed=_GATED_ATTENTION,
         dense_layers="mlp_only_layers",
     ),
     "smollm3": Family(
@@ -451,5 +574,11 @@ FAMILIES: Mapping[str, Family] = {
 ALIASES: Mapping[str, str] = {"kimi_k2": "deepseek_v3"}
 """Model types that transformers does not know, and the one whose keys and modules they have."""
 
-WRAPPERS: Mapping[str, str] = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
+WRAPPERS: Mapping[str, str] = {
+    "gemma3": "gemma3_text",
+    "kimi_k25": "deepseek_v3",
+    "llama4": "llama4_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
 """Model types that hold a decoder as ``text_config``, and the type it has there."""

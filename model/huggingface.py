@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from model.blocks import Activation
+from model.config_reader import ConfigReader, quoted
 from model.dimensions import (
     RANGES,
     Dimensions,
     architecture_of_dimensions,
-    check_range,
     with_window,
 )
 from model.errors import InvalidFieldError
 from model.families import ALIASES, FAMILIES, WRAPPERS, Family, WindowRule
-from model.precision import Precision
+from model.stored_formats import stored_formats
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
@@ -33,13 +32,6 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": Activation.GELU,
     "quick_gelu": Activation.GELU,
 }
-_DTYPES = {
-    "float32": Precision.FP32,
-    "float16": Precision.FP16,
-    "bfloat16": Precision.BF16,
-    "float": Precision.FP32,
-    "half": Precision.FP16,
-}
 _PLACES = {
     WindowRule.SWITCHED: "max_window_layers",
     WindowRule.SWITCHED_WITHOUT_ROPE: "no_rope_layer_interval",
@@ -49,8 +41,6 @@ _PLACES = {
 """Key that places the windows where no list does."""
 _LEFT_OPEN = frozenset({"kv_heads", "head_dim", "learned_positions", "query_rank"})
 """Dimensions that null leaves to the others."""
-_QUOTED = 100
-"""Longest quotation of a value in a message: errors travel in small trailers."""
 
 
 def architecture_from_config(config: Mapping[str, object], name: str = "") -> Architecture:
@@ -69,18 +59,18 @@ def architecture_from_config(config: Mapping[str, object], name: str = "") -> Ar
         InvalidFieldError: the model type is unknown or a value cannot be used; names
             the key ("hidden_size", "text_config.num_hidden_layers").
     """
-    reader = _Reader(config)
+    reader = ConfigReader(config)
     model_type = reader.text("model_type", None)
     if model_type is None:
         raise InvalidFieldError("model_type", f"missing; set it to one of {_known()}")
     if model_type in WRAPPERS:
         inner = config.get("text_config", {})
         if not isinstance(inner, Mapping):
-            raise InvalidFieldError("text_config", f"{_quoted(inner)} is not an object")
+            raise InvalidFieldError("text_config", f"{quoted(inner)} is not an object")
         shared = {key: config[key] for key in _SHARED if key in config and key not in inner}
         nested = {**shared, **inner, "model_type": WRAPPERS[model_type]}
         try:
-            return _decoder(_Reader(nested), WRAPPERS[model_type], name or model_type)
+            return _decoder(ConfigReader(nested), WRAPPERS[model_type], name or model_type)
         except InvalidFieldError as error:
             outer = error.field.partition(".")[0] in shared
             raise (error if outer else error.within("text_config")) from None
@@ -88,15 +78,15 @@ def architecture_from_config(config: Mapping[str, object], name: str = "") -> Ar
     if family not in FAMILIES or reader.flag("is_encoder_decoder", default=False):
         raise InvalidFieldError(
             "model_type",
-            f"{_quoted(model_type)} is not a decoder known here; known: {_known()}",
+            f"{quoted(model_type)} is not a decoder known here; known: {_known()}",
         )
     return _decoder(reader, family, name or model_type)
 
 
-_SHARED = ("dtype", "torch_dtype", "quantization_config")
+_SHARED = ("dtype", "torch_dtype", "quantization_config", "tie_word_embeddings")
 
 
-def _decoder(reader: _Reader, model_type: str, name: str) -> Architecture:
+def _decoder(reader: ConfigReader, model_type: str, name: str) -> Architecture:
     family = FAMILIES[model_type]
     for key in family.refused:
         if reader.flag(key, default=False):
@@ -120,19 +110,31 @@ def _decoder(reader: _Reader, model_type: str, name: str) -> Architecture:
         "tie_word_embeddings", default=family.defaults["tie_word_embeddings"] is True
     )
     keys |= _experts(reader, family, dimensions)
+    layers = cast("int", dimensions["layer_count"])
+    _check_indexers(reader, family, layers)
+    linear_layers = None
+    if "linear_key_heads" in dimensions:
+        types = reader.kinds("layer_types", layers, ("full_attention", "linear_attention"))
+        if types is not None:
+            linear_layers = types.count("linear_attention")
+            keys["full_attention_interval"] = "layer_types"
     given = {field: value for field, value in dimensions.items() if value is not None}
     try:
         architecture = architecture_of_dimensions(
             **cast("Dimensions", given | {"name": name}),
             model_type=model_type,
-            stored_precision=_stored_precision(reader),
+            linear_layers=linear_layers,
         )
     except InvalidFieldError as error:
         raise InvalidFieldError(keys.get(error.field, error.field), error.message) from None
+    stored = stored_formats(reader, has_experts=architecture.experts is not None)
+    architecture = replace(
+        architecture, stored_precision=stored.precision, stored_experts=stored.experts
+    )
     return _windowed(reader, family, architecture)
 
 
-def _size(reader: _Reader, field: str, key: str, default: object) -> int | None:
+def _size(reader: ConfigReader, field: str, key: str, default: object) -> int | None:
     """Reads a dimension; None where null leaves it to the others."""
     low, high = RANGES[field]
     # Zero mostly stands for "left open" in the API, but is no size in a config.json.
@@ -143,7 +145,7 @@ def _size(reader: _Reader, field: str, key: str, default: object) -> int | None:
     return value
 
 
-def _experts(reader: _Reader, family: Family, dimensions: dict[str, object]) -> dict[str, str]:
+def _experts(reader: ConfigReader, family: Family, dimensions: dict[str, object]) -> dict[str, str]:
     """Adds what a count or a list says of the experts; returns the keys it stood in."""
     keys = {}
     if key := family.shared_experts:
@@ -154,6 +156,10 @@ def _experts(reader: _Reader, family: Family, dimensions: dict[str, object]) -> 
     layers = cast("int", dimensions["layer_count"])
     if key := family.expert_layers:
         placed = reader.integers(key, 0, layers - 1)
+    elif (key := family.feed_forward_types) and (
+        types := reader.kinds(key, layers, ("dense", "sparse"))
+    ):
+        placed = [i for i, kind in enumerate(types) if kind == "sparse"]
     elif (key := family.dense_layers) and (dense := set(reader.integers(key, 0, layers - 1) or ())):
         interval = cast("int", dimensions["expert_interval"])
         placed = [i for i in range(layers) if (i + 1) % interval == 0 and i not in dense]
@@ -167,16 +173,41 @@ def _experts(reader: _Reader, family: Family, dimensions: dict[str, object]) -> 
     return keys
 
 
-def _activation(reader: _Reader, key: str, default: object) -> Activation:
+def _check_indexers(reader: ConfigReader, family: Family, layers: int) -> None:
+    """Refuses layers that take over what another layer's indexer picked.
+
+    Raises:
+        InvalidFieldError: there are some; names the key.
+    """
+    if not family.shared_indexers:
+        return
+    listed, pattern, interval = family.shared_indexers
+    types = reader.kinds(listed, layers, ("full", "shared"))
+    placed = reader.text(pattern, None)
+    every = reader.integer(interval, 1, 0, RANGES["layer_count"][1]) or 1
+    # The list goes before the pattern, and that before the interval.
+    shared = (
+        (listed, types is not None and "shared" in types),
+        (pattern, types is None and "S" in (placed or "")),
+        (interval, types is None and placed is None and every > 1),
+    )
+    for key, found in shared:
+        if found:
+            raise InvalidFieldError(
+                key, "layers that share another's indexer are not known here; give each its own"
+            )
+
+
+def _activation(reader: ConfigReader, key: str, default: object) -> Activation:
     text = reader.text(key, cast("str", default))
     if text not in _ACTIVATIONS:
         raise InvalidFieldError(
-            key, f"{_quoted(text)} is not known; known: {', '.join(_ACTIVATIONS)}"
+            key, f"{quoted(text)} is not known; known: {', '.join(_ACTIVATIONS)}"
         )
     return _ACTIVATIONS[text]
 
 
-def _windowed(reader: _Reader, family: Family, architecture: Architecture) -> Architecture:
+def _windowed(reader: ConfigReader, family: Family, architecture: Architecture) -> Architecture:
     """Gives the layers that have it their sliding window."""
     if family.window is WindowRule.NEVER:
         return architecture
@@ -187,7 +218,7 @@ def _windowed(reader: _Reader, family: Family, architecture: Architecture) -> Ar
     return architecture if window is None else with_window(architecture, window, count)
 
 
-def _windowed_layers(reader: _Reader, family: Family, layers: int) -> int:
+def _windowed_layers(reader: ConfigReader, family: Family, layers: int) -> int:
     """Returns how many layers have the window, wherever there is one."""
     if family.window is WindowRule.ALWAYS:
         return layers
@@ -196,7 +227,7 @@ def _windowed_layers(reader: _Reader, family: Family, layers: int) -> int:
         return 0
     chunked = family.window is WindowRule.CHUNKED
     kind = "chunked_attention" if chunked else "sliding_attention"
-    types = reader.layer_types(layers, kind)
+    types = reader.kinds("layer_types", layers, ("full_attention", kind))
     if types is not None:
         return types.count(kind)
     if chunked and (rotary := reader.integers("no_rope_layers", 0, 1)):
@@ -212,117 +243,5 @@ def _windowed_layers(reader: _Reader, family: Family, layers: int) -> int:
     return every if family.window is WindowRule.SWITCHED_WITHOUT_ROPE else layers - every
 
 
-def _stored_precision(reader: _Reader) -> Precision:
-    """Reads the format of the checkpoint; bf16 where nothing is said."""
-    quantization = reader.values.get("quantization_config")
-    if quantization is not None:
-        return _quantized(quantization)
-    key = "dtype" if reader.values.get("dtype") is not None else "torch_dtype"
-    text = reader.text(key, None)
-    if text is None or text == "auto":
-        return Precision.BF16
-    plain = text.removeprefix("torch.")
-    if plain not in _DTYPES:
-        raise InvalidFieldError(key, f"{_quoted(text)} is not known; known: {', '.join(_DTYPES)}")
-    return _DTYPES[plain]
-
-
-def _quantized(value: object) -> Precision:
-    try:
-        if not isinstance(value, Mapping):
-            raise InvalidFieldError("", f"{_quoted(value)} is not an object")
-        reader = _Reader(value)
-        method = reader.text("quant_method", None)
-        if method == "fp8":
-            block = value.get("weight_block_size")
-            return Precision.FP8 if block is None else Precision.FP8_BLOCK
-        if method == "mxfp4":
-            return Precision.FP4
-        if method in {"gptq", "awq"}:
-            bits = reader.integer("bits", 4, 1, 32)
-            if bits in {4, 8}:
-                return Precision.INT4 if bits == 4 else Precision.INT8_WEIGHT_ONLY
-            raise InvalidFieldError("bits", f"{bits} is neither 4 nor 8")
-        raise InvalidFieldError(
-            "quant_method", f"{_quoted(method)} is not known; known: fp8, mxfp4, gptq, awq"
-        )
-    except InvalidFieldError as error:
-        raise error.within("quantization_config") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Reads typed values of a config; each method names the key in its error."""
-
-    values: Mapping[str, object]
-
-    def spelling(self, spellings: tuple[str, ...]) -> str:
-        """Returns the spelling of a key that is set, else the first."""
-        present = (key for key in spellings if self.values.get(key) is not None)
-        return next(present, spellings[0])
-
-    def integer(self, key: str, default: object, low: int, high: int) -> int | None:
-        """Returns an integer in ``low`` to ``high``, or None for null."""
-        value = self.values.get(key, default)
-        return None if value is None else _integer(key, value, low, high)
-
-    def integers(self, key: str, low: int, high: int) -> list[int] | None:
-        """Returns a list of integers in ``low`` to ``high``, or None where there is none."""
-        values = self.values.get(key)
-        if values is None:
-            return None
-        if not isinstance(values, list):
-            raise InvalidFieldError(key, f"{_quoted(values)} is not a list of integers")
-        return [_integer(f"{key}[{i}]", value, low, high) for i, value in enumerate(values)]
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        """Returns a boolean; null counts as the default."""
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise InvalidFieldError(key, f"{_quoted(value)} is neither true nor false")
-        return value
-
-    def text(self, key: str, default: str | None) -> str | None:
-        """Returns a string; null counts as the default."""
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise InvalidFieldError(key, f"{_quoted(value)} is not a string")
-        return value
-
-    def layer_types(self, layers: int, windowed: str) -> list[str] | None:
-        """Returns the kind of each layer's attention, or None where it is not said."""
-        known = ("full_attention", windowed)
-        value = self.values.get("layer_types")
-        if value is None:
-            return None
-        if not isinstance(value, list) or len(value) != layers:
-            raise InvalidFieldError("layer_types", f"is not a list of {layers} strings")
-        for index, kind in enumerate(value):
-            if kind not in known:
-                raise InvalidFieldError(
-                    f"layer_types[{index}]",
-                    f"{_quoted(kind)} is not known; known: {', '.join(known)}",
-                )
-        return value
-
-
-def _integer(key: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidFieldError(key, f"{_quoted(value)} is not an integer")
-    if not math.isfinite(value) or value != int(value):
-        raise InvalidFieldError(key, f"{value} is not an integer")
-    check_range(key, int(value), low, high)
-    return int(value)
-
-
 def _known() -> str:
     return ", ".join(sorted({*FAMILIES, *ALIASES, *WRAPPERS}))
-
-
-def _quoted(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."

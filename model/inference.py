@@ -148,7 +148,9 @@ def footprint(
     if workload.concurrency:
         tokens += sequences
     return MemoryFootprint(
-        weights_bytes=weights_bytes(question.architecture, parallelism, question.precision),
+        weights_bytes=weights_bytes(
+            question.architecture, parallelism, question.precision, question.stored_experts
+        ),
         kv_cache_bytes=sequences
         * kv_cache_bytes_per_sequence(
             question.architecture, parallelism, question.kv_precision, length

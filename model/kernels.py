@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import treelite
 
+from model.features import features
 from model.laws import Law, Sizes, law_ms
-from model.operations import LINEARS, OperationKind
+from model.operations import COLLECTIVES, OperationKind
+from model.precision import Precision
 
 if TYPE_CHECKING:
-    from model.laws import Array
-    from model.precision import Precision
+    from collections.abc import Iterator, Mapping
+    from typing import TypeAlias
 
-_ROW_CEILING = 17.0
+    from model.collectives import Collective
+    from model.laws import Array
+
+    AnyKernel: TypeAlias = "Kernel | Collective"
+
 _DOMAIN_MARGIN = 1.25
 """Sizes so much beyond the measured ones still count as inside."""
 
@@ -27,7 +33,7 @@ class Kernel:
     """A fitted kind of operation.
 
     Attributes:
-        kind: linear or attention.
+        kind: one of ``KERNELS``.
         laws: one for each regime.
         trees: regression of log(latency / law) on :func:`features`; None leaves it out.
         low, high: (fields + 2,), smallest and largest measured sizes, FLOPs and bytes.
@@ -98,28 +104,43 @@ class Kernel:
 
 
 def has_kernel(
-    kernels: dict[tuple[OperationKind, Precision], Kernel],
+    kernels: Mapping[tuple[OperationKind, Precision], AnyKernel],
     kind: OperationKind,
     precision: Precision,
 ) -> bool:
     """Returns whether :func:`kernel_of` finds one."""
-    plain = OperationKind.LINEAR if kind is OperationKind.LINEAR_TRANSPOSED else kind
-    return (kind, precision) in kernels or (plain, precision) in kernels
+    return any(key in kernels for key in _stand_ins(kind, precision))
 
 
 def kernel_of(
-    kernels: dict[tuple[OperationKind, Precision], Kernel],
+    kernels: Mapping[tuple[OperationKind, Precision], AnyKernel],
     kind: OperationKind,
     precision: Precision,
-) -> Kernel:
-    """Returns the kernel of a kind; the plain linear's for a transposed one never measured.
+) -> AnyKernel:
+    """Returns the kernel of a kind, or the one that stands in where it was not measured.
+
+    The plain linear's for a transposed one; for collectives any precision's, as their
+    size is in bytes; for products of activations that of the activations.
 
     Raises:
-        KeyError: neither was measured in the precision.
+        KeyError: none was measured.
     """
-    if kind is OperationKind.LINEAR_TRANSPOSED and (kind, precision) not in kernels:
-        kind = OperationKind.LINEAR
-    return kernels[kind, precision]
+    for key in _stand_ins(kind, precision):
+        if key in kernels:
+            return kernels[key]
+    raise KeyError(kind, precision)
+
+
+def _stand_ins(
+    kind: OperationKind, precision: Precision
+) -> Iterator[tuple[OperationKind, Precision]]:
+    yield kind, precision
+    if kind is OperationKind.LINEAR_TRANSPOSED:
+        yield OperationKind.LINEAR, precision
+    elif kind in COLLECTIVES:
+        yield kind, Precision.BF16
+    elif kind is OperationKind.BATCHED_LINEAR:
+        yield kind, precision.activation
 
 
 def _trees_of(text: str | None) -> treelite.Model | None:
@@ -146,22 +167,6 @@ def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:
 def _constants(laws: tuple[Law, ...]) -> Array:
     """Returns the constants as columns, (5, regimes)."""
     return np.array([astuple(law) for law in laws]).T
-
-
-def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:
-    """Returns what the residual is learned on, (operations, features).
-
-    Log sizes, log law and log intensity; of a linear the rows one by one while they are
-    few, of an attention the work items (sequences x heads) and the grouping.
-    """
-    shape = sizes.shape
-    columns = [np.log(shape), np.log(law_ms)[:, None], np.log(sizes.flops / sizes.bytes)[:, None]]
-    if kind in LINEARS:
-        columns.append(np.minimum(shape[:, :1], _ROW_CEILING))
-    else:
-        sequences, query, kv, heads, kv_heads, _ = shape.T
-        columns.append(np.log(np.column_stack([sequences * heads, heads / kv_heads, kv / query])))
-    return np.ascontiguousarray(np.hstack(columns))
 
 
 def extent(sizes: Sizes) -> Array:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.operations import LINEARS, SHAPE_FIELDS, Operation, OperationKind
+from model.operations import COLLECTIVES, LINEARS, SHAPE_FIELDS, Operation, OperationKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,18 +23,31 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-KERNELS = (OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED, OperationKind.ATTENTION)
-"""Kinds with a law and a learned residual; the others are terms (``model.overheads``)."""
+KERNELS = (
+    OperationKind.LINEAR,
+    OperationKind.LINEAR_TRANSPOSED,
+    OperationKind.BATCHED_LINEAR,
+    OperationKind.ATTENTION,
+    OperationKind.MLA,
+    OperationKind.EXPERTS,
+)
+"""Kinds with a law and a learned residual; the others are collectives or terms."""
 
 REGIMES = {
     OperationKind.LINEAR: 5,
     OperationKind.LINEAR_TRANSPOSED: 5,
+    OperationKind.BATCHED_LINEAR: 5,
     OperationKind.ATTENTION: 3,
+    OperationKind.MLA: 3,
+    OperationKind.EXPERTS: 3,
 }
 """Number of regimes of each kind; those of attention: decode, whole prompt, chunk."""
 
 _ROW_REGIMES = (2, 3, 4, 16)
 """First rows of a linear's further regimes: libraries treat one, two and three rows apart."""
+
+_EXPERT_REGIMES = (8.0, 128.0)
+"""First rows an expert of further regimes: weights read, tiles half empty, tiles full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +103,9 @@ class Law:
 
 
 def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
-    """Returns the columns of at least one operation of a kind in ``KERNELS``."""
+    """Returns the columns of at least one operation of a kind in ``KERNELS`` or a collective."""
     shape = np.array([o.shape for o in operations], dtype=np.float64)
-    if kind in LINEARS:
-        rows, outputs = shape[:, 0], shape[:, 0] * shape[:, 1]
-        regime = np.searchsorted(_ROW_REGIMES, rows, side="right")
-    else:
-        field = SHAPE_FIELDS[kind].index
-        outputs = (
-            shape[:, field("sequences")]
-            * shape[:, field("query_tokens")]
-            * shape[:, field("query_heads")]
-            * shape[:, field("head_dim")]
-        )
-        query, kv = shape[:, field("query_tokens")], shape[:, field("kv_tokens")]
-        regime = np.where(query == 1, 0, np.where(query == kv, 1, 2))
+    outputs, regime = _outputs_and_regime(kind, shape)
     return Sizes(
         shape,
         np.array([o.flops for o in operations], dtype=np.float64),
@@ -112,6 +113,23 @@ def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
         outputs,
         regime,
     )
+
+
+def _outputs_and_regime(kind: OperationKind, shape: Array) -> tuple[Array, NDArray[np.intp]]:
+    if kind in COLLECTIVES:
+        return shape[:, 0], np.zeros(len(shape), dtype=np.intp)
+    size = dict(zip(SHAPE_FIELDS[kind], shape.T, strict=True))
+    if kind in LINEARS or kind is OperationKind.BATCHED_LINEAR:
+        outputs = size["m"] * size["n"] * size.get("batch", 1.0)
+        return outputs, np.searchsorted(_ROW_REGIMES, size["m"], side="right")
+    if kind is OperationKind.EXPERTS:
+        each = size["assignments"] / size["touched"]
+        outputs = size["assignments"] * size["hidden_size"]
+        return outputs, np.searchsorted(_EXPERT_REGIMES, each, side="right")
+    width = size["value_dim"] if kind is OperationKind.MLA else size["head_dim"]
+    query, kv = size["query_tokens"], size["kv_tokens"]
+    outputs = size["sequences"] * query * size["query_heads"] * width
+    return outputs, np.where(query == 1, 0, np.where(query == kv, 1, 2))
 
 
 def law_ms(

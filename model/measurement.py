@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from model.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+PUBLISHED = "--published"
+"""Tells ``model.fit`` that the measurements are others', of kernels alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +49,20 @@ class Measurement:
     flags: tuple[str, ...] = field(default=())
 
 
-def to_json(measurements: Iterable[Measurement]) -> str:
-    """Returns the measurements as a JSON object, for a process that fits them."""
-    return json.dumps({"measurements": [asdict(measurement) for measurement in measurements]})
+def write_json(measurements: Iterable[Measurement], file: IO[bytes]) -> int:
+    """Writes what :func:`from_json` reads, one by one, and returns how many there were."""
+    count = 0
+    file.write(b'{"measurements": [')
+    for measurement in measurements:
+        file.write(b",\n" if count else b"\n")
+        file.write(json.dumps(asdict(measurement)).encode())
+        count += 1
+    file.write(b"]}")
+    return count
 
 
 def from_json(text: str | bytes) -> tuple[Measurement, ...]:
-    """Returns the measurements that :func:`to_json` wrote.
+    """Returns the measurements that :func:`write_json` wrote.
 
     Raises:
         ValueError: the text is no such object.

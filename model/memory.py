@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.architecture import norm_parameters
+from model.blocks import Experts, LatentAttention, LinearAttention
+from model.precision import Precision
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
-    from model.precision import Precision
+    from model.blocks import AnyAttention
+    from model.precision import PackedFormat
     from model.workload import Parallelism
 
 _LOGIT_BYTES = 4
@@ -22,7 +25,7 @@ class MemoryFootprint:
 
     Attributes:
         weights_bytes: weights.
-        kv_cache_bytes: keys and values of all its sequences.
+        kv_cache_bytes: keys and values of all its sequences; states of linear attention, too.
         activations_bytes: largest activations alive at one time.
         capacity_bytes: memory of one device; 0 where it is not known.
     """
@@ -44,13 +47,22 @@ class MemoryFootprint:
 
 
 def weights_bytes(
-    architecture: Architecture, parallelism: Parallelism, precision: Precision
+    architecture: Architecture,
+    parallelism: Parallelism,
+    precision: Precision,
+    stored_experts: PackedFormat | None = None,
 ) -> float:
     """Returns the weights on the fullest device.
 
     Embedding, head, norms and biases keep the format of the activations when the
     projections are packed. Of several pipeline stages the first holds the embedding
     and the last the head, a copy of the embedding where they are tied.
+
+    Args:
+        architecture: the whole model.
+        parallelism: how it is spread.
+        precision: of weights and activations.
+        stored_experts: format of the routed experts' weights; None is that of the others.
     """
     hidden, tensor = architecture.hidden_size, parallelism.tensor
     plain = precision.activation_bytes
@@ -60,6 +72,11 @@ def weights_bytes(
         matrices = layer.matrix_parameters(hidden)
         others = layer.parameter_count(hidden) - matrices
         count = -(-group.count // parallelism.pipeline)
+        block = layer.feed_forward
+        if stored_experts is not None and isinstance(block, Experts):
+            routed = block.held * block.expert.matrix_parameters(hidden)
+            matrices -= routed
+            layers += count * routed * stored_experts.weight_bytes
         layers += count * (matrices * precision.weight_bytes + others * plain)
     rows = -(-architecture.vocab_size // tensor)
     embedding = (rows + architecture.learned_positions) * hidden
@@ -76,19 +93,19 @@ def weights_bytes(
 def kv_cache_bytes_per_sequence(
     architecture: Architecture, parallelism: Parallelism, kv_precision: Precision, tokens: int
 ) -> float:
-    """Returns the keys and values of one sequence of ``tokens`` on the fullest device.
+    """Returns what one sequence of ``tokens`` keeps on the fullest device.
 
-    Of latent attention every tensor-parallel rank keeps the whole latent. A layer with a
-    window keeps no more than the window. Layers of several kinds are taken to be spread
-    evenly over the pipeline stages.
+    Keys and values; of linear attention its state, which does not grow; of sparse
+    attention the indexer's keys, too. Of latent attention every tensor-parallel rank keeps
+    the whole latent. A layer with a window keeps no more than the window. Layers of
+    several kinds are taken to be spread evenly over the pipeline stages.
     """
-    values = 0
+    kept = 0.0
     for group in architecture.layers:
         heads = group.layer.attention.shard(parallelism.tensor)
-        kept = min(tokens, heads.window or tokens)
         count = -(-group.count // parallelism.pipeline)
-        values += count * kept * heads.cached_values
-    return values * kv_precision.weight_bytes
+        kept += count * _kept_bytes(heads, kv_precision, tokens)
+    return kept
 
 
 def activations_bytes(
@@ -121,3 +138,15 @@ def activations_bytes(
     block_bytes = tokens * (2 * hidden + widest) * precision.activation_bytes
     logits = sequences * architecture.vocab_size * _LOGIT_BYTES
     return max(block_bytes, tokens * hidden * precision.activation_bytes + logits)
+
+
+def _kept_bytes(heads: AnyAttention, kv_precision: Precision, tokens: int) -> float:
+    """Returns what one layer keeps of one sequence."""
+    if isinstance(heads, LinearAttention):
+        state = heads.state_values * Precision.FP32.weight_bytes
+        return state + heads.conv_values * kv_precision.activation_bytes
+    kept = min(tokens, heads.window or tokens)
+    values = kept * heads.cached_values * kv_precision.weight_bytes
+    if isinstance(heads, LatentAttention) and heads.indexer is not None:
+        return values + tokens * heads.indexer.cached_bytes
+    return values

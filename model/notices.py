@@ -155,7 +155,7 @@ def _source_notices(question: Question, cost_model: CompositeCostModel) -> Itera
     parallelism = question.parallelism
     routed = question.architecture.experts is not None
     ranks = max(parallelism.tensor, parallelism.pipeline, parallelism.data if routed else 1)
-    if cost_model.fitted is not None and ranks > 1:
+    if cost_model.fitted is not None and ranks > 1 and not cost_model.holds_communication:
         yield Notice(
             "COMMUNICATION_NOT_MEASURED",
             "what ranks send each other was not measured; it is priced by the link's data sheet",

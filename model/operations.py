@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from model.precision import Precision
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from model.blocks import Attention, Experts, LatentAttention
-    from model.precision import Precision
+    from model.blocks import Attention, Experts, Indexer, LatentAttention, LinearAttention
 
 
 class OperationKind(StrEnum):
@@ -28,6 +29,16 @@ class OperationKind(StrEnum):
     ATTENTION = "attention"
     MLA = "mla"
     """Latent attention: absorbed into the latent for one query, over expanded heads else."""
+    SPARSE_MLA = "sparse_mla"
+    """Latent attention, absorbed for any number of queries, of each over chosen latents."""
+    INDEXER = "indexer"
+    """Scores of all keys, of which sparse attention keeps the best."""
+    TOP_K = "top_k"
+    """Choice of the best scores."""
+    LINEAR_ATTENTION = "linear_attention"
+    """The gated delta rule: recurrent for one query, in chunks else."""
+    CONVOLUTION = "convolution"
+    """A short causal convolution of each channel."""
     EXPERTS = "experts"
     """All routed experts of one rank, gate to down projection."""
     EMBEDDING = "embedding"
@@ -61,6 +72,26 @@ SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
         "head_dim",
         "value_dim",
     ),
+    OperationKind.SPARSE_MLA: (
+        "sequences",
+        "query_tokens",
+        "kv_tokens",
+        "query_heads",
+        "kv_rank",
+        "rope_dim",
+        "top_k",
+    ),
+    OperationKind.INDEXER: ("sequences", "query_tokens", "kv_tokens", "heads", "head_dim"),
+    OperationKind.TOP_K: ("sequences", "query_tokens", "kv_tokens", "top_k"),
+    OperationKind.LINEAR_ATTENTION: (
+        "sequences",
+        "query_tokens",
+        "key_heads",
+        "value_heads",
+        "key_dim",
+        "value_dim",
+    ),
+    OperationKind.CONVOLUTION: ("sequences", "query_tokens", "channels", "width"),
     OperationKind.EXPERTS: (
         "tokens",
         "hidden_size",
@@ -77,6 +108,12 @@ SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
     OperationKind.ALL_TO_ALL: ("message_bytes", "ranks"),
     OperationKind.POINT_TO_POINT: ("message_bytes",),
 }
+
+
+CHUNK_TOKENS = 64
+"""Tokens that the gated delta rule takes as one chunk, in transformers and in the engines."""
+_SCORE_BYTES = 4
+"""Scores and their weights are fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +141,9 @@ class Operation:
 
 LINEARS = frozenset({OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED})
 """Kinds that are matrix products with weights."""
+
+ATTENTIONS = frozenset({OperationKind.ATTENTION, OperationKind.MLA, OperationKind.SPARSE_MLA})
+"""Kinds that read a KV cache, in whose precision they are given."""
 
 COLLECTIVES = frozenset(
     {OperationKind.ALL_REDUCE, OperationKind.ALL_TO_ALL, OperationKind.POINT_TO_POINT}
@@ -223,6 +263,145 @@ def mla(
     )
 
 
+def sparse_mla(
+    sequences: int,
+    query_tokens: int,
+    kv_tokens: int,
+    heads: LatentAttention,
+    top_k: int,
+    kv_precision: Precision,
+    count: int = 1,
+) -> Operation:
+    """Returns latent attention of each query over the ``top_k`` latents chosen for it.
+
+    Each query sees others, so nothing is expanded: all are absorbed (DeepSeek-V3.2, arXiv
+    2512.02556, section 2.1). Of the cache no more is read than all queries choose.
+    """
+    seen = sum_of_visible(query_tokens, kv_tokens, top_k)
+    query, value = heads.cached_values, heads.kv_rank
+    read = min(kv_tokens, query_tokens * top_k) * query * kv_precision.weight_bytes
+    values = query_tokens * heads.query_heads * (query + value)
+    return Operation(
+        OperationKind.SPARSE_MLA,
+        "attention",
+        kv_precision,
+        (
+            sequences,
+            query_tokens,
+            kv_tokens,
+            heads.query_heads,
+            heads.kv_rank,
+            heads.rope_dim,
+            top_k,
+        ),
+        2.0 * sequences * seen * heads.query_heads * (query + value),
+        sequences * (read + values * kv_precision.activation_bytes),
+        count,
+    )
+
+
+def indexer(
+    sequences: int,
+    query_tokens: int,
+    kv_tokens: int,
+    block: Indexer,
+    count: int = 1,
+) -> Operation:
+    """Returns the scores of all keys that the last ``query_tokens`` see, in fp8.
+
+    A score is the weighted sum over heads of a rectified product, written in fp32.
+    """
+    seen = sum_of_visible(query_tokens, kv_tokens, kv_tokens)
+    queries = query_tokens * block.heads * (block.head_dim + _SCORE_BYTES)
+    return Operation(
+        OperationKind.INDEXER,
+        "indexer",
+        Precision.FP8,
+        (sequences, query_tokens, kv_tokens, block.heads, block.head_dim),
+        2.0 * sequences * seen * block.heads * (block.head_dim + 1),
+        sequences * (kv_tokens * block.cached_bytes + queries + seen * _SCORE_BYTES),
+        count,
+    )
+
+
+def top_k(
+    sequences: int, query_tokens: int, kv_tokens: int, chosen: int, count: int = 1
+) -> Operation:
+    """Returns the choice of the ``chosen`` best of each query's scores: all are read once."""
+    seen = sum_of_visible(query_tokens, kv_tokens, kv_tokens)
+    kept = sum_of_visible(query_tokens, kv_tokens, chosen)
+    return Operation(
+        OperationKind.TOP_K,
+        "top_k",
+        Precision.FP32,
+        (sequences, query_tokens, kv_tokens, chosen),
+        0.0,
+        sequences * (seen + kept) * _SCORE_BYTES,
+        count,
+    )
+
+
+def linear_attention(
+    sequences: int,
+    query_tokens: int,
+    heads: LinearAttention,
+    precision: Precision,
+    count: int = 1,
+) -> Operation:
+    """Returns the gated delta rule over ``query_tokens`` of each sequence.
+
+    One token decays the state, reads what its key recalls, writes the correction and reads
+    what its query asks: 7 operations for each value of the state. Several are taken in
+    chunks of C = 64 (arXiv 2412.06464, section 3.3; arXiv 2406.06484, section 3.2): a chunk
+    has the products of keys with keys and queries (2 x 2 C^2 key_dim), a triangular system
+    (C^3 / 3) applied to keys and values (2 C^2 (key_dim + value_dim)), the queries' share
+    of the corrected values (2 C^2 value_dim), and three products with the state
+    (3 x 2 C key_dim value_dim). A chunk that is not full costs as much.
+
+    The state is read and written once, in fp32, whatever the length.
+    """
+    key, value = heads.key_dim, heads.value_dim
+    if query_tokens == 1:
+        work = 7.0 * key * value
+    else:
+        chunk = CHUNK_TOKENS
+        system = chunk**3 / 3 + 2 * chunk**2 * (3 * key + 2 * value)
+        work = -(-query_tokens // chunk) * (system + 6.0 * chunk * key * value)
+    values = heads.channels + heads.value_size + 2 * heads.value_heads
+    state = 2 * heads.state_values * Precision.FP32.weight_bytes
+    return Operation(
+        OperationKind.LINEAR_ATTENTION,
+        "linear_attention",
+        precision.activation,
+        (sequences, query_tokens, heads.key_heads, heads.value_heads, key, value),
+        sequences * heads.value_heads * work,
+        sequences * (state + query_tokens * values * precision.activation_bytes),
+        count,
+    )
+
+
+def convolution(
+    sequences: int,
+    query_tokens: int,
+    channels: int,
+    width: int,
+    precision: Precision,
+    count: int = 1,
+) -> Operation:
+    """Returns a causal convolution of each channel over the last ``width`` tokens."""
+    kept = 2 * (width - 1) * channels
+    moved = sequences * (2 * query_tokens * channels + kept) + channels * width
+    return Operation(
+        OperationKind.CONVOLUTION,
+        "convolution",
+        precision.activation,
+        (sequences, query_tokens, channels, width),
+        2.0 * sequences * query_tokens * channels * width,
+        moved * precision.activation_bytes,
+        count,
+    )
+
+
 def experts(
     tokens: int,
     hidden_size: int,
@@ -230,6 +409,9 @@ def experts(
     precision: Precision,
     count: int = 1,
     imbalance: float = 1.0,
+    *,
+    touched: float | None = None,
+    weight_bytes: float = 0.0,
 ) -> Operation:
     """Returns the routed experts of the fullest rank.
 
@@ -240,10 +422,13 @@ def experts(
         precision: of weights and activations.
         count: number of layers.
         imbalance: load of the fullest rank over the mean, at least 1.
+        touched: experts met; None takes what as many random choices meet.
+        weight_bytes: of one weight, where it is packed otherwise than the precision says.
     """
     share = block.held / block.count
     assignments = min(tokens * block.top_k * share * imbalance, float(tokens) * block.held)
-    touched = block.touched(tokens)
+    if touched is None:
+        touched = block.touched(tokens)
     one = block.expert.matrix_parameters(hidden_size)
     inner = block.expert.intermediate_size
     values = assignments * (2 * hidden_size + 2 * inner)
@@ -253,7 +438,8 @@ def experts(
         precision,
         (tokens, hidden_size, inner, block.held, assignments, touched),
         2.0 * assignments * one,
-        touched * one * precision.weight_bytes + values * precision.activation_bytes,
+        touched * one * (weight_bytes or precision.weight_bytes)
+        + values * precision.activation_bytes,
         count,
     )
 
@@ -273,7 +459,7 @@ def embedding(tokens: int, hidden_size: int, precision: Precision) -> Operation:
     )
 
 
-def all_reduce(elements: int, ranks: int, precision: Precision, count: int = 1) -> Operation:
+def all_reduce(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
     """Returns a ring all-reduce; one rank sends 2 (ranks - 1) / ranks of the message."""
     message = elements * precision.activation_bytes
     return Operation(
@@ -293,7 +479,7 @@ def total(operations: Iterable[Operation]) -> tuple[float, float]:
     return sum(o.flops * o.count for o in rows), sum(o.bytes * o.count for o in rows)
 
 
-def all_to_all(elements: int, ranks: int, precision: Precision, count: int = 1) -> Operation:
+def all_to_all(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
     """Returns an all-to-all of which one rank sends all but its own share."""
     message = elements * precision.activation_bytes
     return Operation(

@@ -1,5 +1,6 @@
 """Number formats and what they weigh."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -50,3 +51,16 @@ _WEIGHT_BYTES = {
     Precision.INT4: 0.5 + 2.0 / 128,
     Precision.FP4: 0.5 + 1.0 / 16,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFormat:
+    """How a checkpoint packs some of its weights.
+
+    Attributes:
+        precision: number format.
+        weight_bytes: bytes of one weight, the scales of its groups included.
+    """
+
+    precision: Precision
+    weight_bytes: float

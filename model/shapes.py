@@ -1,14 +1,23 @@
 """The sizes that a measurement carries, by kind, and the way back to what was run.
 
 - ``linear``, ``linear_transposed``: m, n, k.
-- ``attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads, head_dim.
-- ``layer``, ``prefill``, ``decode``: fused (0 or 1), sequences, query_tokens, kv_tokens and the
-  dimensions of the architecture that ran (``model.dimensions``), enums as their index.
+- ``attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads, head_dim, and
+  window where a query sees no more keys than that.
+- ``sparse_mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, top_k.
+- ``indexer``: sequences, query_tokens, kv_tokens, heads, head_dim.
+- ``top_k``: sequences, query_tokens, kv_tokens, top_k.
+- ``linear_attention``: sequences, query_tokens, key_heads, value_heads, key_dim, value_dim.
+- ``convolution``: sequences, query_tokens, channels, width.
+- ``layer``, ``prefill``, ``decode``: fused and linear_fused (0 or 1), sequences,
+  query_tokens, kv_tokens and the dimensions of the architecture that ran
+  (``model.dimensions``), enums as their index.
 - ``experts``: tokens, hidden_size, intermediate_size and local_experts of the rank, experts,
-  top_k, and imbalance where it is not 1.
+  top_k, imbalance where it is not 1, and balanced (1) where the assignments were dealt out
+  in turn: they then meet every expert that they can.
 - ``mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, head_dim,
   value_dim.
 - ``batched_linear``: m, n, k, batch.
+- ``all_reduce``, ``all_to_all``: message_bytes of one rank, ranks.
 """
 
 from __future__ import annotations
@@ -16,12 +25,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from model.architecture import Norm
-from model.blocks import Activation, Attention, Experts, FeedForward, LatentAttention
+from model.blocks import (
+    Activation,
+    Attention,
+    Experts,
+    FeedForward,
+    Indexer,
+    LatentAttention,
+    LinearAttention,
+)
 from model.dimensions import Dimensions, architecture_of_dimensions, dimensions_of
 from model.errors import InvalidFieldError
 from model.execution import (
     FAMILY_PROJECTIONS,
     FUSED,
+    SEPARATE,
     layer_operations,
     projections_of,
     step_operations,
@@ -30,11 +48,18 @@ from model.operations import (
     LINEARS,
     Operation,
     OperationKind,
+    all_reduce,
+    all_to_all,
     attention,
     batched_linear,
+    convolution,
     experts,
+    indexer,
     linear,
+    linear_attention,
     mla,
+    sparse_mla,
+    top_k,
 )
 from model.workload import Parallelism, Sequences, Step
 
@@ -50,7 +75,10 @@ _ACTIVATIONS = tuple(Activation)
 _NORMS = tuple(Norm)
 _DIMENSIONS = tuple(name for name in Dimensions.__annotations__ if name != "name")
 _FUSED_FAMILY = next(f for f, stored in FAMILY_PROJECTIONS.items() if stored is FUSED)
-_SINCE_EXPERTS = frozenset(
+_LINEAR_FUSED_FAMILY = next(
+    f for f, stored in FAMILY_PROJECTIONS.items() if stored.qkvz and stored is not FUSED
+)
+_LATER = frozenset(
     {
         "experts",
         "experts_per_token",
@@ -63,9 +91,19 @@ _SINCE_EXPERTS = frozenset(
         "query_rank",
         "rope_dim",
         "value_dim",
+        "attention_output_gate",
+        "linear_key_heads",
+        "linear_value_heads",
+        "linear_key_dim",
+        "linear_value_dim",
+        "linear_conv_width",
+        "linear_fused",
+        "index_top_k",
+        "index_heads",
+        "index_head_dim",
     }
 )
-"""Dimensions that rows stored before there were experts lack; zero where missing."""
+"""Sizes that rows stored before there were such blocks lack; zero where missing."""
 _LARGEST = 1 << 53
 """Whole numbers up to here are exact as floats."""
 
@@ -76,13 +114,15 @@ def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str,
     del sizes["name"]
     sizes["activation"] = _ACTIVATIONS.index(sizes["activation"])
     sizes["norm"] = _NORMS.index(sizes["norm"])
-    sizes["fused"] = FAMILY_PROJECTIONS.get(architecture.model_type) is FUSED
+    stored = FAMILY_PROJECTIONS.get(architecture.model_type, SEPARATE)
+    sizes["fused"] = stored is FUSED
+    sizes["linear_fused"] = stored.qkvz and stored is not FUSED
     sizes |= {
         "sequences": step.count,
         "query_tokens": step.query_tokens,
         "kv_tokens": step.kv_tokens,
     }
-    return {name: float(size) for name, size in sizes.items() if size or name not in _SINCE_EXPERTS}
+    return {name: float(size) for name, size in sizes.items() if size or name not in _LATER}
 
 
 def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
@@ -98,14 +138,16 @@ def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
     sizes: dict[str, Any] = {
         name: _size(shape, name, low=0)
         for name in _DIMENSIONS
-        if name in shape or name not in _SINCE_EXPERTS
+        if name in shape or name not in _LATER
     }
     for name, members in (("activation", _ACTIVATIONS), ("norm", _NORMS)):
         if sizes[name] >= len(members):
             raise InvalidFieldError(name, f"{sizes[name]} is not in 0 to {len(members) - 1}")
         sizes[name] = members[sizes[name]]
-    fused = _size(shape, "fused", low=0)
-    return architecture_of_dimensions(**sizes, model_type=_FUSED_FAMILY if fused else "")
+    family = _FUSED_FAMILY if _size(shape, "fused", low=0) else ""
+    if "linear_fused" in shape and _size(shape, "linear_fused", low=0):
+        family = _LINEAR_FUSED_FAMILY
+    return architecture_of_dimensions(**sizes, model_type=family)
 
 
 def step_of_shape(shape: Mapping[str, float]) -> Step:
@@ -144,6 +186,7 @@ def operations_of(measurement: Measurement) -> list[Operation]:
             query_heads=_size(shape, "query_heads"),
             kv_heads=_size(shape, "kv_heads"),
             head_dim=_size(shape, "head_dim"),
+            window=_size(shape, "window") if "window" in shape else None,
         )
         (alike,) = step_of_shape(shape)
         return [attention(alike.count, alike.query_tokens, alike.kv_tokens, heads, precision)]
@@ -185,7 +228,8 @@ def _experts(shape: Mapping[str, float], precision: Precision) -> Operation:
     )
     tokens, hidden_size = _size(shape, "tokens"), _size(shape, "hidden_size")
     imbalance = shape.get("imbalance", 1.0)
-    return experts(tokens, hidden_size, block, precision, imbalance=imbalance)
+    touched = min(float(local), tokens * top_k * local / count) if "balanced" in shape else None
+    return experts(tokens, hidden_size, block, precision, imbalance=imbalance, touched=touched)
 
 
 def _mla(shape: Mapping[str, float], precision: Precision) -> Operation:
@@ -206,7 +250,69 @@ def _batched_linear(shape: Mapping[str, float], precision: Precision) -> Operati
     return batched_linear("batched_linear", m, n, k, batch, precision)
 
 
-_ALONE = {"experts": _experts, "mla": _mla, "batched_linear": _batched_linear}
+def _all_reduce(shape: Mapping[str, float], precision: Precision) -> Operation:
+    values = _size(shape, "message_bytes") / precision.activation_bytes
+    return all_reduce(values, _size(shape, "ranks", low=2), precision)
+
+
+def _all_to_all(shape: Mapping[str, float], precision: Precision) -> Operation:
+    values = _size(shape, "message_bytes") / precision.activation_bytes
+    return all_to_all(values, _size(shape, "ranks", low=2), precision)
+
+
+def _sparse_mla(shape: Mapping[str, float], precision: Precision) -> Operation:
+    heads = LatentAttention(
+        query_heads=_size(shape, "query_heads"),
+        kv_rank=_size(shape, "kv_rank"),
+        query_rank=0,
+        head_dim=0,
+        rope_dim=_size(shape, "rope_dim", low=0),
+        value_dim=0,
+    )
+    (alike,) = step_of_shape(shape)
+    return sparse_mla(
+        alike.count, alike.query_tokens, alike.kv_tokens, heads, _size(shape, "top_k"), precision
+    )
+
+
+def _indexer(shape: Mapping[str, float], precision: Precision) -> Operation:
+    del precision  # that of its own
+    block = Indexer(heads=_size(shape, "heads"), head_dim=_size(shape, "head_dim"), top_k=0)
+    (alike,) = step_of_shape(shape)
+    return indexer(alike.count, alike.query_tokens, alike.kv_tokens, block)
+
+
+def _top_k(shape: Mapping[str, float], precision: Precision) -> Operation:
+    del precision  # that of its own
+    (alike,) = step_of_shape(shape)
+    return top_k(alike.count, alike.query_tokens, alike.kv_tokens, _size(shape, "top_k"))
+
+
+def _linear_attention(shape: Mapping[str, float], precision: Precision) -> Operation:
+    names = ("key_heads", "value_heads", "key_dim", "value_dim")
+    heads = LinearAttention(**{name: _size(shape, name) for name in names}, conv_width=1)
+    sequences, query_tokens = _size(shape, "sequences"), _size(shape, "query_tokens")
+    return linear_attention(sequences, query_tokens, heads, precision)
+
+
+def _convolution(shape: Mapping[str, float], precision: Precision) -> Operation:
+    names = ("sequences", "query_tokens", "channels", "width")
+    sequences, query_tokens, channels, width = (_size(shape, name) for name in names)
+    return convolution(sequences, query_tokens, channels, width, precision)
+
+
+_ALONE = {
+    "experts": _experts,
+    "mla": _mla,
+    "batched_linear": _batched_linear,
+    "all_reduce": _all_reduce,
+    "all_to_all": _all_to_all,
+    "sparse_mla": _sparse_mla,
+    "indexer": _indexer,
+    "top_k": _top_k,
+    "linear_attention": _linear_attention,
+    "convolution": _convolution,
+}
 
 
 def _size(shape: Mapping[str, float], name: str, low: int = 1) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.estimate import StepEstimate
     from model.operations import Operation
-    from model.precision import Precision
+    from model.precision import PackedFormat, Precision
     from model.workload import Parallelism, Step, Workload
 
 _MAX_CHUNK_SAMPLES = 12
@@ -43,6 +43,7 @@ class Question:
         precision: of weights and activations.
         kv_precision: of the KV cache.
         engine: name of an engine in ``model.engines``.
+        stored_experts: format of the routed experts' weights; None is ``precision``.
         confidence: probability that intervals hold, 0.5 to 0.999.
     """
 
@@ -52,6 +53,7 @@ class Question:
     precision: Precision
     kv_precision: Precision
     engine: str
+    stored_experts: PackedFormat | None = None
     confidence: float = 0.9
 
 
@@ -169,6 +171,7 @@ class StepPlanner:
                     question.engine,
                     first=first and index == 0,
                     imbalance=question.workload.expert_imbalance,
+                    stored_experts=question.stored_experts,
                 ),
                 count,
             )

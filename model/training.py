@@ -13,42 +13,32 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
-import treelite
 from scipy.optimize import nnls
-from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from model.cost_model import EngineTerms, FittedCostModel
+from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
-from model.kernels import Kernel, extent, features, kernel_of, law_of
-from model.law_fitting import fit_law
-from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
+from model.kernel_fitting import fit_kernels
+from model.kernels import kernel_of
+from model.laws import KERNELS, sizes_of
 from model.operations import OperationKind
 from model.overheads import TERMS, Overheads, columns
 from model.rows import Row, in_order, usable_rows
 from model.validation import held_out_errors, score_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from model.estimate import ValidationScore
-    from model.laws import Array
+    from model.kernels import AnyKernel
     from model.measurement import Measurement
     from model.precision import Precision
     from model.validation import Predictor
 
-_FEWEST_FOR_A_REGIME = 8
-_FEWEST_FOR_A_SCALE = 3
-_FEWEST_FOR_TREES = 40
-_MANY = 2_000
-"""Beyond so many rows boosting beats averaged trees, and costs less to serve."""
 _CORRECTION_PRIOR = 3.0
 """Weight of "no correction", in architectures."""
 _WHOLES = ("layer", "prefill", "decode")
 _TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
-
-
-class NotEnoughMeasurementsError(ValueError):
-    """The measurements do not make a cost model; the text says what is missing."""
 
 
 def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
@@ -63,14 +53,7 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
     """
     rows = usable_rows(measurements)
     complete = _complete(rows)
-    kernels: dict[tuple[OperationKind, Precision], Kernel] = {}
-    scores: list[ValidationScore] = []
-    for precision in in_order(row.measurement.precision for row in rows):
-        for kind in KERNELS:
-            alone = [r for r in rows if r.is_a(kind.value, precision)]
-            if alone:
-                kernels[kind, precision] = _fit_kernel(kind, alone)
-                scores += _score_kernel(kind, precision, alone)
+    kernels, scores, _ = fit_kernels(rows)
     engines: dict[tuple[str, Precision], EngineTerms] = {}
     for engine, precision in complete:
         steps = [
@@ -118,63 +101,12 @@ def _precision_of(kind: str, precision: Precision) -> Precision:
     return precision.activation if kind == OperationKind.ATTENTION else precision
 
 
-# --- kernels ------------------------------------------------------------------
-
-
-def _fit_kernel(kind: OperationKind, rows: Sequence[Row]) -> Kernel:
-    sizes = sizes_of(kind, [r.operations[0] for r in rows])
-    latency = np.array([r.latency_ms for r in rows])
-    laws = _fit_laws(kind, sizes, latency)
-    trees = None
-    if len(rows) >= _FEWEST_FOR_TREES:
-        law_ms = law_of(laws, sizes)
-        trees = _fit_trees(features(kind, sizes, law_ms), np.log(latency / law_ms))
-    spread = extent(sizes)
-    return Kernel(kind, laws, trees, spread.min(axis=0), spread.max(axis=0))
-
-
-def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, ...]:
-    """Fits a law for each regime; one seldom measured is all regimes' law, scaled to it."""
-    pooled = fit_law(sizes, latency)
-    laws = []
-    for regime in range(REGIMES[kind]):
-        rows = sizes.regime == regime
-        here, measured = sizes.take(rows), latency[rows]
-        if len(measured) >= _FEWEST_FOR_A_REGIME:
-            laws.append(fit_law(here, measured))
-        elif len(measured) >= _FEWEST_FOR_A_SCALE:
-            laws.append(pooled.scaled(float(np.exp(np.median(np.log(measured / pooled(here)))))))
-        else:
-            laws.append(pooled)
-    return tuple(laws)
-
-
-def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
-    if len(target) < _MANY:
-        regressor = ExtraTreesRegressor(
-            n_estimators=80, min_samples_leaf=2, max_features=0.8, random_state=0
-        )
-    else:
-        regressor = HistGradientBoostingRegressor(max_iter=200, random_state=0)
-    return treelite.sklearn.import_model(regressor.fit(columns_, target))
-
-
-def _score_kernel(
-    kind: OperationKind, precision: Precision, rows: Sequence[Row]
-) -> list[ValidationScore]:
-    def fit(training: list[Row]) -> Predictor:
-        kernel = _fit_kernel(kind, training)
-        return lambda held: kernel.latency_ms(sizes_of(kind, [r.operations[0] for r in held]))
-
-    return score_of(kind.value, precision, held_out_errors(rows, fit))
-
-
 # --- layers, steps, requests ----------------------------------------------------
 
 
 def _fit_engine(
     rows: Sequence[Row],
-    kernels: dict[tuple[OperationKind, Precision], Kernel],
+    kernels: Mapping[tuple[OperationKind, Precision], AnyKernel],
     precision: Precision,
 ) -> tuple[EngineTerms, list[ValidationScore]]:
     kernel_ms = {id(r): _kernel_ms(r, kernels) for r in rows}
@@ -242,7 +174,7 @@ def _correction(
     return middle * count / (count + _CORRECTION_PRIOR)
 
 
-def _kernel_ms(row: Row, kernels: dict[tuple[OperationKind, Precision], Kernel]) -> float:
+def _kernel_ms(row: Row, kernels: Mapping[tuple[OperationKind, Precision], AnyKernel]) -> float:
     total = 0.0
     for kind in KERNELS:
         chosen = [o for o in row.operations if o.kind is kind]

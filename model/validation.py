@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     """log(measured / predicted) of each row, a list a group."""
 
 FOLDS = 8
+FOLDS_OF_MANY = 4
+"""With thousands of rows a quarter held out leaves as good a fit, in half the time."""
+_MANY = 4_000
 _CONFIDENCE = 0.9
 
 
@@ -40,7 +43,7 @@ def held_out_errors(rows: Sequence[Row], fit: Callable[[list[Row]], Predictor]) 
     if len(groups) < 2:
         return []
     names = list(groups)
-    folds = min(FOLDS, len(names))
+    folds = min(FOLDS if len(rows) < _MANY else FOLDS_OF_MANY, len(names))
     order = np.random.default_rng(0).permutation(len(names))
     errors: Errors = []
     for fold in range(folds):

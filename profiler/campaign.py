@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from model.training import NotEnoughMeasurementsError, fit_cost_model
+from model.errors import NotEnoughMeasurementsError
+from model.training import fit_cost_model
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
 from profiler.experts import measure_experts

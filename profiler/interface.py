@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Where and with what something is measured; fields as in the API's message."""
+    """Where and with what something is measured; fields as in the API's message.
+
+    Attributes:
+        source: of imported measurements: who measured, licence and versions.
+        engine: of imported measurements: the engine whose kernels they stand for.
+    """
 
     device_name: str
     device_kind: str
@@ -33,11 +38,18 @@ class Environment:
     threads: int = 0
     platform: str = ""
     python_version: str = ""
+    source: str = ""
+    engine: str = ""
 
     @property
     def fingerprint(self) -> str:
         """Hash over all fields; measurements with another one are never mixed in."""
-        text = "\n".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        # Fingerprints stored before there were imports hold nothing of these.
+        for name in ("source", "engine"):
+            if not values[name]:
+                del values[name]
+        text = "\n".join(f"{name}={value}" for name, value in values.items())
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -47,9 +47,22 @@ _NESTED = {
     "query_rank": ("latent_attention", "query_rank"),
     "rope_dim": ("latent_attention", "rope_dim"),
     "value_dim": ("latent_attention", "value_dim"),
+    "linear_key_heads": ("linear_attention", "key_heads"),
+    "linear_value_heads": ("linear_attention", "value_heads"),
+    "linear_key_dim": ("linear_attention", "key_dim"),
+    "linear_value_dim": ("linear_attention", "value_dim"),
+    "linear_conv_width": ("linear_attention", "conv_width"),
+    "index_top_k": ("sparse_attention", "top_k"),
+    "index_heads": ("sparse_attention", "index_heads"),
+    "index_head_dim": ("sparse_attention", "index_head_dim"),
 }
 """Dimensions that are a message within the message, and their field there."""
-_REQUIRED = {"experts": "experts", "latent_attention": "kv_rank"}
+_REQUIRED = {
+    "experts": "experts",
+    "latent_attention": "kv_rank",
+    "linear_attention": "linear_key_heads",
+    "sparse_attention": "index_top_k",
+}
 """Dimension without which a set inner message says nothing."""
 _PLAIN = tuple(
     name

@@ -9,12 +9,14 @@ import grpc
 
 from model.errors import InvalidFieldError
 from model.presets import preset, preset_names
+from profiler.interface import Environment
 from server import messages
 from server.architectures import architecture_message
-from server.conversions import architecture_of
+from server.conversions import architecture_of, engine_name
 from server.cost_models import NoMeasurementsError
 from server.errors import ServiceError, failed_precondition, not_found
 from server.fitting import FitCancelledError, FitError, FitTimeoutError
+from server.imports import imported_measurements
 from server.store.paging import PageRequest, page_of
 from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 # Longer times are days: such a caller has set no deadline.
 _NO_DEADLINE_S = 86_400.0
+_REFERENCE_ENGINE = "vllm"
 
 
 class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
@@ -119,7 +122,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         self, request: catalog_pb2.FitCostModelRequest, context: grpc.ServicerContext
     ) -> catalog_pb2.FitCostModelResponse:
         """Fits a device's cost model again on all its measurements."""
-        device = self._devices.get_local(request.device)
+        device = self._devices.get(request.device)
         left = context.time_remaining()
         timeout = min(self._fit_timeout_s, left if left is not None else _NO_DEADLINE_S)
         gone = threading.Event()
@@ -127,7 +130,13 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         if not context.add_callback(gone.set):
             gone.set()
         try:
-            fitted = self._cost_models.fit(device, timeout_s=timeout, cancelled=gone)
+            if device.local:
+                fitted = self._cost_models.fit(device, timeout_s=timeout, cancelled=gone)
+            else:
+                engine = engine_name(request.engine, _REFERENCE_ENGINE, "engine")
+                fitted = self._cost_models.fit_reference(
+                    device, engine, timeout_s=timeout, cancelled=gone
+                )
         except NoMeasurementsError as error:
             raise failed_precondition("NO_MEASUREMENTS", device.name, str(error)) from error
         except FitCancelledError as error:
@@ -137,6 +146,30 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         except FitError as error:
             raise failed_precondition("FIT_FAILED", device.name, str(error)) from error
         return catalog_pb2.FitCostModelResponse(cost_model=messages.cost_model(fitted.record))
+
+    def ImportMeasurements(  # noqa: N802 - gRPC's name
+        self, request: catalog_pb2.ImportMeasurementsRequest, context: grpc.ServicerContext
+    ) -> catalog_pb2.ImportMeasurementsResponse:
+        """Stores measurements that others have made on a device that is not here."""
+        device = self._devices.get(_required("device", request.device))
+        if device.local:
+            raise InvalidFieldError(
+                "device", f"{device.name} is in this machine; a profile job measures it"
+            )
+        imported = imported_measurements(request)
+        environment = Environment(
+            device_name=device.sheet.display_name,
+            device_kind=device.sheet.kind,
+            source=imported.source,
+            engine=imported.engine,
+        )
+        count = self._store.measurements.append_imported(
+            imported.rows,
+            first=imported.first_row,
+            device=device.stored_name,
+            environment=environment,
+        )
+        return catalog_pb2.ImportMeasurementsResponse(measurement_count=count)
 
     def ListMeasurements(  # noqa: N802 - gRPC's name
         self, request: catalog_pb2.ListMeasurementsRequest, context: grpc.ServicerContext
@@ -161,18 +194,21 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         states: dict[str, Telemetry | None] = {}
         found = []
         for device in devices:
-            current, count = None, 0
+            current = self._cost_models.current(device)
+            count = 0
+            if current is not None and not device.local:
+                count = current.record.measurement_count
             if device.local:
                 # "local" and "cpu" may be one device; reading it takes 50 ms.
                 if device.torch_name not in states:
                     states[device.torch_name] = self._devices.telemetry(device)
-                current = self._cost_models.current(device)
                 count = self._store.measurements.count(device.stored_name, device.fingerprint)
             found.append(
                 messages.device(
                     device,
                     state=states.get(device.torch_name),
                     current=current.record if current is not None else None,
+                    provenance=current.model.provenance if current is not None else None,
                     measurement_count=count,
                 )
             )

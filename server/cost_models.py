@@ -1,23 +1,39 @@
-"""The cost models that Predict uses now, one a local device."""
+"""The cost models that Predict uses now, and how they are fitted."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
 
-from server.fitting import FIT_COMMAND, FitCancelledError, FitError, FitTimeoutError, fit
+from model.measurement import PUBLISHED
+from server.fitting import (
+    FIT_COMMAND,
+    FitCancelledError,
+    FitError,
+    FitTimeoutError,
+    NothingToFitError,
+    fit,
+)
 from server.records import CostModelRecord
+from server.reference_cost_models import (
+    BorrowedCostModel,
+    CurrentCostModel,
+    ReferenceCostModels,
+    cost_model_of,
+    readable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from model.cost_model import FittedCostModel
+    from profiler.interface import Environment
     from server.devices import Device, DeviceRegistry
     from server.store import Store
 
@@ -30,16 +46,10 @@ class NoMeasurementsError(FitError):
     """Nothing was measured on the device in its present environment."""
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentCostModel:
-    """A cost model with what the store knows of it."""
-
-    record: CostModelRecord
-    model: FittedCostModel
-
-
 class CostModels:
-    """Current cost model of each local device in its present environment.
+    """Current cost models: of each local device in its present environment, and of reference data.
+
+    Those of reference data are read when they are first asked for: they are large.
 
     Args:
         store: keeps them over restarts.
@@ -53,13 +63,27 @@ class CostModels:
         self._store = store
         self._fit_command = fit_command
         self._current: dict[str, CurrentCostModel] = {}
-        self._fitting = {device.stored_name: threading.Lock() for device in devices.local()}
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._references = ReferenceCostModels(store)
         for device in devices.local():
             self._load(device)
 
-    def current(self, device: Device) -> CurrentCostModel | None:
-        """Returns the device's cost model, None where nothing was fitted yet."""
+    def local(self, device: Device) -> CurrentCostModel | None:
+        """Returns a local device's cost model, None where nothing was fitted yet."""
         return self._current.get(device.stored_name)
+
+    def current(
+        self, device: Device, engine: str = ""
+    ) -> CurrentCostModel | BorrowedCostModel | None:
+        """Returns the device's cost model, None where nothing was fitted yet.
+
+        Args:
+            device: any.
+            engine: of one that is not here: whose kernels are preferred.
+        """
+        if device.local:
+            return self.local(device)
+        return self._references.current(device, engine)
 
     def fit(
         self, device: Device, *, timeout_s: float, cancelled: threading.Event | None = None
@@ -79,47 +103,97 @@ class CostModels:
             FitError: no cost model came of it; the one before stays current.
             StoreFullError, StoreUnavailableError: likewise, it cannot be stored.
         """
+        assert device.environment is not None  # noqa: S101 - local devices have one
+        with self._turn(device, timeout_s, cancelled) as left_s:
+            fitted = self._fit(
+                device, device.environment, left_s, cancelled, command=self._fit_command
+            )
+            self._current[device.stored_name] = fitted
+            return fitted
+
+    def fit_reference(
+        self,
+        device: Device,
+        engine: str,
+        *,
+        timeout_s: float,
+        cancelled: threading.Event | None = None,
+    ) -> CurrentCostModel:
+        """Fits the rows imported last for a device that is not here, and an engine.
+
+        Args:
+            device: not a local one.
+            engine: whose kernels the rows stand for.
+            timeout_s: as in :meth:`fit`.
+            cancelled: as there.
+
+        Raises:
+            NoMeasurementsError and others: as :meth:`fit` does.
+        """
+        environment = self._store.environments.newest_imported(device.stored_name, engine)
+        if environment is None:
+            raise NoMeasurementsError(
+                f"no measurements of {engine} on {device.name} were imported;"
+                " `tokenpace reference import` brings some"
+            )
+        command = (*self._fit_command, PUBLISHED)
+        with self._turn(device, timeout_s, cancelled) as left_s:
+            fitted = self._fit(device, environment, left_s, cancelled, command=command)
+            self._references.forget()
+            return fitted
+
+    @contextlib.contextmanager
+    def _turn(
+        self, device: Device, timeout_s: float, cancelled: threading.Event | None
+    ) -> Iterator[float]:
+        """Waits until no other fit of the device runs; yields the seconds that are left."""
         end = time.monotonic() + timeout_s
-        lock = self._fitting[device.stored_name]
+        lock = self._locks[device.stored_name]
         while not lock.acquire(timeout=_POLL_S):
             if cancelled is not None and cancelled.is_set():
                 raise FitCancelledError("fitting was cancelled")
             if time.monotonic() > end:
                 raise FitTimeoutError(f"another fit of {device.name} took all the time")
         try:
-            return self._fit(device, end - time.monotonic(), cancelled)
+            yield end - time.monotonic()
         finally:
             lock.release()
 
     def _fit(
-        self, device: Device, timeout_s: float, cancelled: threading.Event | None
+        self,
+        device: Device,
+        environment: Environment,
+        timeout_s: float,
+        cancelled: threading.Event | None,
+        *,
+        command: Sequence[str],
     ) -> CurrentCostModel:
-        assert device.environment is not None  # noqa: S101 - only local devices have a lock
         start = time.monotonic()
-        rows = self._store.measurements.of(device.stored_name, device.fingerprint)
-        if not rows:
+        fingerprint = environment.fingerprint
+        rows = self._store.measurements.stream(device.stored_name, fingerprint)
+        try:
+            blob = fit(rows, timeout_s=timeout_s, cancelled=cancelled, command=command)
+        except NothingToFitError as error:
             raise NoMeasurementsError(
                 f"nothing was measured on {device.name} in its present environment;"
                 " run a profile job first"
-            )
-        blob = fit(rows, timeout_s=timeout_s, cancelled=cancelled, command=self._fit_command)
+            ) from error
         try:
-            model = _from_bytes(blob)
+            model = cost_model_of(blob)
         except ValueError as error:
             raise FitError(f"what fitting wrote is no cost model: {error}") from error
         record = CostModelRecord(
             id=f"cm-{secrets.token_hex(6)}",
             device=device.stored_name,
-            fingerprint=device.fingerprint,
+            fingerprint=fingerprint,
             create_time=datetime.now(UTC),
             measurement_count=model.measurement_count,
             scores=tuple(model.scores),
             precisions=tuple(model.precisions),
-            engines=tuple(model.engines),
+            engines=(environment.engine,) if environment.engine else tuple(model.engines),
+            provenance=model.provenance,
         )
-        self._store.cost_models.add(record, blob, device.environment)
-        fitted = CurrentCostModel(record, model)
-        self._current[device.stored_name] = fitted
+        self._store.cost_models.add(record, blob, environment)
         _log.info(
             "cost model fitted",
             cost_model=record.id,
@@ -127,28 +201,9 @@ class CostModels:
             rows=record.measurement_count,
             seconds=round(time.monotonic() - start, 3),
         )
-        return fitted
+        return CurrentCostModel(record, model)
 
     def _load(self, device: Device) -> None:
         stored = self._store.cost_models.current(device.stored_name, device.fingerprint)
-        if stored is None:
-            return
-        record, blob = stored
-        try:
-            model = _from_bytes(blob)
-        except ValueError as error:
-            # A newer version may write them otherwise; the measurements are there.
-            _log.warning(
-                "stored cost model cannot be read; FitCostModel makes a new one",
-                cost_model=record.id,
-                error=str(error),
-            )
-            return
-        self._current[device.stored_name] = CurrentCostModel(replace(record, current=True), model)
-
-
-def _from_bytes(blob: bytes) -> FittedCostModel:
-    # The trees' library takes a third of a second to load: not where there are none.
-    from model.cost_model import FittedCostModel  # noqa: PLC0415
-
-    return FittedCostModel.from_bytes(blob)
+        if stored is not None and (model := readable(*stored)) is not None:
+            self._current[device.stored_name] = model

@@ -11,10 +11,10 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from model.measurement import to_json
+from model.measurement import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from threading import Event
 
     from model.measurement import Measurement
@@ -30,6 +30,10 @@ class FitError(Exception):
     """No cost model came of it; the text says why."""
 
 
+class NothingToFitError(FitError):
+    """There are no measurements."""
+
+
 class FitCancelledError(FitError):
     """The one who asked for it does not want it any more."""
 
@@ -39,7 +43,7 @@ class FitTimeoutError(FitError):
 
 
 def fit(
-    measurements: Sequence[Measurement],
+    measurements: Iterable[Measurement],
     *,
     timeout_s: float,
     cancelled: Event | None = None,
@@ -54,6 +58,7 @@ def fit(
         command: reads the measurements as JSON and writes the model.
 
     Raises:
+        NothingToFitError: there are no measurements.
         FitCancelledError: ``cancelled`` was set.
         FitTimeoutError: the time was over.
         FitError: the process failed; its last words are in the text.
@@ -61,7 +66,8 @@ def fit(
     """
     # A file and no pipe: communicate() forgets what is unsent when it times out.
     with tempfile.TemporaryFile() as data:
-        data.write(to_json(measurements).encode())
+        if not write_json(measurements, data):
+            raise NothingToFitError("there are no measurements")
         data.seek(0)
         process = subprocess.Popen(
             list(command),

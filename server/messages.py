@@ -65,6 +65,8 @@ def environment(found: Environment) -> types_pb2.Environment:
         threads=found.threads,
         platform=found.platform,
         python_version=found.python_version,
+        source=found.source,
+        engine=found.engine,
     )
 
 
@@ -83,6 +85,7 @@ def measurement(record: MeasurementRecord) -> types_pb2.Measurement:
         latency_ms=distribution(point.latency_ms),
         create_time=timestamp(record.create_time),
         flags=point.flags,
+        group=point.group,
     )
 
 
@@ -98,7 +101,7 @@ def cost_model(record: CostModelRecord) -> catalog_pb2.CostModel:
         scores=[_score(score) for score in record.scores],
         precisions=[precision_number(precision) for precision in record.precisions],
         engines=record.engines,
-        provenance=_PROVENANCES[Provenance.MEASURED_LOCALLY],
+        provenance=_PROVENANCES[record.provenance],
     )
 
 
@@ -107,6 +110,7 @@ def device(
     *,
     state: Telemetry | None,
     current: CostModelRecord | None,
+    provenance: Provenance | None,
     measurement_count: int,
 ) -> catalog_pb2.Device:
     """Returns a device.
@@ -114,11 +118,11 @@ def device(
     Args:
         known: the device.
         state: how it stands now; None where that cannot be told.
-        current: its cost model; None where there is none.
+        current: its cost model, or the one it borrows; None where there is none.
+        provenance: what that is to this device; None where there is none.
         measurement_count: rows measured in its present environment.
     """
     sheet = known.sheet
-    provenance = Provenance.ANALYTICAL if current is None else Provenance.MEASURED_LOCALLY
     return catalog_pb2.Device(
         name=known.name,
         display_name=sheet.display_name,
@@ -134,7 +138,7 @@ def device(
             for precision, rate in sheet.peaks.items()
         ],
         source="measured" if known.local else " ".join(sheet.sources),
-        provenance=_PROVENANCES[provenance],
+        provenance=_PROVENANCES[provenance or Provenance.ANALYTICAL],
         cost_model=current.id if current is not None else "",
         measurement_count=measurement_count,
         telemetry=_telemetry(state) if state is not None else None,

@@ -54,6 +54,7 @@ def prediction(
 
 def _resolved(resolution: Resolution) -> types_pb2.Resolved:
     question = resolution.question
+    experts = question.stored_experts
     return types_pb2.Resolved(
         device=resolution.device.name,
         precision=precision_number(question.precision),
@@ -61,6 +62,9 @@ def _resolved(resolution: Resolution) -> types_pb2.Resolved:
         engine=question.engine,
         gpu_count=min(question.parallelism.devices, _MAX_INT32),
         architecture=architecture_message(question.architecture),
+        experts_precision=precision_number(experts.precision)
+        if experts is not None
+        else types_pb2.PRECISION_UNSPECIFIED,
     )
 
 

@@ -28,6 +28,7 @@ from server.predictions import prediction
 if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.estimate import MeasuredCostModel, Provenance
+    from model.precision import PackedFormat
     from model.workload import Parallelism, Workload
     from server.devices import Device
     from tokenpace.v1 import latency_pb2, profiler_pb2
@@ -58,8 +59,8 @@ class Devices(Protocol):
 class CostModels(Protocol):
     """What is needed of ``server.cost_models.CostModels``."""
 
-    def current(self, device: Device) -> _Current | None:
-        """Returns the device's cost model, None where nothing was fitted yet."""
+    def current(self, device: Device, engine: str = "") -> _Current | None:
+        """Returns the cost model of an engine on a device, None where nothing was fitted yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ class Predictor:
         Raises:
             ServiceError: FAILED_PRECONDITION, the provenance is weaker than required.
         """
-        current = self._cost_models.current(resolution.device)
+        current = self._cost_models.current(resolution.device, resolution.question.engine)
         composite = self._composite(resolution, current.model if current else None)
         inference = predict(resolution.question, composite, with_breakdown=with_breakdown)
         if required is not None and inference.provenance < required:
@@ -193,8 +194,12 @@ class Predictor:
         assert workload is not None  # noqa: S101
         assert parallelism is not None  # noqa: S101
         notices: tuple[Notice, ...] = ()
+        stored_experts: PackedFormat | None = None
         if precision is None:
             precision, notices = _default_precision(architecture, device)
+            if device.sheet.kind != "cpu" and architecture.stored_experts is not None:
+                stored_experts = architecture.stored_experts
+                notices += _experts_notices(stored_experts.precision, precision, device)
         return Resolution(
             device=device,
             question=Question(
@@ -204,6 +209,7 @@ class Predictor:
                 precision=precision,
                 kv_precision=kv_precision or precision.activation,
                 engine=engine,
+                stored_experts=stored_experts,
                 confidence=confidence,
             ),
             notices=notices,
@@ -254,3 +260,23 @@ def _default_precision(
         " bf16 is answered for",
     )
     return Precision.BF16, (notice,)
+
+
+def _experts_notices(experts: Precision, others: Precision, device: Device) -> tuple[Notice, ...]:
+    """Returns the remarks on experts that are held in a format of their own."""
+    held = Notice(
+        "EXPERTS_PRECISION",
+        f"routed experts are held in {experts} as the checkpoint has them, all else in {others};"
+        " name a precision to have all in that",
+    )
+    compute = device.sheet.compute_precision(experts)
+    if compute is experts.compute:
+        return (held,)
+    return (
+        held,
+        Notice(
+            "PRECISION_SUBSTITUTED",
+            f"{device.sheet.name} has no {experts} multipliers: experts are held in {experts} and"
+            f" multiplied in {compute}",
+        ),
+    )

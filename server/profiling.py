@@ -70,7 +70,7 @@ class Profiling:
         devices = self._state.devices.local()
         # Where there is a GPU the processor has to keep up with it.
         for device in [known for known in devices if known.name != CPU] or devices:
-            if quick and self._state.cost_models.current(device) is not None:
+            if quick and self._state.cost_models.local(device) is not None:
                 continue
             if occupant := self.jobs.occupant(device):
                 _log.info("not profiled on start", device=device.name, reason=occupant)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from model.estimate import Provenance
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -115,6 +117,7 @@ class CostModelRecord:
         current: whether Predict uses it in that environment.
         scores: cross-validated error by kind.
         precisions, engines: what it holds.
+        provenance: whose measurements it was fitted on.
     """
 
     id: str
@@ -126,6 +129,7 @@ class CostModelRecord:
     precisions: tuple[Precision, ...]
     engines: tuple[str, ...]
     current: bool = True
+    provenance: Provenance = Provenance.MEASURED_LOCALLY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

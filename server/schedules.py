@@ -27,9 +27,9 @@ from server.records import (
 from server.store.errors import StoreError
 
 if TYPE_CHECKING:
-    from server.cost_models import CurrentCostModel
     from server.devices import Device
     from server.jobs import JobManager
+    from server.reference_cost_models import CurrentCostModel
     from server.state import State
     from server.store.paging import Page, PageRequest
 
@@ -175,7 +175,7 @@ class Schedules:
         run = ScheduleRun(time=schedule.next_run_time, outcome=ScheduleOutcome.STARTED)
         try:
             device = self._state.devices.get_local(schedule.device)
-            before = self._state.cost_models.current(device)
+            before = self._state.cost_models.local(device)
             if occupant := self._jobs.occupant(device):
                 self._skip(schedule, run, f"device busy: {occupant}")
                 return
@@ -246,7 +246,7 @@ class Schedules:
         # A job that has ended fitted the model that is current now.
         if job is not None and not job.state.ended:
             device = self._state.devices.get(job.device)
-            before = self._state.cost_models.current(device) if device.local else None
+            before = self._state.cost_models.local(device) if device.local else None
         self._open[run.job_id] = _OpenRun(schedule_id, run, before)
 
 

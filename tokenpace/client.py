@@ -261,11 +261,40 @@ class Client:
         request = catalog_pb2.GetCostModelRequest(id=cost_model_id)
         return self._unary("CatalogService/GetCostModel", request, catalog_pb2.GetCostModelResponse)
 
-    def fit_cost_model(self, *, device: str = "") -> catalog_pb2.FitCostModelResponse:
-        """Fits a device's cost model again on all its measurements (up to 10 minutes)."""
-        request = catalog_pb2.FitCostModelRequest(device=device)
+    def fit_cost_model(
+        self, *, device: str = "", engine: str = ""
+    ) -> catalog_pb2.FitCostModelResponse:
+        """Fits a device's cost model again on all its measurements (up to 10 minutes).
+
+        ``engine`` is of a device that is not here: whose imported measurements are fitted.
+        """
+        request = catalog_pb2.FitCostModelRequest(device=device, engine=engine)
         return self._unary(
             "CatalogService/FitCostModel", request, catalog_pb2.FitCostModelResponse, FIT_TIMEOUT_S
+        )
+
+    def import_measurements(
+        self,
+        measurements: Iterable[types_pb2.Measurement] = (),
+        *,
+        device: str,
+        engine: str,
+        source: str,
+        first_row: int = 0,
+    ) -> catalog_pb2.ImportMeasurementsResponse:
+        """Stores measurements that others have made; without any it tells how many are held."""
+        request = catalog_pb2.ImportMeasurementsRequest(
+            device=device,
+            engine=engine,
+            source=source,
+            first_row=first_row,
+            measurements=measurements,
+        )
+        return self._unary(
+            "CatalogService/ImportMeasurements",
+            request,
+            catalog_pb2.ImportMeasurementsResponse,
+            FIT_TIMEOUT_S,
         )
 
     def measurements(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
-from model.estimate import ValidationScore
+from model.estimate import Provenance, ValidationScore
 from model.precision import Precision
 from server.records import CostModelRecord
 from server.store.environments import ensure
@@ -78,6 +78,19 @@ class CostModels:
             row = connection.execute(query).first()
         return None if row is None else (_record(row), row.blob)
 
+    def imported(self) -> tuple[CostModelRecord, ...]:
+        """Returns the current cost models of all imported measurements, newest first."""
+        query = (
+            select(cost_models)
+            .where(
+                cost_models.c.provenance == int(Provenance.REFERENCE_DATA),
+                cost_models.c.current.is_(True),
+            )
+            .order_by(cost_models.c.number.desc())
+        )
+        with self._database.read() as connection:
+            return tuple(_record(row) for row in connection.execute(query))
+
     def page(self, request: PageRequest, *, device: str = "") -> Page[CostModelRecord]:
         """Returns a page, newest first; an empty device matches all.
 
@@ -94,6 +107,7 @@ def _columns(model: CostModelRecord) -> dict[str, object]:
     columns = asdict(model)
     columns["precisions"] = [precision.value for precision in model.precisions]
     columns["engines"] = list(model.engines)
+    columns["provenance"] = int(model.provenance)
     columns["scores"] = [asdict(score) for score in model.scores]
     return columns
 
@@ -102,6 +116,7 @@ def _record(row: Row[Any]) -> CostModelRecord:
     values = {field.name: row._mapping[field.name] for field in fields(CostModelRecord)}
     values["precisions"] = tuple(Precision(name) for name in row.precisions)
     values["engines"] = tuple(row.engines)
+    values["provenance"] = Provenance(row.provenance)
     values["scores"] = tuple(
         ValidationScore(**score | {"precision": Precision(score["precision"])})
         for score in row.scores

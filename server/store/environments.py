@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
 
 from profiler.interface import Environment
-from server.store.tables import environments
+from server.store.tables import environments, measurements
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
     from sqlalchemy.engine import Connection
 
     from server.store.database import Database
@@ -28,11 +29,25 @@ class Environments:
             row = connection.execute(
                 select(environments).where(environments.c.fingerprint == fingerprint)
             ).one_or_none()
-        if row is None:
-            return None
-        return Environment(
-            **{field.name: row._mapping[field.name] for field in fields(Environment)}
+        return None if row is None else _environment(row)
+
+    def newest_imported(self, device: str, engine: str) -> Environment | None:
+        """Returns the environment of the rows imported last for a device and engine."""
+        query = (
+            select(environments)
+            .join(measurements, measurements.c.fingerprint == environments.c.fingerprint)
+            .where(measurements.c.device == device, environments.c.engine == engine)
+            .where(environments.c.source != "")
+            .order_by(measurements.c.number.desc())
+            .limit(1)
         )
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _environment(row)
+
+
+def _environment(row: Row[Any]) -> Environment:
+    return Environment(**{field.name: row._mapping[field.name] for field in fields(Environment)})
 
 
 def ensure(connection: Connection, environment: Environment) -> str:

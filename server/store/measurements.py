@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
 
+from model.errors import InvalidFieldError
 from model.measurement import Distribution, Measurement
 from model.precision import Precision
 from server.records import MeasurementRecord
@@ -15,12 +16,15 @@ from server.store.paging import Page, PageRequest, newest_first
 from server.store.tables import jobs, measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Row
 
     from profiler.interface import Environment
     from server.store.database import Database
+
+
+_ROWS_AT_A_TIME = 1_000
 
 
 class Measurements:
@@ -68,6 +72,31 @@ class Measurements:
                     .values(measurement_count=jobs.c.measurement_count + len(rows))
                 )
 
+    def append_imported(
+        self, rows: Sequence[Measurement], *, first: int, device: str, environment: Environment
+    ) -> int:
+        """Stores those rows of a source that are not held yet, and returns how many are now.
+
+        Args:
+            rows: in the order of their source.
+            first: number of the first of them in their source.
+            device: canonical name of the device they were made on.
+            environment: tells the source.
+
+        Raises:
+            InvalidFieldError: rows before the first one are missing.
+            StoreFullError: there is no room; none is stored.
+            StoreUnavailableError: the store cannot be written.
+        """
+        held = self.count(device, environment.fingerprint)
+        if first > held:
+            raise InvalidFieldError(
+                "first_row", f"{first} leaves a gap: {held} rows of this source are held"
+            )
+        fresh = rows[held - first :]
+        self.append(fresh, device=device, environment=environment)
+        return held + len(fresh)
+
     def of(self, device: str, fingerprint: str) -> tuple[Measurement, ...]:
         """Returns all of a device in one environment, oldest first."""
         query = (
@@ -77,6 +106,18 @@ class Measurements:
         )
         with self._database.read() as connection:
             return tuple(_measurement(row) for row in connection.execute(query))
+
+    def stream(self, device: str, fingerprint: str) -> Iterator[Measurement]:
+        """Yields what :meth:`of` returns, a few at a time: there may be hundreds of thousands."""
+        query = (
+            select(measurements)
+            .where(measurements.c.device == device, measurements.c.fingerprint == fingerprint)
+            .order_by(measurements.c.number)
+            .execution_options(yield_per=_ROWS_AT_A_TIME)
+        )
+        with self._database.read() as connection:
+            for row in connection.execute(query):
+                yield _measurement(row)
 
     def count(self, device: str, fingerprint: str) -> int:
         """Returns the number of rows of a device in one environment."""

@@ -27,6 +27,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from model.estimate import Provenance
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
@@ -76,6 +78,8 @@ environments = Table(
     Column("threads", Integer, nullable=False),
     Column("platform", Text, nullable=False),
     Column("python_version", Text, nullable=False),
+    Column("source", Text, nullable=False, server_default=""),
+    Column("engine", Text, nullable=False, server_default=""),
 )
 
 jobs = Table(
@@ -137,6 +141,12 @@ cost_models = Table(
     Column("scores", JSON, nullable=False),
     Column("precisions", JSON, nullable=False),
     Column("engines", JSON, nullable=False),
+    Column(
+        "provenance",
+        Integer,
+        nullable=False,
+        server_default=str(int(Provenance.MEASURED_LOCALLY)),
+    ),
     Index("ix_cost_models_device_fingerprint", "device", "fingerprint"),
     sqlite_autoincrement=True,
 )

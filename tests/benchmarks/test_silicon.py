@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.engine_fit import START, Row, fit, predicted, score, table
-from benchmarks.silicon import Degrees, concurrency_of, degrees_of, precision_of
+from benchmarks.silicon import Degrees, concurrency_of, degrees_of, formats_of
 from model.engines import engine
 from model.precision import Precision
 from model.presets import preset
@@ -24,6 +24,7 @@ def line(tensor, data, expert, *, dump="2026-04-06", name="x_tp8_ep8_1", **other
         "batch_size": "2",
         "model_path": "deepseek-ai/DeepSeek-R1",
         "gemm_quant_mode": "fp8",
+        "moe_quant_mode": "fp8",
         "precision": "fp8",
     } | others
 
@@ -57,13 +58,27 @@ def test_the_load_is_the_concurrency_and_else_the_batch():
 
 
 def test_a_blank_precision_is_the_models_own_and_deepseeks_fp8_is_in_blocks():
-    assert precision_of(line("8", "1", "1")) is Precision.FP8_BLOCK
+    assert formats_of(line("8", "1", "1")) == (Precision.FP8_BLOCK, None)
     llama = {"model_path": "meta-llama/Llama-3.1-8B-Instruct"}
-    assert precision_of(line("8", "1", "1", **llama, precision="")) is Precision.BF16
-    assert precision_of(line("8", "1", "1", **llama)) is Precision.FP8
-    assert precision_of(line("8", "1", "1", **llama, gemm_quant_mode="fp8_block")) is (
-        Precision.FP8_BLOCK
-    )
+    assert formats_of(line("8", "1", "1", **llama, precision="")) == (Precision.BF16, None)
+    assert formats_of(line("8", "1", "1", **llama)) == (Precision.FP8, None)
+    blocks = line("8", "1", "1", **llama, gemm_quant_mode="fp8_block")
+    assert formats_of(blocks) == (Precision.FP8_BLOCK, None)
+    glm = line("8", "1", "1", model_path="zhipuai/GLM-5", moe_quant_mode="fp8_block")
+    assert formats_of(glm) == (Precision.FP8_BLOCK, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "preset_name"),
+    [
+        ("openai/gpt-oss-120b", "fp4", "gpt-oss-120b"),
+        ("moonshotai/Kimi-K2.5", "int4", "kimi-k2.5"),
+    ],
+)
+def test_four_bits_are_those_of_the_experts_alone(model, name, preset_name):
+    found = formats_of(line("8", "1", "1", model_path=model, precision=name))
+    assert found == (Precision.BF16, preset(preset_name).stored_experts)
+    assert found[1].precision == name
 
 
 def rows_made_with(coefficients):

@@ -194,7 +194,13 @@ def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
     sheet = data_sheet("a100-pcie") if kind == "cuda" else data_sheet("cpu")
     for name, precision in itertools.product(engine_names(), Precision):
         rows = []
-        for model, query in ((preset("gemma-3-1b"), 16), (LATENT_EXPERTS, 1), (LATENT_EXPERTS, 9)):
+        for model, query in (
+            (preset("gemma-3-1b"), 16),
+            (LATENT_EXPERTS, 1),
+            (LATENT_EXPERTS, 9),
+            (preset("qwen3-next-80b-a3b"), 16),
+            (preset("deepseek-v3.2"), 16),
+        ):
             rows += step_operations(
                 model,
                 (Sequences(count=2, query_tokens=query, kv_tokens=700),),

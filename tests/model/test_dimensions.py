@@ -87,6 +87,7 @@ def test_every_nth_layer_attends_to_everything(interval, windowed, full):
         ({"norms_per_layer": 1, "plain_mlp": True, "norm": Norm.LAYER}, "phi"),
         ({"learned_positions": 1024, "plain_mlp": True, "norm": Norm.LAYER}, "gpt2"),
         ({"plain_mlp": True, "norm": Norm.LAYER}, "starcoder2"),
+        ({"attention_output_gate": True, "qk_norm": True}, "qwen3_5_text"),
     ],
 )
 def test_explicit_dimensions_find_the_closest_family(changes, family):
@@ -98,6 +99,7 @@ def rebuilt(architecture):
         **dimensions_of(architecture),
         model_type=architecture.model_type,
         stored_precision=architecture.stored_precision,
+        stored_experts=architecture.stored_experts,
         source=architecture.source,
     )
 

@@ -1,19 +1,26 @@
 """Fitting as a process of its own: measurements in, a cost model or a reason out."""
 
+import io
 import subprocess
 import sys
 
 import pytest
 
 from model.cost_model import FittedCostModel
-from model.measurement import to_json
+from model.measurement import write_json
 from model.training import fit_cost_model
+
+
+def as_json(measurements):
+    file = io.BytesIO()
+    write_json(measurements, file)
+    return file.getvalue()
 
 
 def run(text):
     return subprocess.run(
         [sys.executable, "-P", "-m", "model.fit"],
-        input=text.encode(),
+        input=text,
         capture_output=True,
         timeout=120,
         check=False,
@@ -22,7 +29,7 @@ def run(text):
 
 def test_the_process_fits_as_the_function_does(synthetic_device):
     rows = synthetic_device(seed=4).campaign(linears=8, attentions=16, models=2)
-    done = run(to_json(rows))
+    done = run(as_json(rows))
     assert done.returncode == 0, done.stderr
     written = FittedCostModel.from_bytes(done.stdout)
     fitted = fit_cost_model(rows)
@@ -39,8 +46,8 @@ def test_the_process_fits_as_the_function_does(synthetic_device):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (to_json([]), b"no measurements"),
-        ("not JSON", b"Expecting value"),
+        (as_json([]), b"no measurements"),
+        (b"not JSON", b"Expecting value"),
     ],
 )
 def test_the_reason_is_on_standard_error_and_the_exit_code_is_1(text, reason):

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.blocks import Activation, Attention, Experts, FeedForward, LatentAttention
+from model.blocks import (
+    Activation,
+    Attention,
+    Experts,
+    FeedForward,
+    Indexer,
+    LatentAttention,
+    LinearAttention,
+)
 from model.errors import InvalidFieldError
 from model.families import ALIASES, FAMILIES, WRAPPERS
 from model.huggingface import architecture_from_config
@@ -72,7 +80,8 @@ def left_out(architecture):
     """Parameters of transformers' module that the architecture leaves out."""
     attention = architecture.layers[0].layer.attention
     layers = architecture.layer_count
-    if architecture.model_type == "qwen2_moe":  # the shared expert's gate, of one row
+    if architecture.model_type in {"qwen2_moe", "qwen3_next", "qwen3_5_moe_text"}:
+        # The shared expert's gate, of one row.
         blocks = ((g.layer.feed_forward, g.count) for g in architecture.layers)
         mixtures = sum(count for block, count in blocks if isinstance(block, Experts))
         return mixtures * architecture.hidden_size
@@ -118,6 +127,15 @@ def windowed_layers_in(settings):
     return types.count("sliding_attention") + types.count("chunked_attention")
 
 
+def linear_layers(architecture):
+    groups = architecture.layers
+    return sum(g.count for g in groups if isinstance(g.layer.attention, LinearAttention))
+
+
+def linear_layers_in(settings):
+    return (getattr(settings, "layer_types", None) or []).count("linear_attention")
+
+
 SMALLEST_PRESETS = {
     preset(name).model_type: name
     for name in sorted(preset_names(), key=lambda name: -preset(name).parameter_count())
@@ -130,6 +148,7 @@ def test_a_preset_is_what_transformers_builds_from_its_config(name, parameters_i
     architecture = preset(name)
     assert architecture.parameter_count() + left_out(architecture) == expected
     assert windowed_layers(architecture) == windowed_layers_in(settings)
+    assert linear_layers(architecture) == linear_layers_in(settings)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +163,8 @@ def test_a_preset_is_what_transformers_builds_from_its_config(name, parameters_i
         {"model_type": "granite", "mlp_bias": True},
         {"model_type": "gemma3_text", "num_hidden_layers": 13, "sliding_window_pattern": 4},
         {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 3},
+        {"model_type": "qwen3_5_text"},
+        {"model_type": "qwen3_5_text", "linear_num_value_heads": 48, "attention_bias": True},
         {
             "model_type": "smollm3",
             "pad_token_id": 0,
@@ -183,6 +204,17 @@ DEEPSEEK = FINE | {
     "qk_rope_head_dim": 8,
     "v_head_dim": 10,
 }
+
+
+LINEAR = FINE | {
+    "num_experts": 8,
+    "shared_expert_intermediate_size": 40,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 20,
+}
+SPARSE = {"index_topk": 16, "index_n_heads": 3, "index_head_dim": 14}
 
 
 @pytest.mark.parametrize(
@@ -228,6 +260,22 @@ DEEPSEEK = FINE | {
         ("llama4_text", {"num_local_experts": 4, "moe_layers": [1, 2, 5], "no_rope_layers": []}),
         ("llama4_text", {"num_local_experts": 4, "no_rope_layers": [1, 0, 0, 1, 0, 1]}),
         ("llama4_text", {"num_local_experts": 4, "no_rope_layer_interval": 3}),
+        ("qwen3_next", LINEAR | {"mlp_only_layers": [1, 5]}),
+        ("qwen3_next", LINEAR | {"decoder_sparse_step": 2, "attention_bias": True}),
+        ("qwen3_next", LINEAR | {"full_attention_interval": 2, "linear_conv_kernel_dim": 3}),
+        (
+            "qwen3_next",
+            LINEAR
+            | {"layer_types": ["full_attention", "linear_attention"] + ["full_attention"] * 4},
+        ),
+        ("qwen3_next", LINEAR | {"layer_types": ["full_attention"] * 6}),
+        ("qwen3_5_moe_text", LINEAR | {"tie_word_embeddings": True}),
+        ("deepseek_v32", DEEPSEEK | SPARSE | {"first_k_dense_replace": 2, "n_shared_experts": 2}),
+        (
+            "deepseek_v32",
+            DEEPSEEK | SPARSE | {"mlp_layer_types": ["dense", "sparse"] * 2 + ["dense"] * 2},
+        ),
+        ("glm_moe_dsa", DEEPSEEK | SPARSE | {"first_k_dense_replace": 1}),
     ],
 )
 def test_a_model_with_experts_is_what_transformers_builds(
@@ -239,6 +287,7 @@ def test_a_model_with_experts_is_what_transformers_builds(
     assert architecture.experts
     assert architecture.parameter_count() + left_out(architecture) == expected
     assert windowed_layers(architecture) == windowed_layers_in(settings)
+    assert linear_layers(architecture) == linear_layers_in(settings)
 
 
 def test_doubles_that_are_integral_are_integers():
@@ -298,10 +347,8 @@ def test_heads_that_do_not_divide_the_width_ask_for_head_dim():
         "bert",
         "t5",
         "whisper",
-        "qwen3_next",
-        "qwen3_5_moe",
-        "deepseek_v32",
-        "glm_moe_dsa",
+        "kimi_linear",
+        "deepseek_v4",
         "LLAMA",
         "",
     ],
@@ -371,6 +418,17 @@ def test_kimi_k2_is_read_with_the_keys_of_deepseek_v3():
     assert architecture.experts.count == 384
 
 
+def test_kimi_k2_5_is_its_text_decoder():
+    text = config_of("kimi-k2.5")
+    wrapped = {"model_type": "kimi_k25", "text_config": text, "vision_config": {"depth": 27}}
+    architecture = architecture_from_config(wrapped)
+    assert architecture.layers == preset("kimi-k2").layers
+    assert architecture.stored_experts.precision is Precision.INT4
+    bad = text | {"quantization_config": {"quant_method": "compressed-tensors"}}
+    error = rejected(wrapped | {"text_config": bad})
+    assert error.field == "text_config.quantization_config.config_groups"
+
+
 def test_latent_attention_is_read():
     v3 = architecture_from_config({"model_type": "deepseek_v3"})
     assert v3.layers[0].layer.attention == LatentAttention(
@@ -378,6 +436,86 @@ def test_latent_attention_is_read():
     )
     direct = architecture_from_config({"model_type": "deepseek_v3", "q_lora_rank": None})
     assert direct.layers[0].layer.attention.query_rank == 0
+
+
+def test_linear_attention_is_read():
+    attentions = {
+        type(g.layer.attention): (g.layer.attention, g.count)
+        for g in architecture_from_config({"model_type": "qwen3_next"}).layers
+    }
+    assert attentions[LinearAttention] == (
+        LinearAttention(key_heads=16, value_heads=32, key_dim=128, value_dim=128, conv_width=4),
+        36,
+    )
+    gated, count = attentions[Attention]
+    assert (gated.output_gate, gated.qk_norm, count) == (True, True, 12)
+
+
+def test_qwen3_5_is_its_text_decoder():
+    text = config_of("qwen3.5-397b-a17b")
+    wrapped = {
+        "model_type": "qwen3_5_moe",
+        "text_config": {key: value for key, value in text.items() if key != "tie_word_embeddings"},
+        "vision_config": {"hidden_size": 1152},
+    }
+    architecture = architecture_from_config(wrapped)
+    assert architecture.layers == preset("qwen3.5-397b-a17b").layers
+    assert architecture.model_type == "qwen3_5_moe_text"
+    tied = architecture_from_config(wrapped | {"tie_word_embeddings": True})
+    assert (architecture.tied_embeddings, tied.tied_embeddings) == (False, True)
+    bad = wrapped | {"text_config": text | {"linear_num_value_heads": 24}}
+    assert rejected(bad).field == "text_config.linear_num_value_heads"
+
+
+def test_an_indexer_is_read():
+    attention = architecture_from_config({"model_type": "deepseek_v32"}).layers[0].layer.attention
+    assert attention.indexer == Indexer(heads=64, head_dim=128, top_k=2048)
+    v3 = architecture_from_config({"model_type": "deepseek_v3"})
+    assert v3.layers[0].layer.attention.indexer is None
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"indexer_types": ["full"] * 3 + ["shared"] * 75}, "indexer_types"),
+        ({"indexer_types": ["full"] * 3}, "indexer_types"),
+        ({"index_topk_pattern": "F" * 77 + "S"}, "index_topk_pattern"),
+        ({"index_topk_freq": 4.0}, "index_topk_freq"),
+        ({"mlp_layer_types": ["dense"] * 78}, "mlp_layer_types"),
+        ({"mlp_layer_types": ["moe"] * 78}, "mlp_layer_types[0]"),
+        ({"index_topk": None}, "index_topk"),
+        ({"q_lora_rank": None}, "q_lora_rank"),
+    ],
+)
+def test_an_indexer_that_cannot_be_used_names_its_key(options, field):
+    assert rejected({"model_type": "glm_moe_dsa"} | options).field == field
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"indexer_types": ["full"] * 78, "index_topk_freq": 4},
+        {"index_topk_pattern": "F" * 78},
+        {"index_topk_freq": 1},
+    ],
+)
+def test_layers_with_indexers_of_their_own_are_read(options):
+    assert architecture_from_config({"model_type": "glm_moe_dsa"} | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"linear_num_value_heads": 24}, "linear_num_value_heads"),
+        ({"linear_num_key_heads": 0}, "linear_num_key_heads"),
+        ({"linear_conv_kernel_dim": None}, "linear_conv_kernel_dim"),
+        ({"full_attention_interval": 49}, "full_attention_interval"),
+        ({"layer_types": ["linear_attention"] * 48}, "layer_types"),
+        ({"layer_types": ["sliding_attention"] * 48}, "layer_types[0]"),
+    ],
+)
+def test_linear_attention_that_cannot_be_used_names_its_key(options, field):
+    assert rejected({"model_type": "qwen3_next"} | options).field == field
 
 
 def test_experts_have_their_own_width_and_biases():
@@ -492,6 +630,93 @@ def test_gpt2_takes_both_spellings_and_opens_its_inner_width():
     assert own.learned_positions == 1024
 
 
+def compressed(weights, *, activations=None, ignore=("lm_head",)):
+    group = {"targets": ["Linear"], "input_activations": activations, "weights": weights}
+    return {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": group},
+        "ignore": list(ignore),
+    }
+
+
+INT4 = {"type": "int", "num_bits": 4.0, "group_size": 32.0, "strategy": "group"}
+KIMI = ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up)_proj.*"]
+ROUTED = {"model_type": "deepseek_v3", "torch_dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "stored", "experts"),
+    [
+        (compressed(INT4), Precision.INT4, None),
+        (compressed(INT4, ignore=KIMI), Precision.BF16, (Precision.INT4, 0.5625)),
+        (
+            compressed(INT4, ignore=["model.layers.7.self_attn.o_proj"]),
+            Precision.BF16,
+            (Precision.INT4, 0.5625),
+        ),
+        (compressed(INT4, ignore=[*KIMI, "re:.*experts.*"]), Precision.BF16, None),
+        (
+            compressed(INT4, ignore=["re:.*mlp\\.experts.*"]),
+            Precision.INT4,
+            (Precision.BF16, 2.0),
+        ),
+        (
+            compressed(INT4 | {"group_size": None, "num_bits": 8}, ignore=KIMI),
+            Precision.BF16,
+            (Precision.INT8_WEIGHT_ONLY, 1.0),
+        ),
+        (
+            compressed({"type": "float", "num_bits": 8}, activations={"num_bits": 8}),
+            Precision.FP8,
+            None,
+        ),
+        (
+            compressed(
+                {"type": "float", "num_bits": 4, "group_size": 16},
+                activations={"num_bits": 4},
+                ignore=["re:.*self_attn.*"],
+            ),
+            Precision.BF16,
+            (Precision.FP4, 0.5625),
+        ),
+        ({"quant_method": "mxfp4"}, Precision.BF16, (Precision.FP4, 0.53125)),
+        ({"quant_method": "fp8"}, Precision.FP8, None),
+    ],
+)
+def test_experts_may_be_stored_in_a_format_of_their_own(quantization, stored, experts):
+    architecture = architecture_from_config(ROUTED | {"quantization_config": quantization})
+    assert architecture.stored_precision is stored
+    found = architecture.stored_experts
+    assert (found and (found.precision, found.weight_bytes)) == experts
+
+
+@pytest.mark.parametrize(
+    ("quantization", "field"),
+    [
+        (compressed(INT4 | {"num_bits": 3}), "config_groups.'group_0'.weights"),
+        (compressed(INT4 | {"num_bits": 4.5}), "config_groups.'group_0'.weights.num_bits"),
+        (compressed("int4"), "config_groups.'group_0'"),
+        (compressed(INT4) | {"config_groups": {}}, "config_groups"),
+        (compressed(INT4) | {"ignore": [3.0]}, "ignore"),
+    ],
+)
+def test_a_compressed_format_that_is_not_known_names_its_key(quantization, field):
+    error = rejected(ROUTED | {"quantization_config": quantization})
+    assert error.field == f"quantization_config.{field}"
+
+
+def test_a_dense_model_of_two_formats_is_refused():
+    quantization = compressed(INT4, ignore=["re:.*self_attn.*"])
+    error = rejected(LLAMA | {"quantization_config": quantization})
+    assert error.field == "quantization_config.ignore"
+
+
+def test_a_pattern_that_would_take_for_ever_is_not_run():
+    evil = "re:(a+)+$" + ".*" * 50_000
+    quantization = compressed(INT4, ignore=[evil])
+    assert architecture_from_config(ROUTED | {"quantization_config": quantization})
+
+
 JSON_VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -505,6 +730,7 @@ KEYS = sorted(
     {key for family in FAMILIES.values() for key in family.defaults}
     | {"layer_types", "use_sliding_window", "quantization_config", "text_config", "dtype"}
     | {"mlp_only_layers", "moe_layers", "no_rope_layers"}
+    | {"mlp_layer_types", "indexer_types", "index_topk_pattern", "index_topk_freq"}
 )
 
 

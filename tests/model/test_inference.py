@@ -72,8 +72,12 @@ class Fitted:
     def supports(self, precision, engine):
         return precision is Precision.BF16 and engine == self.engine
 
+    def prices(self, precision):
+        return precision is Precision.BF16
+
     def holds(self, kind, precision):
-        return precision is Precision.BF16 and kind not in {"experts", "mla", "batched_linear"}
+        never = {"experts", "mla", "batched_linear", *COLLECTIVES}
+        return precision is Precision.BF16 and kind not in never
 
     def estimate_phases(self, parts, confidence, engine=""):
         return [self.estimate(*part, confidence, engine) for part in parts]

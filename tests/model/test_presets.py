@@ -6,10 +6,12 @@ from importlib.resources import files
 
 import pytest
 
-from model.blocks import FeedForward
+from model.blocks import FeedForward, LinearAttention
 from model.errors import UnknownNameError
+from model.memory import weights_bytes
 from model.precision import Precision
 from model.presets import preset, preset_names
+from model.workload import Parallelism
 
 EXPECTED = [
     "llama-2-7b",
@@ -82,6 +84,14 @@ EXPECTED = [
     "glm-4.5",
     "llama-4-scout",
     "llama-4-maverick",
+    "qwen3-next-80b-a3b",
+    "qwen3.5-27b",
+    "qwen3.5-35b-a3b",
+    "qwen3.5-122b-a10b",
+    "qwen3.5-397b-a17b",
+    "deepseek-v3.2",
+    "glm-5",
+    "kimi-k2.5",
 ]
 
 
@@ -174,6 +184,7 @@ LEFT_OUT = {
     "deepseek-v3": 58 * 256,  # the router's correction biases
     "deepseek-r1": 58 * 256,
     "kimi-k2": 60 * 384 + 61 * 56,  # and 56 elements a layer that its config does not tell
+    "kimi-k2.5": 60 * 384 + 61 * 56,
     "glm-4.5-air": 45 * 128,
     "glm-4.5": 89 * 160,
     "llama-4-scout": -48 * 2 * 128,  # its norms of queries and keys have no weights
@@ -195,6 +206,13 @@ NOT_ACTIVE = {
     "deepseek-v3": 129_280 * 7168,
     "deepseek-r1": 129_280 * 7168,
     "kimi-k2": 163_840 * 7168,
+    "kimi-k2.5": 163_840 * 7168,
+    "deepseek-v3.2": 129_280 * 7168,
+    "glm-5": 2 * 154_880 * 6144,  # as for GLM-4.5
+    "qwen3-next-80b-a3b": 2 * 151_936 * 2048,  # not stated
+    "qwen3.5-35b-a3b": 248_320 * 2048,  # not stated
+    "qwen3.5-122b-a10b": 248_320 * 3072,
+    "qwen3.5-397b-a17b": 248_320 * 4096,
     "glm-4.5-air": 2 * 151_552 * 4096,  # "not word embeddings and the output layer"
     "glm-4.5": 2 * 151_552 * 5120,
     "llama-4-scout": 0,
@@ -205,6 +223,10 @@ NOT_ACTIVE = {
 def document(name):
     path = files("model") / "data" / "presets" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+ROUNDED = {name for name in EXPECTED if document(name).get("published_parameters_rounded")}
+"""Models whose elements nobody has counted for us: ``tests/model/test_huggingface.py`` does."""
 
 
 def test_the_presets_are_those_expected():
@@ -218,11 +240,21 @@ def test_parameters_are_within_a_hundredth_of_the_published_checkpoint(name):
     assert published["published_parameters_source"].startswith("https://")
     count = published["published_parameters"]
     assert preset(name).parameter_count() == pytest.approx(count, rel=0.01)
+    if name in ROUNDED:
+        return
     stored = published.get("checkpoint_elements", count)
     assert stored - count == NOT_PARAMETERS.get(name, 0)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+def test_deepseek_v3_2_comes_to_its_checkpoint_with_indexers_and_all_else():
+    indexer = 1536 * 64 * 128 + 7168 * 128 + 7168 * 64 + 2 * 128
+    elements = preset("deepseek-v3.2").parameter_count() + deepseek_v3_besides() + indexer
+    assert round(elements / 1e9) * 10**9 == document("deepseek-v3.2")["checkpoint_elements"]
+    of_v3 = preset("deepseek-v3").parameter_count()
+    assert preset("deepseek-v3.2").parameter_count() - of_v3 == 61 * indexer
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPECTED) - ROUNDED))
 def test_what_an_architecture_leaves_out_of_the_checkpoint_is_known(name):
     count = document(name)["published_parameters"]
     assert count - preset(name).parameter_count() == LEFT_OUT.get(name, 0)
@@ -262,6 +294,7 @@ def test_a_preset_carries_its_name_and_source():
         ("llama-4-scout", {8192: 36, None: 12}),
         ("llama-4-maverick", {8192: 36, None: 12}),
         ("deepseek-v3", {None: 61}),
+        ("qwen3.5-397b-a17b", {None: 60}),
     ],
 )
 def test_layers_have_the_windows_of_the_published_model(name, windows):
@@ -300,12 +333,42 @@ def test_layers_have_the_experts_of_the_published_model(name, dense, routed, top
         ("deepseek-r1", Precision.FP8_BLOCK),
         ("kimi-k2", Precision.FP8_BLOCK),
         ("minimax-m2", Precision.FP8_BLOCK),
-        ("gpt-oss-20b", Precision.FP4),
+        ("gpt-oss-20b", Precision.BF16),
         ("glm-4.5", Precision.BF16),
+        ("deepseek-v3.2", Precision.FP8_BLOCK),
     ],
 )
 def test_a_preset_tells_the_format_of_its_checkpoint(name, precision):
     assert preset(name).stored_precision is precision
+
+
+# Sizes of the published checkpoints: arXiv 2508.10925, table 1 (60.8 GiB, 12.8 GiB), and the
+# card of Kimi-K2-Thinking (594 GB), whose text decoder and format Kimi K2.5 has.
+@pytest.mark.parametrize(
+    ("name", "precision", "size"),
+    [
+        ("gpt-oss-120b", Precision.FP4, 60.8 * 2**30),
+        ("gpt-oss-20b", Precision.FP4, 12.8 * 2**30),
+        ("kimi-k2.5", Precision.INT4, 594e9),
+    ],
+)
+def test_experts_in_a_format_of_their_own_come_to_the_size_of_the_checkpoint(name, precision, size):
+    architecture = preset(name)
+    experts = architecture.stored_experts
+    assert (architecture.stored_precision, experts.precision) == (Precision.BF16, precision)
+    weights = weights_bytes(architecture, Parallelism(), Precision.BF16, experts)
+    assert weights == pytest.approx(size, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "linear", "full"),
+    [("qwen3-next-80b-a3b", 36, 12), ("qwen3.5-397b-a17b", 45, 15), ("qwen3.5-27b", 48, 16)],
+)
+def test_every_fourth_layer_of_a_hybrid_attends_to_everything(name, linear, full):
+    counts = Counter()
+    for group in preset(name).layers:
+        counts[isinstance(group.layer.attention, LinearAttention)] += group.count
+    assert counts == {True: linear, False: full}
 
 
 def test_kimi_k2_runs_on_the_modules_of_deepseek_v3():

@@ -10,7 +10,7 @@ from model.dimensions import architecture_of_dimensions, dimensions_of
 from model.errors import InvalidFieldError
 from model.execution import step_operations
 from model.measurement import Distribution, Measurement
-from model.operations import OperationKind
+from model.operations import SHAPE_FIELDS, OperationKind
 from model.precision import Precision
 from model.presets import preset, preset_names
 from model.shapes import architecture_of_shape, architecture_shape, operations_of, step_of_shape
@@ -30,6 +30,19 @@ ATTENTION = {
     "kv_heads": 2.0,
     "head_dim": 8.0,
 }
+
+_TOKENS = {"sequences": 2.0, "query_tokens": 5.0}
+LINEAR_ATTENTION = _TOKENS | {
+    "key_heads": 2.0,
+    "value_heads": 4.0,
+    "key_dim": 8.0,
+    "value_dim": 16.0,
+}
+CONVOLUTION = _TOKENS | {"channels": 96.0, "width": 4.0}
+_OVER = _TOKENS | {"kv_tokens": 9.0}
+SPARSE_MLA = _OVER | {"query_heads": 4.0, "kv_rank": 32.0, "rope_dim": 8.0, "top_k": 3.0}
+INDEXER = _OVER | {"heads": 4.0, "head_dim": 16.0}
+TOP_K = _OVER | {"top_k": 3.0}
 
 
 def measured(kind, shape):
@@ -107,6 +120,22 @@ def test_an_attention_point_is_one_attention_over_its_context():
     assert (row.kind, row.shape) == (OperationKind.ATTENTION, (2, 5, 9, 4, 2, 8))
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("linear_attention", LINEAR_ATTENTION),
+        ("convolution", CONVOLUTION),
+        ("sparse_mla", SPARSE_MLA),
+        ("indexer", INDEXER),
+        ("top_k", TOP_K),
+    ],
+)
+def test_a_point_of_a_later_kind_is_one_operation(kind, shape):
+    (row,) = operations_of(measured(kind, shape))
+    assert (row.kind, row.count) == (kind, 1)
+    assert dict(zip(SHAPE_FIELDS[row.kind], row.shape, strict=True)) == shape
+
+
 def test_a_layer_point_is_one_layer_whatever_the_depth():
     rows = operations_of(measured("layer", architecture_shape(TINY, STEP)))
     assert {row.count for row in rows} == {1}
@@ -133,8 +162,8 @@ def test_a_prefill_carries_the_request_and_a_decode_does_not():
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(KeyError, match="convolution"):
-        operations_of(measured("convolution", architecture_shape(TINY, STEP)))
+    with pytest.raises(KeyError, match="pooling"):
+        operations_of(measured("pooling", architecture_shape(TINY, STEP)))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +171,11 @@ def test_an_unknown_kind_is_named():
     [
         ("linear", LINEAR),
         ("attention", ATTENTION),
+        ("linear_attention", LINEAR_ATTENTION),
+        ("convolution", CONVOLUTION),
+        ("sparse_mla", SPARSE_MLA),
+        ("indexer", INDEXER),
+        ("top_k", TOP_K),
         ("layer", architecture_shape(TINY, STEP)),
         ("decode", architecture_shape(TINY, STEP)),
     ],

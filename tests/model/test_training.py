@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
 from model.execution import step_operations
 from model.operations import linear
 from model.precision import Precision
-from model.training import NotEnoughMeasurementsError, fit_cost_model
+from model.training import fit_cost_model
 from model.workload import Parallelism, Sequences
 
 KINDS = ("linear", "attention", "layer", "prefill", "decode")

@@ -18,9 +18,16 @@ from profiler.modules import build_model, configuration_of, shard, with_depth
 
 CPU = open_device("cpu")
 DENSE = sorted(
-    name for name, family in FAMILIES.items() if not {"experts", "kv_rank"} & {*family.keys}
+    name
+    for name, family in FAMILIES.items()
+    if not {"experts", "kv_rank", "linear_key_heads"} & {*family.keys}
 )
-MIXED = sorted(set(FAMILIES) - set(DENSE))
+MIXED = sorted(
+    name
+    for name, family in FAMILIES.items()
+    if {"experts", "kv_rank"} & {*family.keys}
+    and not {"index_top_k", "linear_key_heads"} & {*family.keys}
+)
 """Families with experts or latent attention."""
 UNCOUNTED = {
     # Sinks, one a head.

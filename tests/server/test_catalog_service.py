@@ -7,7 +7,7 @@ from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from model.estimate import ValidationScore
+from model.estimate import Provenance, ValidationScore
 from model.hardware import device_names
 from model.precision import Precision
 from model.presets import preset_names
@@ -222,8 +222,9 @@ def fits(daemon, monkeypatch):
             scores=(score,),
             precisions=(Precision.BF16,),
             engines=("torch",),
+            provenance=Provenance.MEASURED_LOCALLY,
         )
-        monkeypatch.setattr(cost_models, "_from_bytes", lambda blob: model)
+        monkeypatch.setattr(cost_models, "cost_model_of", lambda blob: model)
         command = [sys.executable, "-c", program]
         # The very object that the services hold.
         monkeypatch.setattr(daemon.state.cost_models, "_fit_command", command)

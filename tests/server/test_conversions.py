@@ -129,7 +129,7 @@ def test_an_architecture_survives_the_way_out_and_in(name):
     again = architecture_of(types_pb2.ModelSpec(architecture=message))
     assert message.parameter_count == preset(name).parameter_count()
     assert again.parameter_count() == preset(name).parameter_count()
-    assert again.layers[0].layer.attention.head_dim == message.head_dim
+    assert again.layers[-1].layer.attention.head_dim == message.head_dim
     assert json.loads(json_format.MessageToJson(architecture_message(again)))["hiddenSize"] == (
         preset(name).hidden_size
     )

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from model.estimate import ValidationScore
+from model.estimate import Provenance, ValidationScore
 from model.precision import Precision
-from server import cost_models
+from server import cost_models, reference_cost_models
 from server.cost_models import CostModels, NoMeasurementsError
 from server.devices import DeviceRegistry
 from server.fitting import FitCancelledError, FitError, FitTimeoutError
@@ -43,9 +43,11 @@ def trees(monkeypatch):
             scores=(score,),
             precisions=(Precision.FP32,),
             engines=("torch",),
+            provenance=Provenance.MEASURED_LOCALLY,
         )
 
-    monkeypatch.setattr(cost_models, "_from_bytes", from_bytes)
+    for module in (cost_models, reference_cost_models):
+        monkeypatch.setattr(module, "cost_model_of", from_bytes)
 
 
 @pytest.fixture
@@ -136,5 +138,5 @@ def test_a_stored_model_that_cannot_be_read_counts_as_none(store, devices, measu
     def unreadable(blob):
         raise ValueError("another format")
 
-    monkeypatch.setattr(cost_models, "_from_bytes", unreadable)
+    monkeypatch.setattr(reference_cost_models, "cost_model_of", unreadable)
     assert CostModels(store, devices).current(devices.get("cpu")) is None

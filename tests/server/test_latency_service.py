@@ -10,6 +10,7 @@ from model.errors import InvalidFieldError, UnknownNameError
 from model.estimate import Provenance, StepEstimate
 from model.hardware import data_sheet
 from model.huggingface import architecture_from_config
+from model.operations import COLLECTIVES
 from model.precision import Precision
 from profiler.interface import Environment
 from server import predictor as predictor_module
@@ -43,7 +44,7 @@ class CostModels:
     def __init__(self):
         self.fitted = None
 
-    def current(self, device):
+    def current(self, device, engine=""):
         return self.fitted if device.local else None
 
 
@@ -52,8 +53,11 @@ class Fitted:
 
     provenance = Provenance.MEASURED_LOCALLY
 
-    def holds(self, kind, precision):
+    def prices(self, precision):
         return precision is Precision.FP32
+
+    def holds(self, kind, precision):
+        return precision is Precision.FP32 and kind not in COLLECTIVES
 
     def supports(self, precision, engine):
         return precision is Precision.FP32 and engine == "transformers"
@@ -173,6 +177,60 @@ def test_a_stored_precision_wins_where_the_device_has_it(predictor, device, prec
     answer = predictor.predict(request(device=device, model=spec))
     assert answer.resolved.precision == precision
     assert {w.code for w in answer.warnings} & {"PRECISION_SUBSTITUTED"} == codes
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "experts", "codes"),
+    [
+        (
+            "h100-sxm",
+            types_pb2.PRECISION_BF16,
+            types_pb2.PRECISION_FP4,
+            {"EXPERTS_PRECISION", "PRECISION_SUBSTITUTED"},
+        ),
+        ("b200-sxm", types_pb2.PRECISION_BF16, types_pb2.PRECISION_FP4, {"EXPERTS_PRECISION"}),
+        ("local", types_pb2.PRECISION_FP32, types_pb2.PRECISION_UNSPECIFIED, set()),
+    ],
+)
+def test_experts_keep_the_format_of_the_checkpoint(predictor, device, precision, experts, codes):
+    spec = types_pb2.ModelSpec(preset="gpt-oss-120b")
+    answer = predictor.predict(request(device=device, model=spec))
+    assert answer.resolved.precision == precision
+    assert answer.resolved.experts_precision == experts
+    known = {"EXPERTS_PRECISION", "PRECISION_SUBSTITUTED"}
+    assert {w.code for w in answer.warnings} & known == codes
+    if device != "local":
+        assert answer.memory.weights_bytes == pytest.approx(60.8 * 2**30, rel=0.01)
+
+
+def test_a_precision_that_is_asked_for_is_that_of_all_matrices(predictor):
+    spec = types_pb2.ModelSpec(preset="gpt-oss-120b")
+    answer = predictor.predict(
+        request(device="h100-sxm", model=spec, precision=types_pb2.PRECISION_BF16)
+    )
+    assert answer.resolved.experts_precision == types_pb2.PRECISION_UNSPECIFIED
+    assert answer.memory.weights_bytes == pytest.approx(2 * 116.8e9, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["qwen3-next-80b-a3b", "deepseek-v3.2"])
+def test_linear_and_sparse_attention_come_back_as_explicit_dimensions(predictor, name):
+    ranks = types_pb2.Parallelism(tensor=8)
+    first = predictor.predict(
+        request(device="h200-sxm", model=types_pb2.ModelSpec(preset=name), parallelism=ranks)
+    )
+    architecture = first.resolved.architecture
+    assert architecture.HasField("linear_attention") == (name == "qwen3-next-80b-a3b")
+    assert architecture.HasField("sparse_attention") == (name == "deepseek-v3.2")
+    again = predictor.predict(
+        request(
+            device="h200-sxm",
+            model=types_pb2.ModelSpec(architecture=architecture),
+            parallelism=ranks,
+            precision=first.resolved.precision,
+        )
+    )
+    assert again.tpot_ms == first.tpot_ms
+    assert again.memory == first.memory
 
 
 def test_prefill_alone_leaves_tpot_and_throughput_unset(predictor):

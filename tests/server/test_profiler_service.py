@@ -171,6 +171,18 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
             "precision",
         ),
         (
+            {"model": types_pb2.ModelSpec(preset="qwen3.5-27b")},
+            "UNIMPLEMENTED",
+            "ARCHITECTURE_NOT_MEASURED",
+            "model",
+        ),
+        (
+            {"model": types_pb2.ModelSpec(preset="deepseek-v3.2")},
+            "UNIMPLEMENTED",
+            "ARCHITECTURE_NOT_MEASURED",
+            "model",
+        ),
+        (
             {"workload": types_pb2.Workload(input_tokens=8, concurrency=4)},
             "UNIMPLEMENTED",
             "CONCURRENCY_NOT_MEASURED",

@@ -103,3 +103,28 @@ def test_a_port_that_is_taken_is_one_clear_line(address, tmp_path):
     assert address in result.stderr
     assert "--address" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_published_measurements_are_brought_in_and_answer(address):
+    pytest.importorskip(
+        "aiconfigurator_core",
+        reason="aiconfigurator-core (the extra `reference`) is not installed",
+    )
+    arguments = ("--device", "a100-sxm", "--engine", "vllm", "--rows", "100")
+    done = run("reference", "import", *arguments, "--address", address, "--json")
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)["costModel"]
+    assert model["provenance"] == "PROVENANCE_REFERENCE_DATA"
+    with Client(address) as client:
+        answer = client.predict(
+            "llama-3.1-70b", input_tokens=512, output_tokens=128, tensor=4, device="a100-sxm"
+        )
+        held = client.measurements(device="a100-sxm").total_size
+    assert answer.cost_model == model["id"]
+    assert held == model["measurementCount"]
+
+
+def test_an_unknown_table_is_wrong_usage(address):
+    done = run("reference", "import", "--device", "h1000", "--address", address)
+    assert done.returncode == 2
+    assert "h1000" in done.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenpace.arguments import ArgumentError
-from tokenpace.commands import catalog, daemon, jobs, latency, schedules
+from tokenpace.commands import catalog, daemon, jobs, latency, reference, schedules
 from tokenpace.commands.session import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, CommandError
 from tokenpace.errors import TokenpaceError
 
@@ -49,6 +49,7 @@ app.command()(catalog.models)
 app.command()(catalog.measurements)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(reference.app, name="reference")
 app.command()(daemon.config)
 
 

@@ -112,10 +112,11 @@ def architecture(answer: catalog_pb2.GetArchitectureResponse) -> RenderableType:
         ("attention output bias", it.attention_output_bias),
         ("feed-forward bias", it.mlp_bias),
         ("QK norm", it.qk_norm),
+        ("attention output gate", it.attention_output_gate),
         ("head bias", it.head_bias),
     )
     window = f"{it.sliding_window} tokens"
-    if it.full_attention_interval:
+    if it.sliding_window and it.full_attention_interval:
         window += f", every {it.full_attention_interval}th layer without"
     return text.pairs(
         [
@@ -131,6 +132,8 @@ def architecture(answer: catalog_pb2.GetArchitectureResponse) -> RenderableType:
             ("intermediate size", f"{it.intermediate_size}"),
             ("experts", _experts(it)),
             ("latent attention", _latent(it)),
+            ("sparse attention", _sparse(it)),
+            ("linear attention", _linear(it)),
             ("vocabulary", f"{it.vocab_size}"),
             ("activation", text.enum(types_pb2.Activation, "ACTIVATION_", it.activation)),
             ("norm", text.enum(types_pb2.Norm, "NORM_", it.norm)),
@@ -169,6 +172,24 @@ def _latent(it: types_pb2.Architecture) -> str:
     return (
         f"latent {latent.kv_rank}{query}, rotary part {latent.rope_dim},"
         f" values {latent.value_dim or it.head_dim}"
+    )
+
+
+def _sparse(it: types_pb2.Architecture) -> str:
+    if not it.HasField("sparse_attention"):
+        return ""
+    sparse = it.sparse_attention
+    return f"{sparse.top_k} keys, picked by {sparse.index_heads} heads of {sparse.index_head_dim}"
+
+
+def _linear(it: types_pb2.Architecture) -> str:
+    if not it.HasField("linear_attention"):
+        return ""
+    linear = it.linear_attention
+    return (
+        f"{linear.key_heads} key heads of {linear.key_dim},"
+        f" {linear.value_heads} value heads of {linear.value_dim},"
+        f" all but every {it.full_attention_interval}th layer"
     )
 
 

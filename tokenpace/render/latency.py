@@ -99,12 +99,15 @@ def live_measurement(result: profiler_pb2.LiveMeasurement, confidence: float) ->
 def _headline(resolved: types_pb2.Resolved) -> Text:
     precision = text.enum(types_pb2.Precision, "PRECISION_", resolved.precision)
     kv = text.enum(types_pb2.Precision, "PRECISION_", resolved.kv_cache_precision)
+    experts = text.enum(types_pb2.Precision, "PRECISION_", resolved.experts_precision)
     devices = f"{resolved.gpu_count} x " if resolved.gpu_count > 1 else ""
     model = resolved.architecture
     return Text.assemble(
         (model.name or model.model_type, "bold"),
         f" ({text.parameters(model.parameter_count)} parameters) on {devices}{resolved.device}, "
-        f"{resolved.engine}, {precision}" + (f", KV cache {kv}" if kv != precision else ""),
+        f"{resolved.engine}, {precision}"
+        + (f", experts {experts}" if resolved.experts_precision else "")
+        + (f", KV cache {kv}" if kv != precision else ""),
     )
 
 

@@ -215,10 +215,12 @@ class GetCostModelResponse(_message.Message):
     def __init__(self, cost_model: _Optional[_Union[CostModel, _Mapping]] = ...) -> None: ...
 
 class FitCostModelRequest(_message.Message):
-    __slots__ = ("device",)
+    __slots__ = ("device", "engine")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     device: str
-    def __init__(self, device: _Optional[str] = ...) -> None: ...
+    engine: str
+    def __init__(self, device: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class FitCostModelResponse(_message.Message):
     __slots__ = ("cost_model",)
@@ -249,3 +251,23 @@ class ListMeasurementsResponse(_message.Message):
     next_page_token: str
     total_size: int
     def __init__(self, measurements: _Optional[_Iterable[_Union[_types_pb2.Measurement, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total_size: _Optional[int] = ...) -> None: ...
+
+class ImportMeasurementsRequest(_message.Message):
+    __slots__ = ("device", "engine", "source", "first_row", "measurements")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ROW_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENTS_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    engine: str
+    source: str
+    first_row: int
+    measurements: _containers.RepeatedCompositeFieldContainer[_types_pb2.Measurement]
+    def __init__(self, device: _Optional[str] = ..., engine: _Optional[str] = ..., source: _Optional[str] = ..., first_row: _Optional[int] = ..., measurements: _Optional[_Iterable[_Union[_types_pb2.Measurement, _Mapping]]] = ...) -> None: ...
+
+class ImportMeasurementsResponse(_message.Message):
+    __slots__ = ("measurement_count",)
+    MEASUREMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    measurement_count: int
+    def __init__(self, measurement_count: _Optional[int] = ...) -> None: ...

@@ -70,6 +70,11 @@ class CatalogServiceStub:
                 request_serializer=tokenpace_dot_v1_dot_catalog__pb2.FitCostModelRequest.SerializeToString,
                 response_deserializer=tokenpace_dot_v1_dot_catalog__pb2.FitCostModelResponse.FromString,
                 _registered_method=True)
+        self.ImportMeasurements = channel.unary_unary(
+                '/tokenpace.v1.CatalogService/ImportMeasurements',
+                request_serializer=tokenpace_dot_v1_dot_catalog__pb2.ImportMeasurementsRequest.SerializeToString,
+                response_deserializer=tokenpace_dot_v1_dot_catalog__pb2.ImportMeasurementsResponse.FromString,
+                _registered_method=True)
         self.ListMeasurements = channel.unary_unary(
                 '/tokenpace.v1.CatalogService/ListMeasurements',
                 request_serializer=tokenpace_dot_v1_dot_catalog__pb2.ListMeasurementsRequest.SerializeToString,
@@ -130,6 +135,13 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportMeasurements(self, request, context):
+        """Stores measurements that others have made on a device that is not here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListMeasurements(self, request, context):
         """Lists measurements, newest first.
         """
@@ -174,6 +186,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.FitCostModel,
                     request_deserializer=tokenpace_dot_v1_dot_catalog__pb2.FitCostModelRequest.FromString,
                     response_serializer=tokenpace_dot_v1_dot_catalog__pb2.FitCostModelResponse.SerializeToString,
+            ),
+            'ImportMeasurements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportMeasurements,
+                    request_deserializer=tokenpace_dot_v1_dot_catalog__pb2.ImportMeasurementsRequest.FromString,
+                    response_serializer=tokenpace_dot_v1_dot_catalog__pb2.ImportMeasurementsResponse.SerializeToString,
             ),
             'ListMeasurements': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMeasurements,
@@ -371,6 +388,33 @@ class CatalogService:
             '/tokenpace.v1.CatalogService/FitCostModel',
             tokenpace_dot_v1_dot_catalog__pb2.FitCostModelRequest.SerializeToString,
             tokenpace_dot_v1_dot_catalog__pb2.FitCostModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportMeasurements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenpace.v1.CatalogService/ImportMeasurements',
+            tokenpace_dot_v1_dot_catalog__pb2.ImportMeasurementsRequest.SerializeToString,
+            tokenpace_dot_v1_dot_catalog__pb2.ImportMeasurementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,8 +121,32 @@ class LatentAttention(_message.Message):
     value_dim: int
     def __init__(self, kv_rank: _Optional[int] = ..., query_rank: _Optional[int] = ..., rope_dim: _Optional[int] = ..., value_dim: _Optional[int] = ...) -> None: ...
 
+class LinearAttention(_message.Message):
+    __slots__ = ("key_heads", "value_heads", "key_dim", "value_dim", "conv_width")
+    KEY_HEADS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_HEADS_FIELD_NUMBER: _ClassVar[int]
+    KEY_DIM_FIELD_NUMBER: _ClassVar[int]
+    VALUE_DIM_FIELD_NUMBER: _ClassVar[int]
+    CONV_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_width: int
+    def __init__(self, key_heads: _Optional[int] = ..., value_heads: _Optional[int] = ..., key_dim: _Optional[int] = ..., value_dim: _Optional[int] = ..., conv_width: _Optional[int] = ...) -> None: ...
+
+class SparseAttention(_message.Message):
+    __slots__ = ("top_k", "index_heads", "index_head_dim")
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    INDEX_HEADS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_HEAD_DIM_FIELD_NUMBER: _ClassVar[int]
+    top_k: int
+    index_heads: int
+    index_head_dim: int
+    def __init__(self, top_k: _Optional[int] = ..., index_heads: _Optional[int] = ..., index_head_dim: _Optional[int] = ...) -> None: ...
+
 class Architecture(_message.Message):
-    __slots__ = ("name", "hidden_size", "layer_count", "query_heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size", "plain_mlp", "activation", "tied_embeddings", "qkv_bias", "attention_output_bias", "mlp_bias", "qk_norm", "sliding_window", "full_attention_interval", "norm", "norms_per_layer", "learned_positions", "head_bias", "parameter_count", "model_type", "source", "experts", "latent_attention", "active_parameter_count")
+    __slots__ = ("name", "hidden_size", "layer_count", "query_heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size", "plain_mlp", "activation", "tied_embeddings", "qkv_bias", "attention_output_bias", "mlp_bias", "qk_norm", "sliding_window", "full_attention_interval", "norm", "norms_per_layer", "learned_positions", "head_bias", "parameter_count", "model_type", "source", "experts", "latent_attention", "active_parameter_count", "linear_attention", "sparse_attention", "attention_output_gate")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_SIZE_FIELD_NUMBER: _ClassVar[int]
     LAYER_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +174,9 @@ class Architecture(_message.Message):
     EXPERTS_FIELD_NUMBER: _ClassVar[int]
     LATENT_ATTENTION_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LINEAR_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_OUTPUT_GATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     hidden_size: int
     layer_count: int
@@ -177,7 +204,10 @@ class Architecture(_message.Message):
     experts: Experts
     latent_attention: LatentAttention
     active_parameter_count: int
-    def __init__(self, name: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., query_heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., intermediate_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., plain_mlp: _Optional[bool] = ..., activation: _Optional[_Union[Activation, str]] = ..., tied_embeddings: _Optional[bool] = ..., qkv_bias: _Optional[bool] = ..., attention_output_bias: _Optional[bool] = ..., mlp_bias: _Optional[bool] = ..., qk_norm: _Optional[bool] = ..., sliding_window: _Optional[int] = ..., full_attention_interval: _Optional[int] = ..., norm: _Optional[_Union[Norm, str]] = ..., norms_per_layer: _Optional[int] = ..., learned_positions: _Optional[int] = ..., head_bias: _Optional[bool] = ..., parameter_count: _Optional[int] = ..., model_type: _Optional[str] = ..., source: _Optional[str] = ..., experts: _Optional[_Union[Experts, _Mapping]] = ..., latent_attention: _Optional[_Union[LatentAttention, _Mapping]] = ..., active_parameter_count: _Optional[int] = ...) -> None: ...
+    linear_attention: LinearAttention
+    sparse_attention: SparseAttention
+    attention_output_gate: bool
+    def __init__(self, name: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layer_count: _Optional[int] = ..., query_heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., intermediate_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., plain_mlp: _Optional[bool] = ..., activation: _Optional[_Union[Activation, str]] = ..., tied_embeddings: _Optional[bool] = ..., qkv_bias: _Optional[bool] = ..., attention_output_bias: _Optional[bool] = ..., mlp_bias: _Optional[bool] = ..., qk_norm: _Optional[bool] = ..., sliding_window: _Optional[int] = ..., full_attention_interval: _Optional[int] = ..., norm: _Optional[_Union[Norm, str]] = ..., norms_per_layer: _Optional[int] = ..., learned_positions: _Optional[int] = ..., head_bias: _Optional[bool] = ..., parameter_count: _Optional[int] = ..., model_type: _Optional[str] = ..., source: _Optional[str] = ..., experts: _Optional[_Union[Experts, _Mapping]] = ..., latent_attention: _Optional[_Union[LatentAttention, _Mapping]] = ..., active_parameter_count: _Optional[int] = ..., linear_attention: _Optional[_Union[LinearAttention, _Mapping]] = ..., sparse_attention: _Optional[_Union[SparseAttention, _Mapping]] = ..., attention_output_gate: _Optional[bool] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
     __slots__ = ("preset", "huggingface_config", "parameter_count", "architecture")
@@ -278,23 +308,25 @@ class Warning(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Resolved(_message.Message):
-    __slots__ = ("device", "precision", "kv_cache_precision", "engine", "gpu_count", "architecture")
+    __slots__ = ("device", "precision", "kv_cache_precision", "engine", "gpu_count", "architecture", "experts_precision")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_PRECISION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     GPU_COUNT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_PRECISION_FIELD_NUMBER: _ClassVar[int]
     device: str
     precision: Precision
     kv_cache_precision: Precision
     engine: str
     gpu_count: int
     architecture: Architecture
-    def __init__(self, device: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., kv_cache_precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., gpu_count: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ...) -> None: ...
+    experts_precision: Precision
+    def __init__(self, device: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., kv_cache_precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., gpu_count: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., experts_precision: _Optional[_Union[Precision, str]] = ...) -> None: ...
 
 class Environment(_message.Message):
-    __slots__ = ("fingerprint", "device_name", "device_kind", "device_uuid", "driver_version", "cuda_version", "torch_version", "transformers_version", "threads", "platform", "python_version")
+    __slots__ = ("fingerprint", "device_name", "device_kind", "device_uuid", "driver_version", "cuda_version", "torch_version", "transformers_version", "threads", "platform", "python_version", "source", "engine")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +338,8 @@ class Environment(_message.Message):
     THREADS_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     device_name: str
     device_kind: str
@@ -317,7 +351,9 @@ class Environment(_message.Message):
     threads: int
     platform: str
     python_version: str
-    def __init__(self, fingerprint: _Optional[str] = ..., device_name: _Optional[str] = ..., device_kind: _Optional[str] = ..., device_uuid: _Optional[str] = ..., driver_version: _Optional[str] = ..., cuda_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., transformers_version: _Optional[str] = ..., threads: _Optional[int] = ..., platform: _Optional[str] = ..., python_version: _Optional[str] = ...) -> None: ...
+    source: str
+    engine: str
+    def __init__(self, fingerprint: _Optional[str] = ..., device_name: _Optional[str] = ..., device_kind: _Optional[str] = ..., device_uuid: _Optional[str] = ..., driver_version: _Optional[str] = ..., cuda_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., transformers_version: _Optional[str] = ..., threads: _Optional[int] = ..., platform: _Optional[str] = ..., python_version: _Optional[str] = ..., source: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class Distribution(_message.Message):
     __slots__ = ("median", "p10", "p90", "samples")
@@ -332,7 +368,7 @@ class Distribution(_message.Message):
     def __init__(self, median: _Optional[float] = ..., p10: _Optional[float] = ..., p90: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...
 
 class Measurement(_message.Message):
-    __slots__ = ("id", "job_id", "device", "fingerprint", "kind", "precision", "engine", "shape", "latency_ms", "create_time", "flags")
+    __slots__ = ("id", "job_id", "device", "fingerprint", "kind", "precision", "engine", "shape", "latency_ms", "create_time", "flags", "group")
     class ShapeEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -351,6 +387,7 @@ class Measurement(_message.Message):
     LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     id: int
     job_id: str
     device: str
@@ -362,4 +399,5 @@ class Measurement(_message.Message):
     latency_ms: Distribution
     create_time: _timestamp_pb2.Timestamp
     flags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[int] = ..., job_id: _Optional[str] = ..., device: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., shape: _Optional[_Mapping[str, float]] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ...) -> None: ...
+    group: str
+    def __init__(self, id: _Optional[int] = ..., job_id: _Optional[str] = ..., device: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., shape: _Optional[_Mapping[str, float]] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ..., group: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,119 @@
+"""Fits each kind of operation from points timed alone: a law, a residual, errors held out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import treelite
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+
+from model.collectives import Collective, fit_collective
+from model.features import features
+from model.kernels import Kernel, extent, law_of
+from model.law_fitting import fit_law
+from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
+from model.operations import COLLECTIVES, OperationKind
+from model.rows import Row, in_order
+from model.validation import held_out_errors, score_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.estimate import ValidationScore
+    from model.kernels import AnyKernel
+    from model.laws import Array
+    from model.precision import Precision
+    from model.validation import Errors, Predictor
+
+_FEWEST_FOR_A_REGIME = 8
+_FEWEST_FOR_A_SCALE = 3
+_FEWEST_FOR_TREES = 40
+_MANY = 2_000
+"""Beyond so many rows boosting beats averaged trees, and costs less to serve."""
+
+
+def fit_kernels(
+    rows: Sequence[Row],
+) -> tuple[
+    dict[tuple[OperationKind, Precision], AnyKernel],
+    list[ValidationScore],
+    dict[tuple[OperationKind, Precision], Errors],
+]:
+    """Returns the kernels of all kinds and precisions, their scores and held-out errors."""
+    kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}
+    scores: list[ValidationScore] = []
+    errors: dict[tuple[OperationKind, Precision], Errors] = {}
+    alone: dict[tuple[str, Precision], list[Row]] = defaultdict(list)
+    for row in rows:
+        alone[row.measurement.kind, row.measurement.precision].append(row)
+    for precision in in_order(row.measurement.precision for row in rows):
+        for kind in KERNELS:
+            same = alone.get((kind.value, precision))
+            if same:
+                kernels[kind, precision] = _fit_kernel(kind, same)
+                errors[kind, precision] = found = _kernel_errors(kind, same)
+                scores += score_of(kind.value, precision, found)
+        for kind in COLLECTIVES:
+            same = alone.get((kind.value, precision))
+            if same:
+                kernels[kind, precision] = _fit_collective(kind, same)
+    return kernels, scores, errors
+
+
+def _fit_kernel(kind: OperationKind, rows: Sequence[Row]) -> Kernel:
+    sizes = sizes_of(kind, [r.operations[0] for r in rows])
+    latency = np.array([r.latency_ms for r in rows])
+    laws = _fit_laws(kind, sizes, latency)
+    trees = None
+    if len(rows) >= _FEWEST_FOR_TREES:
+        law_ms = law_of(laws, sizes)
+        trees = _fit_trees(features(kind, sizes, law_ms), np.log(latency / law_ms))
+    spread = extent(sizes)
+    return Kernel(kind, laws, trees, spread.min(axis=0), spread.max(axis=0))
+
+
+def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, ...]:
+    """Fits a law for each regime; one seldom measured is all regimes' law, scaled to it."""
+    pooled = fit_law(sizes, latency)
+    laws = []
+    for regime in range(REGIMES[kind]):
+        rows = sizes.regime == regime
+        here, measured = sizes.take(rows), latency[rows]
+        if len(measured) >= _FEWEST_FOR_A_REGIME:
+            laws.append(fit_law(here, measured))
+        elif len(measured) >= _FEWEST_FOR_A_SCALE:
+            laws.append(pooled.scaled(float(np.exp(np.median(np.log(measured / pooled(here)))))))
+        else:
+            laws.append(pooled)
+    return tuple(laws)
+
+
+def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
+    if len(target) < _MANY:
+        regressor = ExtraTreesRegressor(
+            n_estimators=80, min_samples_leaf=2, max_features=0.8, random_state=0
+        )
+    else:
+        regressor = HistGradientBoostingRegressor(
+            max_iter=200,
+            max_leaf_nodes=31,
+            min_samples_leaf=5,
+            max_features=0.5,
+            random_state=0,
+        )
+    return treelite.sklearn.import_model(regressor.fit(columns_, target))
+
+
+def _kernel_errors(kind: OperationKind, rows: Sequence[Row]) -> Errors:
+    def fit(training: list[Row]) -> Predictor:
+        kernel = _fit_kernel(kind, training)
+        return lambda held: kernel.latency_ms(sizes_of(kind, [r.operations[0] for r in held]))
+
+    return held_out_errors(rows, fit)
+
+
+def _fit_collective(kind: OperationKind, rows: Sequence[Row]) -> Collective:
+    sizes = sizes_of(kind, [r.operations[0] for r in rows])
+    return fit_collective(kind, sizes, np.array([r.latency_ms for r in rows]))

@@ -1,0 +1,72 @@
+"""Fits the cost model of a device that others have measured: kernels alone, no whole steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model.cost_model import NO_ENGINE, EngineTerms, FittedCostModel
+from model.errors import NotEnoughMeasurementsError
+from model.estimate import Phase, Provenance
+from model.kernel_fitting import fit_kernels
+from model.operations import OperationKind
+from model.overheads import Overheads
+from model.rows import in_order, usable_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.measurement import Measurement
+    from model.precision import Precision
+    from model.validation import Errors
+
+_FOR_PRECISION = {OperationKind.LINEAR, OperationKind.ATTENTION, OperationKind.MLA}
+"""Kinds whose precisions a question is asked in: of weights, and of the KV cache."""
+_UNTESTED = 0.7
+"""Half-width where nothing was held out: a factor of two."""
+_KEPT_SCORES = 200
+
+
+def fit_published(measurements: Sequence[Measurement]) -> FittedCostModel:
+    """Fits on kernels that others measured on a device and published.
+
+    There are no whole steps to judge by: the interval of a step is that of the kernel
+    that is predicted worst, so errors may add up.
+
+    Args:
+        measurements: of one device and engine; what cannot be read is left out.
+
+    Raises:
+        NotEnoughMeasurementsError: there are no linears.
+    """
+    rows = usable_rows(measurements)
+    kernels, scores, errors = fit_kernels(rows)
+    precisions = [p for kind, p in kernels if kind in _FOR_PRECISION]
+    if not any(kind is OperationKind.LINEAR for kind, _ in kernels):
+        raise NotEnoughMeasurementsError("there are no linear points")
+    engines = {
+        (NO_ENGINE, precision): EngineTerms(
+            overheads=Overheads({}),
+            correction=dict.fromkeys(Phase, 0.0),
+            scores=dict.fromkeys(Phase, _widest(errors, precision)),
+        )
+        for precision in in_order(precisions)
+    }
+    return FittedCostModel(kernels, engines, tuple(scores), len(rows), Provenance.REFERENCE_DATA)
+
+
+def _widest(
+    errors: dict[tuple[OperationKind, Precision], Errors], precision: Precision
+) -> tuple[float, ...]:
+    """Returns the absolute log errors of the precision's kernel that is predicted worst."""
+    by_kind = [
+        np.sort([abs(error) for group in found for _, error in group])
+        for (_, held), found in errors.items()
+        if held is precision and found
+    ]
+    worst = max(by_kind, key=lambda logs: float(np.quantile(logs, 0.9)), default=None)
+    if worst is None:
+        return (_UNTESTED,)
+    ranks = np.linspace(0, len(worst) - 1, min(len(worst), _KEPT_SCORES)).astype(int)
+    return tuple(worst[ranks].tolist())

@@ -1,0 +1,1 @@
+"""Reads measurements that others have published, as plain rows; knows nothing of the daemon."""

@@ -1,0 +1,230 @@
+"""From the columns of the tables to rows: one function a kind of table.
+
+Where several kernels of an engine were timed for one shape, the fastest counts: engines
+pick by such tables. Experts are taken with balanced assignments alone; imbalance is a
+factor of the question.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from reference.rows import Row
+from reference.tables import NotInstalledError, Table, newest_of, newest_of_each
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    Columns = dict[str, list[Any]]
+
+PRECISIONS = {
+    "bfloat16": "bf16",
+    "half": "bf16",
+    "float16": "fp16",
+    "fp8": "fp8",
+    "fp8_block": "fp8-block",
+    "sq": "int8",
+    "int8_wo": "int8-weight-only",
+    "int4_wo": "int4",
+    "nvfp4": "fp4",
+    "w4a16_mxfp4": "fp4",
+}
+"""Theirs to ours; rows of other formats are left out."""
+_DEEPSEEK = {"kv_rank": 512.0, "rope_dim": 64.0, "head_dim": 128.0, "value_dim": 128.0}
+"""Latent attention was timed with DeepSeek V3's dimensions (arXiv 2412.19437, section 4.2)."""
+_MISSING = {"window_size": 0, "attn_dtype": "bfloat16", "kernel_source": "", "kv_cache_dtype": ""}
+"""What a column that older tables lack stands for there."""
+_COLLECTIVES = {"all_reduce": "all_reduce", "alltoall": "all_to_all"}
+_SEED = 0
+
+
+def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[tuple[Table, list[Row]]]:
+    """Yields the rows of each table that stands for an engine on a device.
+
+    Args:
+        device: our name of it.
+        engine: "vllm", "sglang" or "trtllm"; tables it lacks are another's.
+        folder: of all devices' tables.
+        limit: most rows of one kind and precision; more are drawn at random, the same
+            at each run.
+    """
+    for kind, name, read in _TABLES:
+        for table in newest_of_each(device, kind, name, engine, folder):
+            found = _thinned(_fastest(read(_columns(table.path), table.engine)), limit)
+            if found:
+                yield table, found
+                break
+    yield from _collectives(device, engine, folder)
+
+
+def _collectives(device: str, engine: str, folder: Path) -> Iterator[tuple[Table, list[Row]]]:
+    """Yields the engine's own all-reduce, and NCCL's for what it has none of."""
+    own = newest_of(device, "comm", "custom_allreduce_perf.parquet", engine, folder)
+    if own is not None:
+        yield own, list(_all_reduce(_columns(own.path), engine))
+    library = newest_of(device, "comm", "nccl_perf.parquet", "nccl", folder)
+    if library is not None:
+        found = _nccl(_columns(library.path), "nccl")
+        yield library, [row for row in found if own is None or row.kind != "all_reduce"]
+
+
+def _columns(path: Path) -> Columns:
+    try:
+        import pyarrow.parquet  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(
+            "pyarrow is not installed; pip install 'tokenpace[reference]' brings it"
+        ) from error
+    table: Columns = pyarrow.parquet.read_table(path).to_pydict()
+    return table
+
+
+def _fastest(found: Iterable[Row]) -> list[Row]:
+    best: dict[tuple[object, ...], Row] = {}
+    for row in found:
+        key = (row.kind, row.precision, *row.shape.values())
+        if key not in best or row.latency_ms < best[key].latency_ms:
+            best[key] = row
+    return list(best.values())
+
+
+def _thinned(found: list[Row], limit: int) -> list[Row]:
+    kept: list[Row] = []
+    for key in dict.fromkeys((row.kind, row.precision) for row in found):
+        same = [row for row in found if (row.kind, row.precision) == key]
+        # Draws of a simulation, no secret.
+        pick = random.Random(_SEED)  # noqa: S311
+        kept += pick.sample(same, limit) if len(same) > limit else same
+    return kept
+
+
+def _linear(columns: Columns, engine: str) -> Iterator[Row]:
+    for dtype, m, n, k, latency in _zip(columns, "gemm_dtype", "m", "n", "k", "latency"):
+        if dtype in PRECISIONS:
+            shape = {"m": float(m), "n": float(n), "k": float(k)}
+            yield Row("linear", PRECISIONS[dtype], engine, shape, latency, f"{n}x{k}")
+
+
+def _attention(columns: Columns, engine: str) -> Iterator[Row]:
+    names = ("batch_size", "isl", "step", "num_heads", "num_key_value_heads", "head_dim")
+    for dtype, cache, window, latency, *sizes in _zip(
+        columns, "attn_dtype", "kv_cache_dtype", "window_size", "latency", *names
+    ):
+        if dtype != "bfloat16" or cache not in PRECISIONS:
+            continue
+        batch, query, past, heads, kv_heads, head_dim = (float(size) for size in sizes)
+        shape = {
+            "sequences": batch,
+            "query_tokens": query,
+            "kv_tokens": query + past,
+            "query_heads": heads,
+            # They write 0 where each query head has its own.
+            "kv_heads": kv_heads or heads,
+            "head_dim": head_dim,
+        }
+        if window:
+            shape["window"] = float(window)
+        group = f"{heads:.0f}/{shape['kv_heads']:.0f}"
+        yield Row("attention", PRECISIONS[cache], engine, shape, latency, group)
+
+
+def _mla(columns: Columns, engine: str) -> Iterator[Row]:
+    names = ("batch_size", "isl", "step", "num_heads")
+    for cache, latency, *sizes in _zip(columns, "kv_cache_dtype", "latency", *names):
+        if cache not in PRECISIONS:
+            continue
+        batch, query, past, heads = (float(size) for size in sizes)
+        shape = {
+            "sequences": batch,
+            "query_tokens": query,
+            "kv_tokens": query + past,
+            "query_heads": heads,
+            **_DEEPSEEK,
+        }
+        yield Row("mla", PRECISIONS[cache], engine, shape, latency, f"{heads:.0f} heads")
+
+
+def _mla_products(columns: Columns, engine: str) -> Iterator[Row]:
+    for operation, dtype, tokens, heads, latency in _zip(
+        columns, "op_name", "bmm_dtype", "num_tokens", "num_heads", "latency"
+    ):
+        if dtype not in PRECISIONS:
+            continue
+        rank, head = _DEEPSEEK["kv_rank"], _DEEPSEEK["head_dim"]
+        n, k = (rank, head) if operation == "mla_gen_pre" else (head, rank)
+        shape = {"m": float(tokens), "n": n, "k": k, "batch": float(heads)}
+        precision = PRECISIONS[dtype]
+        yield Row("batched_linear", precision, engine, shape, latency, f"{heads} heads")
+
+
+def _experts(columns: Columns, engine: str) -> Iterator[Row]:
+    names = ("num_tokens", "hidden_size", "inter_size", "num_experts", "topk")
+    for source, dtype, spread, tp, ep, latency, *sizes in _zip(
+        columns,
+        "kernel_source",
+        "moe_dtype",
+        "distribution",
+        "moe_tp_size",
+        "moe_ep_size",
+        "latency",
+        *names,
+    ):
+        # Experts without a gate are two matrices, not three.
+        if dtype not in PRECISIONS or spread != "balanced" or "nongated" in source:
+            continue
+        tokens, hidden, inner, count, top_k = (float(size) for size in sizes)
+        if count % ep or inner % tp:
+            continue
+        shape = {
+            "tokens": tokens,
+            "hidden_size": hidden,
+            "intermediate_size": inner // tp,
+            "local_experts": count // ep,
+            "experts": count,
+            "top_k": top_k,
+            "balanced": 1.0,
+        }
+        group = f"{hidden:.0f}x{inner:.0f}x{count:.0f}"
+        yield Row("experts", PRECISIONS[dtype], engine, shape, latency, group)
+
+
+def _all_reduce(columns: Columns, engine: str) -> Iterator[Row]:
+    for kernel, ranks, values, latency in _zip(
+        columns, "kernel_source", "num_gpus", "message_size", "latency"
+    ):
+        # Engines capture these into graphs.
+        if not kernel.endswith("eager"):
+            yield _collective("all_reduce", engine, ranks, values, latency)
+
+
+def _nccl(columns: Columns, engine: str) -> Iterator[Row]:
+    for operation, dtype, ranks, values, latency in _zip(
+        columns, "op_name", "nccl_dtype", "num_gpus", "message_size", "latency"
+    ):
+        if dtype == "half" and operation in _COLLECTIVES:
+            yield _collective(_COLLECTIVES[operation], engine, ranks, values, latency)
+
+
+def _collective(kind: str, engine: str, ranks: int, values: int, latency: float) -> Row:
+    # They count values, of two bytes each.
+    shape = {"message_bytes": 2.0 * values, "ranks": float(ranks)}
+    return Row(kind, "bf16", engine, shape, latency, f"{ranks} ranks")
+
+
+def _zip(columns: Columns, *names: str) -> Iterator[tuple[Any, ...]]:
+    rows_ = len(columns["latency"])
+    filled = (columns.get(name) or [_MISSING[name]] * rows_ for name in names)
+    return zip(*filled, strict=True)
+
+
+_TABLES: tuple[tuple[str, str, Callable[[Columns, str], Iterator[Row]]], ...] = (
+    ("gemm", "gemm_perf.parquet", _linear),
+    ("attention", "context_attention_perf.parquet", _attention),
+    ("attention", "generation_attention_perf.parquet", _attention),
+    ("mla", "context_mla_perf.parquet", _mla),
+    ("mla", "generation_mla_perf.parquet", _mla),
+    ("mla_bmm", "mla_bmm_perf.parquet", _mla_products),
+    ("moe", "moe_perf.parquet", _experts),
+)

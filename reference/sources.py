@@ -1,0 +1,51 @@
+"""Rows with their source, in one order that never changes: what an import sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reference import operations, tables
+
+if TYPE_CHECKING:
+    from reference.rows import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Measurements of one engine on one device.
+
+    Attributes:
+        device: our name of it.
+        engine: that they stand for.
+        text: who measured, licence and versions.
+        rows: the measurements.
+    """
+
+    device: str
+    engine: str
+    text: str
+    rows: list[Row]
+
+
+def package_source(device: str, engine: str, limit: int) -> Source:
+    """Returns what aiconfigurator-core holds of an engine on a device.
+
+    Args:
+        device: one of ``tables.DEVICES``.
+        engine: one of ``tables.ENGINES``.
+        limit: most rows of one kind and precision.
+
+    Raises:
+        NotInstalledError: the package, or what reads its format, is missing.
+    """
+    rows: list[Row] = []
+    versions: dict[str, None] = {}
+    for table, found in operations.rows(device, engine, tables.data_folder(), limit):
+        rows += found
+        versions[f"{table.engine} {table.version}"] = None
+    text = (
+        f"{tables.DISTRIBUTION} {tables.package_version()} ({tables.LICENCE}),"
+        f" {', '.join(versions)}; at most {limit} rows a kind and precision"
+    )
+    return Source(device=device, engine=engine, text=text, rows=rows)

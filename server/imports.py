@@ -1,0 +1,104 @@
+"""Reads the rows of an import out of its message, and refuses what cannot be fitted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.errors import InvalidFieldError
+from model.measurement import Distribution, Measurement
+from model.shapes import operations_of
+from server.conversions import Violations, engine_name, precision_of
+
+if TYPE_CHECKING:
+    from tokenpace.v1 import catalog_pb2, types_pb2
+
+_MOST_ROWS = 20_000
+_LONGEST_SOURCE = 500
+_LONGEST_GROUP = 200
+_WHOLES = frozenset({"layer", "prefill", "decode"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """What an ImportMeasurementsRequest holds.
+
+    Attributes:
+        engine: that the rows stand for.
+        source: who measured them.
+        first_row: number of the first row in its source.
+        rows: the measurements.
+    """
+
+    engine: str
+    source: str
+    first_row: int
+    rows: tuple[Measurement, ...]
+
+
+def imported_measurements(request: catalog_pb2.ImportMeasurementsRequest) -> Import:
+    """Returns what the request holds.
+
+    Raises:
+        InvalidFieldError: the source or the number of a row is wrong; names the field.
+        ServiceError: INVALID_ARGUMENT, rows that cannot be read; names the fields.
+    """
+    engine = engine_name(request.engine, "vllm", "engine")
+    if not request.source:
+        raise InvalidFieldError("source", "is required: who measured, licence, versions")
+    if len(request.source) > _LONGEST_SOURCE:
+        raise InvalidFieldError("source", f"is longer than {_LONGEST_SOURCE} characters")
+    if request.first_row < 0:
+        raise InvalidFieldError("first_row", f"{request.first_row} is negative")
+    if len(request.measurements) > _MOST_ROWS:
+        raise InvalidFieldError(
+            "measurements", f"{len(request.measurements)} rows are more than {_MOST_ROWS}"
+        )
+    violations = Violations()
+    rows = []
+    for index, message in enumerate(request.measurements):
+        with violations.within(f"measurements[{index}]"):
+            rows.append(_measurement(message, engine))
+    violations.check()
+    return Import(
+        engine=engine, source=request.source, first_row=request.first_row, rows=tuple(rows)
+    )
+
+
+def _measurement(message: types_pb2.Measurement, engine: str) -> Measurement:
+    latency = message.latency_ms
+    if not 0 < latency.median < math.inf:
+        raise InvalidFieldError("latency_ms.median", f"{latency.median} is no positive time")
+    if message.kind in _WHOLES:
+        raise InvalidFieldError(
+            "kind", f"{message.kind} is no single operation; those alone can be imported"
+        )
+    precision = precision_of(message.precision, "precision")
+    if precision is None:
+        raise InvalidFieldError("precision", "is required")
+    row = Measurement(
+        kind=message.kind,
+        precision=precision,
+        engine=message.engine or engine,
+        shape=dict(message.shape),
+        latency_ms=Distribution(
+            median=latency.median,
+            p10=latency.p10 or latency.median,
+            p90=latency.p90 or latency.median,
+            samples=latency.samples or 1,
+        ),
+        group=message.group[:_LONGEST_GROUP] or _sizes(message),
+        flags=tuple(message.flags),
+    )
+    try:
+        operations_of(row)
+    except KeyError as error:
+        raise InvalidFieldError(
+            "shape", f"a {message.kind!r} needs {error.args[0]!r}, or no such kind is known"
+        ) from error
+    return row
+
+
+def _sizes(message: types_pb2.Measurement) -> str:
+    return " ".join(f"{name}={size:g}" for name, size in sorted(message.shape.items()))

@@ -1,0 +1,138 @@
+"""Kernels that others measured make a cost model; a device without any borrows one."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.analytical import AnalyticalCostModel
+from model.collectives import Collective, fit_collective
+from model.cost_model import FittedCostModel
+from model.errors import NotEnoughMeasurementsError
+from model.estimate import Phase, Provenance
+from model.hardware import data_sheet
+from model.laws import sizes_of
+from model.measurement import Distribution, Measurement
+from model.operations import OperationKind, all_reduce
+from model.precision import Precision
+from model.published import fit_published
+from model.shapes import operations_of
+from model.transfer import TransferredCostModel, nearest
+
+DEVICE = AnalyticalCostModel(data_sheet("h100-sxm"), "vllm")
+
+
+def row(kind, shape, precision=Precision.BF16, group=""):
+    def make(latency):
+        return Measurement(
+            kind=kind,
+            precision=precision,
+            engine="vllm",
+            shape=shape,
+            latency_ms=Distribution(median=latency, p10=latency, p90=latency, samples=1),
+            group=group or str(shape),
+        )
+
+    (operation,) = operations_of(make(1.0))
+    return make(1e3 * DEVICE.seconds(operation))
+
+
+def rows():
+    sizes = (512, 1024, 2048, 4096)
+    found = [
+        row("linear", {"m": m, "n": n, "k": k}, group=f"{n}x{k}")
+        for m in (1, 2, 8, 64, 512)
+        for n in sizes
+        for k in sizes
+    ]
+    for tokens in (1, 8, 64, 512):
+        for count in (8, 64):
+            shape = {"tokens": tokens, "hidden_size": 1024, "intermediate_size": 512}
+            shape |= {"local_experts": count, "experts": count, "top_k": 4, "balanced": 1}
+            found.append(row("experts", shape, group=str(count)))
+    messages = [(size, ranks) for ranks in (2, 8) for size in (1 << 10, 1 << 16, 1 << 22)]
+    return found + [row("all_reduce", {"message_bytes": s, "ranks": r}) for s, r in messages]
+
+
+@pytest.fixture(scope="module")
+def published():
+    return FittedCostModel.from_bytes(fit_published(rows()).to_bytes())
+
+
+def test_it_predicts_every_kind_and_says_whose_it_is(published):
+    assert published.provenance is Provenance.REFERENCE_DATA
+    assert published.precisions == (Precision.BF16,)
+    assert published.engines == ()
+    for kind in ("linear", "experts", "all_reduce"):
+        assert published.holds(OperationKind(kind), Precision.BF16)
+    assert not published.holds(OperationKind.LAYER_OVERHEAD, Precision.BF16)
+    measured = rows()
+    operations = [operations_of(r)[0] for r in measured]
+    step = published.estimate(operations, Phase.DECODE, 0.9)
+    found = np.array(step.operations_ms) / np.array([r.latency_ms.median for r in measured])
+    assert np.median(np.abs(found - 1)) < 0.1
+    assert step.lower_ms < step.value_ms < step.upper_ms
+
+
+def test_collectives_hold_for_any_precision(published):
+    assert published.holds(OperationKind.ALL_REDUCE, Precision.FP8_BLOCK)
+
+
+def test_without_linears_there_is_no_cost_model():
+    with pytest.raises(NotEnoughMeasurementsError):
+        fit_published([r for r in rows() if r.kind == "experts"])
+
+
+curves = {2: ((1e3, 1e6), (0.01, 0.1)), 8: ((1e3, 1e6), (0.02, 0.4))}
+
+
+def time_of(message, ranks):
+    sizes = sizes_of(OperationKind.ALL_REDUCE, [all_reduce(message / 2, ranks, Precision.BF16)])
+    return float(Collective(OperationKind.ALL_REDUCE, curves).latency_ms(sizes)[0])
+
+
+def test_collectives_pass_through_their_points_and_follow_the_bandwidth_beyond():
+    assert time_of(1e3, 2) == pytest.approx(0.01)
+    assert time_of(1e6, 8) == pytest.approx(0.4)
+    assert time_of(3e7, 8) == pytest.approx(12.0)
+    assert time_of(10, 2) == pytest.approx(0.01)
+
+
+@given(
+    small=st.floats(2, 1e9), factor=st.floats(1, 1e3), ranks=st.sampled_from([2, 3, 4, 8, 16, 64])
+)
+def test_a_larger_message_is_never_faster(small, factor, ranks):
+    assert time_of(small * factor, ranks) >= time_of(small, ranks) * (1 - 1e-9)
+
+
+def test_equal_messages_count_by_their_median():
+    one = all_reduce(512, 2, Precision.BF16)
+    sizes = sizes_of(OperationKind.ALL_REDUCE, [one, one, one])
+    fitted = fit_collective(OperationKind.ALL_REDUCE, sizes, np.array([1.0, 2.0, 9.0]))
+    assert fitted.latency_ms(sizes) == pytest.approx(2.0)
+    assert Collective.from_json(fitted.to_json()).curves == fitted.curves
+
+
+def test_the_nearest_device_is_of_its_kind():
+    sheets = [data_sheet(name) for name in ("a100-sxm", "h100-sxm", "l40s")]
+    assert nearest(data_sheet("h100-pcie"), sheets).name == "h100-sxm"
+    assert nearest(data_sheet("a100-sxm-40gb"), sheets).name == "a100-sxm"
+    assert nearest(data_sheet("h100-pcie"), [data_sheet("cpu")]) is None
+
+
+def test_a_borrowed_cost_model_is_scaled_and_wider(published):
+    source, target = data_sheet("h100-sxm"), data_sheet("h100-pcie")
+    borrowed = TransferredCostModel(published, source, target)
+    assert borrowed.provenance is Provenance.TRANSFERRED
+    big = operations_of(row("linear", {"m": 1, "n": 4096, "k": 4096}))
+    own, other = (model.estimate(big, Phase.DECODE, 0.9) for model in (published, borrowed))
+    assert other.value_ms > own.value_ms
+    assert other.upper_ms / other.value_ms > own.upper_ms / own.value_ms
+    assert borrowed.prices(Precision.BF16)
+    assert not borrowed.prices(Precision.INT4)
+
+
+def test_a_sheet_without_rates_in_common_is_no_neighbour():
+    assert nearest(SimpleNamespace(kind="cuda", name="x"), []) is None

@@ -1,0 +1,152 @@
+"""Tables of every kind, written as published ones are and read back; and the real ones."""
+
+import importlib.util
+import math
+
+import pytest
+
+from reference import operations, sources, tables
+
+pyarrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra `reference`) is not installed")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+REAL = pytest.mark.skipif(
+    importlib.util.find_spec(tables.PACKAGE) is None,
+    reason=f"{tables.DISTRIBUTION} (the extra `reference`) is not installed",
+)
+
+
+def write(folder, path, columns):
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table(columns), file)
+
+
+def gemm(folder, version, latency, engine="vllm"):
+    write(
+        folder,
+        f"h100_sxm/gemm/{engine}/{version}/gemm_perf.parquet",
+        {
+            "gemm_dtype": ["bfloat16", "bfloat16", "unknown"],
+            "m": [8, 8, 8],
+            "n": [512, 512, 512],
+            "k": [1024, 1024, 1024],
+            "latency": [latency, 2 * latency, latency],
+        },
+    )
+
+
+def read(folder, engine="vllm", limit=100):
+    return list(operations.rows("h100-sxm", engine, folder, limit))
+
+
+def test_the_newest_version_and_the_fastest_kernel_count(tmp_path):
+    gemm(tmp_path, "0.9.0", 1.0)
+    gemm(tmp_path, "0.24.0", 0.5)
+    gemm(tmp_path, "0.24.0rc1", 3.0)
+    ((table, (row,)),) = read(tmp_path)
+    assert (table.engine, table.version) == ("vllm", "0.24.0")
+    assert row.kind == "linear"
+    assert row.precision == "bf16"
+    assert row.shape == {"m": 8.0, "n": 512.0, "k": 1024.0}
+    assert row.latency_ms == 0.5
+
+
+def test_another_engine_stands_in_and_says_so(tmp_path):
+    gemm(tmp_path, "1.0", 0.5, engine="sglang")
+    ((table, (row,)),) = read(tmp_path)
+    assert table.engine == row.engine == "sglang"
+
+
+def test_attention_has_its_window_and_its_own_kv_heads(tmp_path):
+    write(
+        tmp_path,
+        "h100_sxm/attention/vllm/1/generation_attention_perf.parquet",
+        {
+            "attn_dtype": ["bfloat16", "fp8"],
+            "kv_cache_dtype": ["fp8", "fp8"],
+            "window_size": [128, 0],
+            "batch_size": [4, 4],
+            "isl": [1, 1],
+            "step": [1023, 1023],
+            "num_heads": [16, 16],
+            "num_key_value_heads": [0, 8],
+            "head_dim": [64, 64],
+            "latency": [0.1, 0.1],
+        },
+    )
+    ((_, (row,)),) = read(tmp_path)
+    assert row.precision == "fp8"
+    assert row.shape["kv_tokens"] == 1024
+    assert row.shape["kv_heads"] == 16
+    assert row.shape["window"] == 128
+
+
+def test_experts_are_those_of_one_rank_dealt_out_in_turn(tmp_path):
+    write(
+        tmp_path,
+        "h100_sxm/moe/vllm/1/moe_perf.parquet",
+        {
+            "kernel_source": ["triton", "triton", "x_nongated"],
+            "moe_dtype": ["fp8_block"] * 3,
+            "distribution": ["balanced", "power_law_1.2", "balanced"],
+            "moe_tp_size": [2, 2, 2],
+            "moe_ep_size": [4, 4, 4],
+            "num_tokens": [16] * 3,
+            "hidden_size": [7168] * 3,
+            "inter_size": [2048] * 3,
+            "num_experts": [256] * 3,
+            "topk": [8] * 3,
+            "latency": [0.3, 0.1, 0.1],
+        },
+    )
+    ((_, (row,)),) = read(tmp_path)
+    assert row.precision == "fp8-block"
+    assert (row.shape["intermediate_size"], row.shape["local_experts"]) == (1024, 64)
+    assert row.latency_ms == 0.3
+
+
+def test_messages_are_in_bytes_and_the_engines_own_all_reduce_counts(tmp_path):
+    columns = {"num_gpus": [2, 2], "message_size": [1024, 1024], "latency": [0.01, 0.02]}
+    write(
+        tmp_path,
+        "h100_sxm/comm/nccl/2/nccl_perf.parquet",
+        columns | {"op_name": ["all_reduce", "alltoall"], "nccl_dtype": ["half", "half"]},
+    )
+    assert [r.kind for _, rows in read(tmp_path) for r in rows] == ["all_reduce", "all_to_all"]
+    write(
+        tmp_path,
+        "h100_sxm/comm/vllm/1/custom_allreduce_perf.parquet",
+        columns | {"kernel_source": ["custom_graph", "custom_eager"]},
+    )
+    rows = [row for _, found in read(tmp_path) for row in found]
+    assert [(row.kind, row.engine) for row in rows] == [
+        ("all_reduce", "vllm"),
+        ("all_to_all", "nccl"),
+    ]
+    assert rows[0].shape == {"message_bytes": 2048.0, "ranks": 2.0}
+
+
+def test_more_rows_than_asked_are_drawn_the_same_each_time(tmp_path):
+    columns = {"gemm_dtype": ["bfloat16"] * 50, "m": list(range(1, 51))}
+    columns |= {"n": [64] * 50, "k": [64] * 50, "latency": [1.0] * 50}
+    write(tmp_path, "h100_sxm/gemm/vllm/1/gemm_perf.parquet", columns)
+    first, second = read(tmp_path, limit=10), read(tmp_path, limit=10)
+    assert first == second
+    assert len(first[0][1]) == 10
+
+
+def test_a_missing_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(tables, "PACKAGE", "no_such_package")
+    with pytest.raises(tables.NotInstalledError, match="reference"):
+        tables.data_folder()
+
+
+@REAL
+@pytest.mark.parametrize("device", list(tables.DEVICES))
+def test_the_real_tables_hold_every_kind_in_plausible_times(device):
+    source = sources.package_source(device, "vllm", limit=50)
+    assert {"linear", "attention", "mla", "experts", "all_reduce"} <= {r.kind for r in source.rows}
+    assert tables.LICENCE in source.text
+    assert all(0 < row.latency_ms < math.inf for row in source.rows)
+    assert len(source.text) <= 500

@@ -1,0 +1,150 @@
+"""Imported measurements: stored once, refused with the field, fitted, borrowed by others."""
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from server import logs
+from server.configuration import load
+from server.daemon import Daemon
+from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc, latency_pb2, latency_pb2_grpc, types_pb2
+
+SOURCE = "a paper (CC-BY), vLLM 0.1"
+
+
+@pytest.fixture
+def channel(tmp_path):
+    logs.set_up("error", "json")
+    configuration, _ = load(
+        {"address": "127.0.0.1:0", "data_dir": tmp_path, "drain_seconds": 0}, {}
+    )
+    daemon = Daemon(configuration)
+    daemon.start()
+    with grpc.insecure_channel(daemon.address) as opened:
+        yield opened
+    daemon.stop()
+    logs.set_up()
+
+
+@pytest.fixture
+def catalog(channel):
+    return catalog_pb2_grpc.CatalogServiceStub(channel)
+
+
+def linear(m, n=4096, k=4096, **changes):
+    values = {
+        "kind": "linear",
+        "precision": types_pb2.PRECISION_BF16,
+        "shape": {"m": m, "n": n, "k": k},
+        "latency_ms": types_pb2.Distribution(median=1e-3 + n * k * 2 / 2.5e9 + m * n * k / 4e11),
+    }
+    return types_pb2.Measurement(**values | changes)
+
+
+def attention(tokens, query=1):
+    shape = {"sequences": 1, "query_tokens": query, "kv_tokens": tokens}
+    shape |= {"query_heads": 32, "kv_heads": 8, "head_dim": 128}
+    latency = types_pb2.Distribution(median=5e-3 + tokens * query / 1e6)
+    return types_pb2.Measurement(
+        kind="attention", precision=types_pb2.PRECISION_BF16, shape=shape, latency_ms=latency
+    )
+
+
+ROWS = [linear(m, n, k) for m in (1, 4, 64, 512) for n in (1024, 4096, 16384) for k in (2048, 4096)]
+ROWS += [attention(t) for t in (16, 512, 4096)] + [attention(t, t) for t in (16, 512, 4096)]
+
+
+def request(measurements=(), first_row=0, **changes):
+    values = {"device": "h100-sxm", "engine": "vllm", "source": SOURCE}
+    return catalog_pb2.ImportMeasurementsRequest(
+        **values | changes, measurements=measurements, first_row=first_row
+    )
+
+
+def send(catalog, *arguments, **changes):
+    answer = catalog.ImportMeasurements(request(*arguments, **changes), timeout=30)
+    return answer.measurement_count
+
+
+def failure(call, message):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(message, timeout=30)
+    bad = error_details_pb2.BadRequest()
+    packed = rpc_status.from_call(caught.value).details
+    fields = [v.field for one in packed if one.Unpack(bad) for v in bad.field_violations]
+    return caught.value.code().name, fields
+
+
+def test_rows_are_stored_once_however_often_they_are_sent(catalog):
+    assert send(catalog) == 0
+    assert send(catalog, ROWS[:10]) == 10
+    assert send(catalog, ROWS[:10]) == 10
+    assert send(catalog, ROWS[5:15], 5) == 15
+    assert send(catalog, engine="sglang") == 0
+    held = catalog.ListMeasurements(
+        catalog_pb2.ListMeasurementsRequest(device="h100-sxm", page_size=100), timeout=30
+    )
+    assert held.total_size == 15
+    assert {row.engine for row in held.measurements} == {"vllm"}
+    assert held.measurements[0].group
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"device": ""}, "device"),
+        ({"device": "cpu"}, "device"),
+        ({"engine": "vroom"}, "engine"),
+        ({"source": ""}, "source"),
+        ({"source": "x" * 501}, "source"),
+        ({"first_row": -1}, "first_row"),
+        ({"first_row": 3}, "first_row"),
+        ({"measurements": [linear(1, kind="layer")]}, "measurements[0].kind"),
+        ({"measurements": [linear(1), linear(1, kind="novel")]}, "measurements[1].shape"),
+        ({"measurements": [linear(1, shape={"m": 1})]}, "measurements[0].shape"),
+        ({"measurements": [linear(0.5)]}, "measurements[0].m"),
+        ({"measurements": [linear(1, precision=0)]}, "measurements[0].precision"),
+        ({"measurements": [linear(1, latency_ms=None)]}, "measurements[0].latency_ms.median"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_and_named(catalog, changes, field):
+    assert failure(catalog.ImportMeasurements, request(**changes)) == ("INVALID_ARGUMENT", [field])
+    assert send(catalog) == 0
+
+
+def test_nothing_imported_cannot_be_fitted(catalog):
+    message = catalog_pb2.FitCostModelRequest(device="h100-sxm")
+    assert failure(catalog.FitCostModel, message)[0] == "FAILED_PRECONDITION"
+
+
+def test_a_device_answers_by_what_was_imported_and_its_neighbour_borrows_it(channel, catalog):
+    send(catalog, ROWS)
+    fitted = catalog.FitCostModel(
+        catalog_pb2.FitCostModelRequest(device="h100-sxm", engine="vllm"), timeout=120
+    ).cost_model
+    assert fitted.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
+    assert (fitted.device, list(fitted.engines)) == ("h100-sxm", ["vllm"])
+
+    def ask(device, engine="vllm"):
+        question = latency_pb2.PredictRequest(device=device, engine=engine)
+        question.model.preset = "llama-3.1-8b"
+        question.workload.input_tokens = 512
+        question.workload.output_tokens = 64
+        return latency_pb2_grpc.LatencyServiceStub(channel).Predict(question, timeout=30)
+
+    own, other, borrowed = ask("h100-sxm"), ask("h100-sxm", "sglang"), ask("h100-pcie")
+    assert own.provenance == other.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
+    assert own.cost_model == other.cost_model == borrowed.cost_model == fitted.id
+    assert borrowed.provenance == types_pb2.PROVENANCE_TRANSFERRED
+    assert borrowed.tpot_ms.value > own.tpot_ms.value
+    assert ask("l4").provenance == types_pb2.PROVENANCE_ANALYTICAL
+    names = ("h100-sxm", "h100-pcie", "l4")
+    devices = [
+        catalog.GetDevice(catalog_pb2.GetDeviceRequest(name=n), timeout=30).device for n in names
+    ]
+    assert [device.provenance for device in devices] == [
+        types_pb2.PROVENANCE_REFERENCE_DATA,
+        types_pb2.PROVENANCE_TRANSFERRED,
+        types_pb2.PROVENANCE_ANALYTICAL,
+    ]

@@ -4,12 +4,7 @@ The rows are those of aiconfigurator-core's ``silicon_sample.csv`` (0.12.0, Apac
 TTFT and TPOT of vLLM, SGLang and TensorRT-LLM under closed loads. Nothing of them is kept
 here; ``pip install aiconfigurator-core==0.12.0`` brings them.
 
-Labels are corrected first: in the dumps of April 2026 the tensor (or attention data)
-parallel column of rows with expert parallelism is too large by their expert-parallel size,
-and the experts' columns hold other meanings. The same measurements stand in the dump of
-March under other labels, and the rows' ids name the true sizes. Where no attention data
-parallel size is told, the ranks of the experts tell it: Qwen3-235B's weights do not fit the
-single card that its tensor-parallel size alone would leave.
+Labels are corrected first, as ``tokenpace.benchmark_files.deployments`` says.
 
     python benchmarks/silicon.py --write-page
 """
@@ -19,8 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +36,7 @@ from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
 from model.workload import Parallelism, Workload
+from tokenpace.benchmark_files.deployments import concurrency_of, degrees_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,43 +70,12 @@ POOLED_ROWS, ENGINE_ROWS = 400, 300
 """A fit takes so many rows, drawn at random: more tell it no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Degrees:
-    """Parallel sizes as they were."""
-
-    tensor: int
-    data: int
-    expert: int
-
-
 def sample_path() -> Path:
     """Returns where the installed package keeps the rows."""
     found = importlib.util.find_spec("aiconfigurator_core")
     if found is None or not found.submodule_search_locations:
         raise SystemExit("needs the rows: pip install aiconfigurator-core==0.12.0")
     return Path(found.submodule_search_locations[0]) / "systems" / "silicon_sample.csv"
-
-
-def degrees_of(line: Mapping[str, str]) -> Degrees:
-    """Returns the parallel sizes, corrected where the label is known to be wrong."""
-    tensor, data, expert = (
-        max(1, int(line[name] or 1)) for name in ("tp_size", "attention_dp_size", "moe_ep_size")
-    )
-    named = re.search(r"_tp(\d+)_ep(\d+)_", line["id"])
-    if "source_file=2026-04" in line["silicon_data_source"] and expert > 1 and named:
-        ranks, expert = int(named[1]), int(named[2])
-        tensor, data = (1, ranks) if data > 1 else (ranks, 1)
-    elif not line["attention_dp_size"]:
-        data = max(1, max(1, int(line["moe_tp_size"] or 1)) * expert // tensor)
-    if (tensor * data) % expert:
-        expert = 1  # the column means nothing in a dense model
-    return Degrees(tensor, data, expert)
-
-
-def concurrency_of(line: Mapping[str, str]) -> int:
-    """Returns the requests in flight; the batch size where no source tells them."""
-    told = re.search(r"silicon_concurrency=(\d+)", line["silicon_data_source"])
-    return int(told[1] if told else line["batch_size"])
 
 
 def formats_of(line: Mapping[str, str]) -> tuple[Precision, PackedFormat | None]:
@@ -243,8 +206,9 @@ def main() -> None:
         intro = (
             "TTFT and TPOT of real deployments (aiconfigurator-core 0.12.0, Apache-2.0,"
             " `silicon_sample.csv`: mode agg, equal measurements merged, labels corrected as"
-            " `benchmarks/silicon.py` says) against physics with a handful of coefficients an"
-            " engine, fitted on the other architectures. No operation was measured for it."
+            " `tokenpace/benchmark_files/deployments.py` says) against physics with a handful of"
+            " coefficients an engine, fitted on the other architectures. No operation was measured"
+            " for it."
             " aiconfigurator 0.12 itself, on the rows it answers: TPOT 30 / 13 / 70, TTFT"
             " 51 / 45 / 89 (MAPE / median / p90 in %); covered is the share inside the 90%"
             f" interval.\n\n![predicted against measured]({PLOT.name})"

@@ -24,7 +24,7 @@ wider by what that has been seen to make.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -107,10 +107,8 @@ def predict(
         phases, ttft, tpot = _continuous(question, cost_model, slots, asked / slots)
     else:
         phases, ttft, tpot = _static(question, cost_model, together)
-    steps = max(0, workload.output_tokens - 1)
-    latency = ttft if tpot is None else Estimate(*map(lambda a, b: a + steps * b, ttft, tpot))
+    latency = _request_latency(question, ttft, tpot)
     throughput = _throughput(question, latency)
-    devices = question.parallelism.devices
     outside = frozenset(name for phase in phases for name in phase.estimate.outside)
     if outside:
         notices.append(outside_notice(outside))
@@ -122,11 +120,40 @@ def predict(
         tpot_ms=tpot,
         request_latency_ms=latency,
         tokens_per_second=throughput,
-        tokens_per_second_per_gpu=throughput and Estimate(*(x / devices for x in throughput)),
+        tokens_per_second_per_gpu=_per_device(question, throughput),
         memory=memory,
         breakdown=_breakdown(phases, cost_model) if with_breakdown else (),
         provenance=min(cost_model.provenance_of(phase.work.operations) for phase in phases),
         notices=tuple(notices),
+    )
+
+
+def with_latencies(
+    inference: Inference,
+    question: Question,
+    ttft: Estimate,
+    tpot: Estimate | None,
+    notices: tuple[Notice, ...],
+) -> Inference:
+    """Returns an answer with other latencies, and what follows from them.
+
+    Args:
+        inference: the answer.
+        question: what was asked.
+        ttft: in milliseconds; the breakdown stays that of the first answer.
+        tpot: likewise; None where there was none.
+        notices: remarks to add.
+    """
+    latency = _request_latency(question, ttft, tpot)
+    throughput = _throughput(question, latency)
+    return replace(
+        inference,
+        ttft_ms=ttft,
+        tpot_ms=tpot,
+        request_latency_ms=latency,
+        tokens_per_second=throughput,
+        tokens_per_second_per_gpu=_per_device(question, throughput),
+        notices=(*inference.notices, *notices),
     )
 
 
@@ -256,6 +283,18 @@ def _loaded(ttft: Estimate, confidence: float) -> Estimate:
 def _ordered(value: float, lower: float, upper: float) -> Estimate:
     """Returns the estimate; a difference of two phases may have crossed its ends."""
     return Estimate(value, min(value, lower), max(value, upper))
+
+
+def _request_latency(question: Question, ttft: Estimate, tpot: Estimate | None) -> Estimate:
+    if tpot is None:
+        return ttft
+    steps = question.workload.output_tokens - 1
+    return Estimate(*(first + steps * each for first, each in zip(ttft, tpot, strict=True)))
+
+
+def _per_device(question: Question, throughput: Estimate | None) -> Estimate | None:
+    devices = question.parallelism.devices
+    return throughput and Estimate(*(value / devices for value in throughput))
 
 
 def _throughput(question: Question, latency: Estimate) -> Estimate | None:

@@ -10,6 +10,9 @@ from reference import operations, tables
 if TYPE_CHECKING:
     from reference.rows import Row
 
+DEFAULT_LIMIT = 15_000
+"""Rows of one kind and precision beyond which more of them buy little."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:

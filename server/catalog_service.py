@@ -1,4 +1,4 @@
-"""CatalogService: devices, architectures, cost models, measurements."""
+"""CatalogService: devices, architectures, cost models, measurements, calibrations."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from profiler.telemetry import Telemetry
+    from server.calibrations import Calibrations
     from server.cost_models import CostModels
     from server.devices import Device, DeviceRegistry
     from server.store import Store
@@ -40,15 +41,22 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         store: measurements and cost models.
         devices: all devices.
         cost_models: current ones.
+        calibrations: that users made.
         fit_timeout_s: longest time of FitCostModel.
     """
 
     def __init__(
-        self, store: Store, devices: DeviceRegistry, cost_models: CostModels, fit_timeout_s: float
+        self,
+        store: Store,
+        devices: DeviceRegistry,
+        cost_models: CostModels,
+        calibrations: Calibrations,
+        fit_timeout_s: float,
     ) -> None:
         self._store = store
         self._devices = devices
         self._cost_models = cost_models
+        self._calibrations = calibrations
         self._fit_timeout_s = fit_timeout_s
 
     def ListDevices(  # noqa: N802 - gRPC's name
@@ -186,6 +194,43 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             next_page_token=page.next_token,
             total_size=page.total_size,
         )
+
+    def CreateCalibration(  # noqa: N802 - gRPC's name
+        self, request: catalog_pb2.CreateCalibrationRequest, context: grpc.ServicerContext
+    ) -> catalog_pb2.CreateCalibrationResponse:
+        """Corrects predictions by rows measured end to end."""
+        record = self._calibrations.create(
+            request.name,
+            request.rows,
+            accept_suspicious=request.accept_suspicious,
+            validate_only=request.validate_only,
+        )
+        return catalog_pb2.CreateCalibrationResponse(calibration=messages.calibration(record))
+
+    def GetCalibration(  # noqa: N802 - gRPC's name
+        self, request: catalog_pb2.GetCalibrationRequest, context: grpc.ServicerContext
+    ) -> catalog_pb2.GetCalibrationResponse:
+        """Returns a calibration with its cross-validated error before and after."""
+        record = self._calibrations.get(_required("name", request.name))
+        return catalog_pb2.GetCalibrationResponse(calibration=messages.calibration(record))
+
+    def ListCalibrations(  # noqa: N802 - gRPC's name
+        self, request: catalog_pb2.ListCalibrationsRequest, context: grpc.ServicerContext
+    ) -> catalog_pb2.ListCalibrationsResponse:
+        """Lists the calibrations, newest first."""
+        page = self._store.calibrations.page(PageRequest(request.page_size, request.page_token))
+        return catalog_pb2.ListCalibrationsResponse(
+            calibrations=[messages.calibration(record) for record in page.items],
+            next_page_token=page.next_token,
+            total_size=page.total_size,
+        )
+
+    def DeleteCalibration(  # noqa: N802 - gRPC's name
+        self, request: catalog_pb2.DeleteCalibrationRequest, context: grpc.ServicerContext
+    ) -> catalog_pb2.DeleteCalibrationResponse:
+        """Removes a calibration with its rows."""
+        self._calibrations.delete(_required("name", request.name))
+        return catalog_pb2.DeleteCalibrationResponse()
 
     def _stored_name(self, name: str) -> str:
         return self._devices.get(name).stored_name if name else ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from server.calibrations import Calibrations
     from server.configuration import Configuration
     from server.predictor import Predictor
 
@@ -41,6 +42,7 @@ class Daemon:
 
     def __init__(self, configuration: Configuration) -> None:
         # Loaded here, so that --help and a wrong setting do not wait for it.
+        from server.calibrations import Calibrations  # noqa: PLC0415
         from server.cost_models import CostModels  # noqa: PLC0415
         from server.devices import DeviceRegistry  # noqa: PLC0415
         from server.predictor import Predictor  # noqa: PLC0415
@@ -61,9 +63,11 @@ class Daemon:
                 devices=devices,
                 cost_models=CostModels(self._store, devices),
             )
-            predictor = Predictor(devices, self.state.cost_models)
+            base = Predictor(devices, self.state.cost_models)
+            calibrations = Calibrations(self._store, base)
+            predictor = Predictor(devices, self.state.cost_models, calibrations)
             self._profiling = Profiling(self.state, predictor)
-            self._server = RpcServer(configuration, self._services(predictor))
+            self._server = RpcServer(configuration, self._services(predictor, calibrations))
         except BaseException:
             self._store.close()
             raise
@@ -88,7 +92,9 @@ class Daemon:
         self._server.join()
         self._store.close()
 
-    def _services(self, predictor: Predictor) -> dict[str, Callable[[grpc.Server], None]]:
+    def _services(
+        self, predictor: Predictor, calibrations: Calibrations
+    ) -> dict[str, Callable[[grpc.Server], None]]:
         from server.catalog_service import CatalogService  # noqa: PLC0415
         from server.latency_service import LatencyService  # noqa: PLC0415
         from tokenpace.v1 import (  # noqa: PLC0415
@@ -99,7 +105,11 @@ class Daemon:
 
         state = self.state
         catalog = CatalogService(
-            state.store, state.devices, state.cost_models, self._configuration.fit_timeout
+            state.store,
+            state.devices,
+            state.cost_models,
+            calibrations,
+            self._configuration.fit_timeout,
         )
         return {
             "tokenpace.v1.LatencyService": partial(

@@ -167,6 +167,30 @@ def failed_precondition(
     )
 
 
+def already_exists(resource_type: str, name: str, message: str, field: str) -> ServiceError:
+    """Returns the error of a name that is taken; arguments as in ``not_found``."""
+    found = not_found(resource_type, name, message, field)
+    reason = f"{resource_type.upper().replace(' ', '_')}_EXISTS"
+    return ServiceError(
+        grpc.StatusCode.ALREADY_EXISTS, message, [_error_info(reason), *found.details[1:]]
+    )
+
+
+def within(error: ServiceError, parent: str) -> ServiceError:
+    """Returns the error of a message as seen from the one that holds it at the path ``parent``."""
+    details = []
+    for detail in error.details:
+        if isinstance(detail, error_details_pb2.BadRequest):
+            located = error_details_pb2.BadRequest()
+            located.CopyFrom(detail)
+            for violation in located.field_violations:
+                violation.field = _cut(f"{parent}.{violation.field}", _MAX_FIELD_BYTES)
+            details.append(located)
+        else:
+            details.append(detail)
+    return ServiceError(error.code, f"{parent}.{error.message}", details)
+
+
 def resource_exhausted(
     reason: str, message: str, retry_seconds: float | None = None
 ) -> ServiceError:

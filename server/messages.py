@@ -1,4 +1,4 @@
-"""API messages of what the daemon knows: devices, environments, measurements, cost models."""
+"""API messages of what the daemon knows: devices, measurements, cost models, calibrations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from tokenpace.v1 import catalog_pb2, types_pb2
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from model.calibration_report import ErrorSummary
     from model.estimate import ValidationScore
     from model.measurement import Distribution
     from profiler.interface import Environment
     from profiler.telemetry import Telemetry
     from server.devices import Device
-    from server.records import CostModelRecord, MeasurementRecord
+    from server.records import CalibrationRecord, CostModelRecord, MeasurementRecord
 
 _PRECISIONS = {
     precision: cast("types_pb2.Precision", types_pb2.Precision.Value(f"PRECISION_{precision.name}"))
@@ -103,6 +104,37 @@ def cost_model(record: CostModelRecord) -> catalog_pb2.CostModel:
         engines=record.engines,
         provenance=_PROVENANCES[record.provenance],
     )
+
+
+def calibration(record: CalibrationRecord) -> catalog_pb2.Calibration:
+    """Returns a calibration."""
+    return catalog_pb2.Calibration(
+        name=record.name,
+        create_time=timestamp(record.create_time),
+        row_count=record.row_count,
+        devices=record.devices,
+        engines=record.engines,
+        engine_versions=record.engine_versions,
+        architectures=record.architectures,
+        scores=[
+            catalog_pb2.CalibrationScore(
+                figure=score.figure,
+                rows=score.rows,
+                before=_errors(score.before),
+                after=_errors(score.after) if score.after is not None else None,
+                coverage=score.coverage,
+            )
+            for score in record.scores
+        ],
+        remarks=[
+            catalog_pb2.CalibrationRemark(code=it.code, text=it.text, rows=it.rows)
+            for it in record.remarks
+        ],
+    )
+
+
+def _errors(summary: ErrorSummary) -> catalog_pb2.ErrorSummary:
+    return catalog_pb2.ErrorSummary(mean=summary.mean, median=summary.median, p90=summary.p90)
 
 
 def device(

@@ -20,7 +20,7 @@ _PHASES = {"prefill": types_pb2.PHASE_PREFILL, "decode": types_pb2.PHASE_DECODE}
 
 
 def prediction(
-    resolution: Resolution, inference: Inference, cost_model: str
+    resolution: Resolution, inference: Inference, cost_model: str, calibration: str = ""
 ) -> latency_pb2.PredictResponse:
     """Returns the answer to a request.
 
@@ -28,6 +28,7 @@ def prediction(
         resolution: what the request came to mean.
         inference: what was predicted.
         cost_model: id of the cost model it was predicted with.
+        calibration: name of what corrected it; empty: nothing did.
     """
     response = latency_pb2.PredictResponse(
         ttft_ms=_estimate(inference.ttft_ms),
@@ -39,7 +40,7 @@ def prediction(
             for notice in (*resolution.notices, *inference.notices)
         ],
         cost_model=cost_model,
-        resolved=_resolved(resolution),
+        resolved=_resolved(resolution, calibration),
     )
     if inference.tpot_ms is not None:
         response.tpot_ms.CopyFrom(_estimate(inference.tpot_ms))
@@ -52,7 +53,7 @@ def prediction(
     return response
 
 
-def _resolved(resolution: Resolution) -> types_pb2.Resolved:
+def _resolved(resolution: Resolution, calibration: str) -> types_pb2.Resolved:
     question = resolution.question
     experts = question.stored_experts
     return types_pb2.Resolved(
@@ -65,6 +66,7 @@ def _resolved(resolution: Resolution) -> types_pb2.Resolved:
         experts_precision=precision_number(experts.precision)
         if experts is not None
         else types_pb2.PRECISION_UNSPECIFIED,
+        calibration=calibration,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from model.analytical import AnalyticalCostModel, generic_cpu
@@ -28,6 +28,7 @@ from server.predictions import prediction
 if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.estimate import MeasuredCostModel, Provenance
+    from model.inference import Inference
     from model.precision import PackedFormat
     from model.workload import Parallelism, Workload
     from server.devices import Device
@@ -63,6 +64,13 @@ class CostModels(Protocol):
         """Returns the cost model of an engine on a device, None where nothing was fitted yet."""
 
 
+class Calibrations(Protocol):
+    """What is needed of ``server.calibrations.Calibrations``."""
+
+    def apply(self, name: str, resolution: Resolution, inference: Inference) -> Inference:
+        """Returns the answer as that calibration corrects it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
     """What a request's zeros and names came to mean.
@@ -84,11 +92,18 @@ class Predictor:
     Args:
         devices: that can be answered for.
         cost_models: current ones.
+        calibrations: that a request can name; None: there are none.
     """
 
-    def __init__(self, devices: Devices, cost_models: CostModels) -> None:
+    def __init__(
+        self,
+        devices: Devices,
+        cost_models: CostModels,
+        calibrations: Calibrations | None = None,
+    ) -> None:
         self._devices = devices
         self._cost_models = cost_models
+        self._calibrations = calibrations
         self._analytical: dict[tuple[str, str], AnalyticalCostModel] = {}
         self._composites: dict[
             tuple[str, str, Precision, Precision],
@@ -100,21 +115,20 @@ class Predictor:
 
         Raises:
             ServiceError: INVALID_ARGUMENT, NOT_FOUND (preset, device, calibration) or
-                FAILED_PRECONDITION (provenance weaker than required).
+                FAILED_PRECONDITION (provenance weaker than required, or a calibration for
+                other devices or engines).
         """
         violations = Violations()
         required = None
         with violations.within(""):
             required = provenance_of(request.require_provenance, "require_provenance")
         resolution = self._resolve(request, violations)
-        if request.calibration:
-            raise not_found(
-                "calibration",
-                request.calibration,
-                "there are no calibrations yet; leave the field empty",
-                "calibration",
-            )
-        return self.answer(resolution, with_breakdown=request.include_breakdown, required=required)
+        return self.answer(
+            resolution,
+            with_breakdown=request.include_breakdown,
+            required=required,
+            calibration=request.calibration,
+        )
 
     def resolve(
         self, request: latency_pb2.PredictRequest | profiler_pb2.MeasureRequest
@@ -132,6 +146,7 @@ class Predictor:
         *,
         with_breakdown: bool = False,
         required: Provenance | None = None,
+        calibration: str = "",
     ) -> latency_pb2.PredictResponse:
         """Answers what a request came to mean.
 
@@ -139,13 +154,21 @@ class Predictor:
             resolution: of the request.
             with_breakdown: whether to list the cost of each operation.
             required: weakest provenance that will do.
+            calibration: name of the one that corrects it; empty: none does.
 
         Raises:
-            ServiceError: FAILED_PRECONDITION, the provenance is weaker than required.
+            ServiceError: FAILED_PRECONDITION, the provenance is weaker than required, or the
+                calibration is for other devices or engines; NOT_FOUND, there is none.
         """
         current = self._cost_models.current(resolution.device, resolution.question.engine)
         composite = self._composite(resolution, current.model if current else None)
-        inference = predict(resolution.question, composite, with_breakdown=with_breakdown)
+        # What a calibration goes by is in the breakdown.
+        detailed = with_breakdown or bool(calibration)
+        inference = predict(resolution.question, composite, with_breakdown=detailed)
+        if calibration:
+            inference = self._calibrated(calibration, resolution, inference)
+            if not with_breakdown:
+                inference = replace(inference, breakdown=())
         if required is not None and inference.provenance < required:
             raise failed_precondition(
                 "PROVENANCE_TOO_WEAK",
@@ -159,7 +182,23 @@ class Predictor:
             composite.holds_precision or composite.holds_engine
         )
         cost_model = current.record.id if current is not None and used else ANALYTICAL
-        return prediction(resolution, inference, cost_model)
+        return prediction(resolution, inference, cost_model, calibration)
+
+    def infer(self, resolution: Resolution) -> Inference:
+        """Returns what is predicted without calibration, with its breakdown."""
+        current = self._cost_models.current(resolution.device)
+        composite = self._composite(resolution, current.model if current else None)
+        return predict(resolution.question, composite, with_breakdown=True)
+
+    def cost_model(self, device: Device) -> MeasuredCostModel | None:
+        """Returns the fitted cost model that a device is answered for by, None without one."""
+        current = self._cost_models.current(device)
+        return current.model if current is not None else None
+
+    def _calibrated(self, name: str, resolution: Resolution, inference: Inference) -> Inference:
+        if self._calibrations is None:
+            raise not_found("calibration", name, "no calibration is kept here", "calibration")
+        return self._calibrations.apply(name, resolution, inference)
 
     def _resolve(
         self,

@@ -11,8 +11,10 @@ from model.estimate import Provenance
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from model.calibration_report import CalibrationScore
     from model.estimate import ValidationScore
     from model.measurement import Measurement
+    from model.plausibility import Remark
     from model.precision import Precision
 
 
@@ -175,3 +177,28 @@ class ScheduleRecord:
     cron: str = ""
     interval_s: float | None = None
     runs: tuple[ScheduleRun, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """A calibration without its rows; fields as in the API's message.
+
+    Attributes:
+        name: unique name.
+        create_time: when it was made.
+        row_count: rows it is fitted on.
+        devices: stored names of the devices of its rows.
+        engines, engine_versions, architectures: of its rows.
+        scores: error before and after, by figure.
+        remarks: what looks wrong with the rows.
+    """
+
+    name: str
+    create_time: datetime
+    row_count: int
+    devices: tuple[str, ...]
+    engines: tuple[str, ...]
+    engine_versions: tuple[str, ...]
+    architectures: tuple[str, ...]
+    scores: tuple[CalibrationScore, ...]
+    remarks: tuple[Remark, ...]

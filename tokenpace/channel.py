@@ -32,6 +32,8 @@ _SAFE_TO_REPEAT = (
             "ListCostModels",
             "GetCostModel",
             "ListMeasurements",
+            "GetCalibration",
+            "ListCalibrations",
         ),
     ),
 )

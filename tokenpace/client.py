@@ -313,6 +313,58 @@ class Client:
             "CatalogService/ListMeasurements", request, catalog_pb2.ListMeasurementsResponse
         )
 
+    # --- calibrations --------------------------------------------------------
+
+    def create_calibration(
+        self,
+        name: str,
+        rows: Iterable[catalog_pb2.CalibrationRow],
+        *,
+        accept_suspicious: bool = False,
+        validate_only: bool = False,
+    ) -> catalog_pb2.CreateCalibrationResponse:
+        """Corrects predictions by measured rows; ``predict(calibration=name)`` applies it.
+
+        Args:
+            name: to keep it under.
+            rows: what was measured.
+            accept_suspicious: whether rows that cannot be right are fitted on, too.
+            validate_only: whether it is reported on and not kept.
+        """
+        request = catalog_pb2.CreateCalibrationRequest(
+            name=name,
+            rows=rows,
+            accept_suspicious=accept_suspicious,
+            validate_only=validate_only,
+        )
+        return self._unary(
+            "CatalogService/CreateCalibration", request, catalog_pb2.CreateCalibrationResponse
+        )
+
+    def calibration(self, name: str) -> catalog_pb2.GetCalibrationResponse:
+        """Returns a calibration with its cross-validated error before and after."""
+        request = catalog_pb2.GetCalibrationRequest(name=name)
+        return self._unary(
+            "CatalogService/GetCalibration", request, catalog_pb2.GetCalibrationResponse
+        )
+
+    def calibrations(
+        self, *, page_size: int = 0, page_token: str = ""
+    ) -> catalog_pb2.ListCalibrationsResponse:
+        """Lists calibrations, newest first."""
+        request = catalog_pb2.ListCalibrationsRequest()
+        arguments.fill(request, {"page_size": page_size, "page_token": page_token})
+        return self._unary(
+            "CatalogService/ListCalibrations", request, catalog_pb2.ListCalibrationsResponse
+        )
+
+    def delete_calibration(self, name: str) -> catalog_pb2.DeleteCalibrationResponse:
+        """Removes a calibration with its rows."""
+        request = catalog_pb2.DeleteCalibrationRequest(name=name)
+        return self._unary(
+            "CatalogService/DeleteCalibration", request, catalog_pb2.DeleteCalibrationResponse
+        )
+
     # --- calls ---------------------------------------------------------------
 
     def _unary(

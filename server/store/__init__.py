@@ -1,4 +1,4 @@
-"""What the daemon keeps: measurements, jobs, cost models, schedules."""
+"""What the daemon keeps: measurements, jobs, cost models, schedules, calibrations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from sqlalchemy.engine import URL
 
+from server.store.calibrations import Calibrations
 from server.store.cost_models import CostModels
 from server.store.database import Database
 from server.store.environments import Environments
@@ -24,7 +25,7 @@ class Store:
     """The daemon's memory; any thread may use it.
 
     Attributes:
-        environments, measurements, jobs, cost_models, schedules: its tables.
+        environments, measurements, jobs, cost_models, schedules, calibrations: its tables.
 
     Args:
         data_dir: folder that is this daemon's alone as long as the store is open.
@@ -50,6 +51,7 @@ class Store:
         self.jobs = Jobs(self._database)
         self.cost_models = CostModels(self._database)
         self.schedules = Schedules(self._database)
+        self.calibrations = Calibrations(self._database)
 
     def close(self) -> None:
         """Closes the database and gives the folder free."""

@@ -13,3 +13,7 @@ class StoreUnavailableError(StoreError):
 
 class StoreFullError(StoreError):
     """There is no room for a row; nothing that was stored is lost."""
+
+
+class NameTakenError(StoreError):
+    """There is something of that name already; nothing was stored."""

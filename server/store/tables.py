@@ -186,3 +186,29 @@ schedule_runs = Table(
     UniqueConstraint("schedule_id", "time"),
     sqlite_autoincrement=True,
 )
+
+calibrations = Table(
+    "calibrations",
+    metadata,
+    _number(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("row_count", Integer, nullable=False),
+    Column("devices", JSON, nullable=False),
+    Column("engines", JSON, nullable=False),
+    Column("engine_versions", JSON, nullable=False),
+    Column("architectures", JSON, nullable=False),
+    Column("scores", JSON, nullable=False),
+    Column("remarks", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Apart from the rest, so that a listing reads none.
+calibration_rows = Table(
+    "calibration_rows",
+    metadata,
+    _number(),
+    Column("calibration", Text, ForeignKey(calibrations.c.name), nullable=False, index=True),
+    Column("row", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.engine_fit import START, Row, fit, predicted, score, table
-from benchmarks.silicon import Degrees, concurrency_of, degrees_of, formats_of
+from benchmarks.silicon import formats_of
 from model.engines import engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
 from model.workload import Parallelism, Workload
+from tokenpace.benchmark_files.deployments import Degrees, concurrency_of, degrees_of
 
 
 def line(tensor, data, expert, *, dump="2026-04-06", name="x_tp8_ep8_1", **others):

@@ -130,7 +130,12 @@ def test_every_rpc_that_is_built_is_called_by_a_method_of_its_own(daemon, client
         lambda: client.cost_models(device="cpu"),
         lambda: client.cost_model("c"),
         lambda: client.fit_cost_model(device="cpu"),
+        lambda: client.import_measurements(device="l4", engine="vllm", source="s"),
         lambda: client.measurements(job_id="j", kind="linear"),
+        lambda: client.create_calibration("k", [catalog_pb2.CalibrationRow(device="cpu")]),
+        lambda: client.calibration("k"),
+        lambda: client.calibrations(page_size=2),
+        lambda: client.delete_calibration("k"),
     ):
         daemon.answers.update(Measure=lambda *_: iter(()), WatchProfileJob=lambda *_: iter(()))
         call()

@@ -90,6 +90,100 @@ def test_the_command_predicts_from_a_config_file(address, tmp_path):
     assert json.loads(result.stdout)["resolved"]["architecture"]["layerCount"] == 2
 
 
+def vllm_results(folder, address, factor):
+    """Results of runs at some loads, each figure what the daemon predicts times a factor."""
+    file = folder / "results.jsonl"
+    lines = []
+    with Client(address) as client:
+        for load in (1, 4, 16, 64):
+            answer = client.predict(
+                "llama-3.1-8b",
+                device="h100-sxm",
+                engine="vllm",
+                input_tokens=1024,
+                output_tokens=128,
+                concurrency=load,
+                tensor=2,
+            )
+            lines.append(
+                {
+                    "model_id": "meta-llama/Llama-3.1-8B",
+                    "num_prompts": 100,
+                    "request_rate": "inf",
+                    "max_concurrency": load,
+                    "completed": 100,
+                    "failed": 0,
+                    "total_input_tokens": 102_400,
+                    "total_output_tokens": 12_800,
+                    "median_ttft_ms": answer.ttft_ms.value * factor,
+                    "median_tpot_ms": answer.tpot_ms.value * factor,
+                }
+            )
+    file.write_text("\n".join(map(json.dumps, lines)))
+    return file
+
+
+def test_rows_of_ones_own_bring_the_error_down(address, tmp_path):
+    file = str(vllm_results(tmp_path, address, 1.5))
+    at = ("--address", address)
+    result = run("calibrate", file, "--name", "own", *at)
+    assert result.returncode == 2
+    assert "--engine-version" in result.stderr
+    where = ("--device", "h100-sxm", "--engine", "vllm", "--engine-version", "0.11.0")
+    what = ("--tp", "2", "--precision", "bf16")
+    trial = run("calibrate", file, *where, *what, "--dry-run", *at)
+    assert (trial.returncode, trial.stderr) == (0, "")
+    assert "(not kept)" in trial.stdout
+    made = run("calibrate", file, "--name", "own", *where, *what, *at)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "33.3% / 33.3% / 33.3%" in made.stdout
+    twice = run("calibrate", file, "--name", "own", *where, *what, *at)
+    assert (twice.returncode, twice.stdout) == (1, "")
+    question = (
+        *("predict", "--model", "llama-3.1-8b", "--device", "h100-sxm", "--engine", "vllm"),
+        *("--input-tokens", "1024", "--concurrency", "8", "--tp", "2", "--json", *at),
+    )
+    plain = json.loads(run(*question).stdout)
+    answer = json.loads(run(*question, "--calibration", "own").stdout)
+    assert answer["resolved"]["calibration"] == "own"
+    for figure in ("ttftMs", "tpotMs"):
+        expected = pytest.approx(1.5 * plain[figure]["value"], rel=0.05)
+        assert answer[figure]["value"] == expected
+    listed = run("calibrations", *at)
+    for text in ("own", "0.11.0", "33.3% ->"):
+        assert text in listed.stdout
+    shown = json.loads(run("calibrations", "own", "--json", *at).stdout)
+    assert shown["calibration"]["rowCount"] == 4
+    assert run("calibrations", "--delete", "own", *at).stdout == "deleted own\n"
+    assert "no calibration yet" in run("calibrations", *at).stdout
+
+
+def test_rows_that_look_wrong_are_refused_unless_forced(address, tmp_path):
+    file = vllm_results(tmp_path, address, 1.5)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0] |= {"failed": 20, "completed": 80}
+    lines[1] |= {"median_tpot_ms": 0.5}
+    file.write_text("\n".join(map(json.dumps, lines)))
+    known = (
+        *("--device", "h100-sxm", "--engine", "vllm", "--engine-version", "0.11.0"),
+        *("--tp", "2", "--precision", "bf16", "--dry-run", "--address", address),
+    )
+    result = run("calibrate", str(file), *known)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "results.jsonl:1: 20 of 100 requests failed" in result.stderr
+    forced = run("calibrate", str(file), *known, "--force")
+    text = " ".join(forced.stdout.split())
+    assert forced.returncode == 0
+    assert "remark FASTER_THAN_BANDWIDTH" in text
+    assert "results.jsonl:2" in text
+    assert "FAILED_REQUESTS" in text
+    file.write_text("\n".join(map(json.dumps, lines[1:])))
+    refused = run("calibrate", str(file), *known)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "results.jsonl:1" in refused.stderr
+    assert "reads weights" in refused.stderr
+
+
 def test_what_the_daemon_refuses_is_exit_1_with_one_line(address):
     result = run("predict", "--model", "nope", "--address", address)
     assert (result.returncode, result.stdout) == (1, "")

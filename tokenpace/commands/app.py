@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenpace.arguments import ArgumentError
-from tokenpace.commands import catalog, daemon, jobs, latency, reference, schedules
+from tokenpace.commands import calibration, catalog, daemon, jobs, latency, reference, schedules
 from tokenpace.commands.session import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, CommandError
 from tokenpace.errors import TokenpaceError
 
@@ -47,6 +47,8 @@ app.command()(catalog.devices)
 app.command()(catalog.architectures)
 app.command()(catalog.models)
 app.command()(catalog.measurements)
+app.command()(calibration.calibrate)
+app.command()(calibration.calibrations)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(reference.app, name="reference")

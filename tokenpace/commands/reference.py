@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Bring in measurements that others have published.", no_args_is_help=True)
 
 _ROWS_A_CALL = 5_000
-_DEFAULT_LIMIT = 15_000
 
 
 @app.callback()
@@ -41,7 +40,7 @@ def import_(
     ] = None,
     rows: Annotated[
         int, typer.Option(help="Most rows of one kind and precision.", min=100)
-    ] = _DEFAULT_LIMIT,
+    ] = sources.DEFAULT_LIMIT,
     address: Address = None,
     json: Json = False,
 ) -> None:

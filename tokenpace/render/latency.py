@@ -45,6 +45,7 @@ def prediction(answer: latency_pb2.PredictResponse, confidence: float) -> Render
             [
                 ("memory", _memory(answer.memory)),
                 ("source", f"{source.replace('-', ' ')} (cost model {answer.cost_model})"),
+                ("calibration", answer.resolved.calibration),
             ]
         )
     )

@@ -271,3 +271,143 @@ class ImportMeasurementsResponse(_message.Message):
     MEASUREMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
     measurement_count: int
     def __init__(self, measurement_count: _Optional[int] = ...) -> None: ...
+
+class CalibrationRow(_message.Message):
+    __slots__ = ("model", "device", "workload", "parallelism", "precision", "kv_cache_precision", "engine", "engine_version", "ttft_ms", "tpot_ms", "source")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    PARALLELISM_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_PRECISION_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TTFT_MS_FIELD_NUMBER: _ClassVar[int]
+    TPOT_MS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    model: _types_pb2.ModelSpec
+    device: str
+    workload: _types_pb2.Workload
+    parallelism: _types_pb2.Parallelism
+    precision: _types_pb2.Precision
+    kv_cache_precision: _types_pb2.Precision
+    engine: str
+    engine_version: str
+    ttft_ms: float
+    tpot_ms: float
+    source: str
+    def __init__(self, model: _Optional[_Union[_types_pb2.ModelSpec, _Mapping]] = ..., device: _Optional[str] = ..., workload: _Optional[_Union[_types_pb2.Workload, _Mapping]] = ..., parallelism: _Optional[_Union[_types_pb2.Parallelism, _Mapping]] = ..., precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., kv_cache_precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., engine: _Optional[str] = ..., engine_version: _Optional[str] = ..., ttft_ms: _Optional[float] = ..., tpot_ms: _Optional[float] = ..., source: _Optional[str] = ...) -> None: ...
+
+class ErrorSummary(_message.Message):
+    __slots__ = ("mean", "median", "p90")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_FIELD_NUMBER: _ClassVar[int]
+    P90_FIELD_NUMBER: _ClassVar[int]
+    mean: float
+    median: float
+    p90: float
+    def __init__(self, mean: _Optional[float] = ..., median: _Optional[float] = ..., p90: _Optional[float] = ...) -> None: ...
+
+class CalibrationScore(_message.Message):
+    __slots__ = ("figure", "rows", "before", "after", "coverage")
+    FIGURE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    figure: str
+    rows: int
+    before: ErrorSummary
+    after: ErrorSummary
+    coverage: float
+    def __init__(self, figure: _Optional[str] = ..., rows: _Optional[int] = ..., before: _Optional[_Union[ErrorSummary, _Mapping]] = ..., after: _Optional[_Union[ErrorSummary, _Mapping]] = ..., coverage: _Optional[float] = ...) -> None: ...
+
+class CalibrationRemark(_message.Message):
+    __slots__ = ("code", "text", "rows")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    text: str
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., rows: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("name", "create_time", "row_count", "devices", "engines", "engine_versions", "architectures", "scores", "remarks")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    ENGINES_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURES_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    create_time: _timestamp_pb2.Timestamp
+    row_count: int
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    engines: _containers.RepeatedScalarFieldContainer[str]
+    engine_versions: _containers.RepeatedScalarFieldContainer[str]
+    architectures: _containers.RepeatedScalarFieldContainer[str]
+    scores: _containers.RepeatedCompositeFieldContainer[CalibrationScore]
+    remarks: _containers.RepeatedCompositeFieldContainer[CalibrationRemark]
+    def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., row_count: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., engines: _Optional[_Iterable[str]] = ..., engine_versions: _Optional[_Iterable[str]] = ..., architectures: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[_Union[CalibrationScore, _Mapping]]] = ..., remarks: _Optional[_Iterable[_Union[CalibrationRemark, _Mapping]]] = ...) -> None: ...
+
+class CreateCalibrationRequest(_message.Message):
+    __slots__ = ("name", "rows", "accept_suspicious", "validate_only")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_SUSPICIOUS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    rows: _containers.RepeatedCompositeFieldContainer[CalibrationRow]
+    accept_suspicious: bool
+    validate_only: bool
+    def __init__(self, name: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[CalibrationRow, _Mapping]]] = ..., accept_suspicious: _Optional[bool] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class CreateCalibrationResponse(_message.Message):
+    __slots__ = ("calibration",)
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    calibration: Calibration
+    def __init__(self, calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
+
+class GetCalibrationRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetCalibrationResponse(_message.Message):
+    __slots__ = ("calibration",)
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    calibration: Calibration
+    def __init__(self, calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
+
+class ListCalibrationsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListCalibrationsResponse(_message.Message):
+    __slots__ = ("calibrations", "next_page_token", "total_size")
+    CALIBRATIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    calibrations: _containers.RepeatedCompositeFieldContainer[Calibration]
+    next_page_token: str
+    total_size: int
+    def __init__(self, calibrations: _Optional[_Iterable[_Union[Calibration, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total_size: _Optional[int] = ...) -> None: ...
+
+class DeleteCalibrationRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DeleteCalibrationResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

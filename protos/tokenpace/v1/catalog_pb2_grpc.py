@@ -80,6 +80,26 @@ class CatalogServiceStub:
                 request_serializer=tokenpace_dot_v1_dot_catalog__pb2.ListMeasurementsRequest.SerializeToString,
                 response_deserializer=tokenpace_dot_v1_dot_catalog__pb2.ListMeasurementsResponse.FromString,
                 _registered_method=True)
+        self.CreateCalibration = channel.unary_unary(
+                '/tokenpace.v1.CatalogService/CreateCalibration',
+                request_serializer=tokenpace_dot_v1_dot_catalog__pb2.CreateCalibrationRequest.SerializeToString,
+                response_deserializer=tokenpace_dot_v1_dot_catalog__pb2.CreateCalibrationResponse.FromString,
+                _registered_method=True)
+        self.GetCalibration = channel.unary_unary(
+                '/tokenpace.v1.CatalogService/GetCalibration',
+                request_serializer=tokenpace_dot_v1_dot_catalog__pb2.GetCalibrationRequest.SerializeToString,
+                response_deserializer=tokenpace_dot_v1_dot_catalog__pb2.GetCalibrationResponse.FromString,
+                _registered_method=True)
+        self.ListCalibrations = channel.unary_unary(
+                '/tokenpace.v1.CatalogService/ListCalibrations',
+                request_serializer=tokenpace_dot_v1_dot_catalog__pb2.ListCalibrationsRequest.SerializeToString,
+                response_deserializer=tokenpace_dot_v1_dot_catalog__pb2.ListCalibrationsResponse.FromString,
+                _registered_method=True)
+        self.DeleteCalibration = channel.unary_unary(
+                '/tokenpace.v1.CatalogService/DeleteCalibration',
+                request_serializer=tokenpace_dot_v1_dot_catalog__pb2.DeleteCalibrationRequest.SerializeToString,
+                response_deserializer=tokenpace_dot_v1_dot_catalog__pb2.DeleteCalibrationResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -149,6 +169,35 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateCalibration(self, request, context):
+        """Corrects predictions by rows measured end to end; Predict applies it where
+        it is named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCalibration(self, request, context):
+        """Returns a calibration with its cross-validated error before and after.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCalibrations(self, request, context):
+        """Lists the calibrations, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCalibration(self, request, context):
+        """Removes a calibration with its rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +245,26 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListMeasurements,
                     request_deserializer=tokenpace_dot_v1_dot_catalog__pb2.ListMeasurementsRequest.FromString,
                     response_serializer=tokenpace_dot_v1_dot_catalog__pb2.ListMeasurementsResponse.SerializeToString,
+            ),
+            'CreateCalibration': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCalibration,
+                    request_deserializer=tokenpace_dot_v1_dot_catalog__pb2.CreateCalibrationRequest.FromString,
+                    response_serializer=tokenpace_dot_v1_dot_catalog__pb2.CreateCalibrationResponse.SerializeToString,
+            ),
+            'GetCalibration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCalibration,
+                    request_deserializer=tokenpace_dot_v1_dot_catalog__pb2.GetCalibrationRequest.FromString,
+                    response_serializer=tokenpace_dot_v1_dot_catalog__pb2.GetCalibrationResponse.SerializeToString,
+            ),
+            'ListCalibrations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCalibrations,
+                    request_deserializer=tokenpace_dot_v1_dot_catalog__pb2.ListCalibrationsRequest.FromString,
+                    response_serializer=tokenpace_dot_v1_dot_catalog__pb2.ListCalibrationsResponse.SerializeToString,
+            ),
+            'DeleteCalibration': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCalibration,
+                    request_deserializer=tokenpace_dot_v1_dot_catalog__pb2.DeleteCalibrationRequest.FromString,
+                    response_serializer=tokenpace_dot_v1_dot_catalog__pb2.DeleteCalibrationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +511,114 @@ class CatalogService:
             '/tokenpace.v1.CatalogService/ListMeasurements',
             tokenpace_dot_v1_dot_catalog__pb2.ListMeasurementsRequest.SerializeToString,
             tokenpace_dot_v1_dot_catalog__pb2.ListMeasurementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCalibration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenpace.v1.CatalogService/CreateCalibration',
+            tokenpace_dot_v1_dot_catalog__pb2.CreateCalibrationRequest.SerializeToString,
+            tokenpace_dot_v1_dot_catalog__pb2.CreateCalibrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCalibration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenpace.v1.CatalogService/GetCalibration',
+            tokenpace_dot_v1_dot_catalog__pb2.GetCalibrationRequest.SerializeToString,
+            tokenpace_dot_v1_dot_catalog__pb2.GetCalibrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCalibrations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenpace.v1.CatalogService/ListCalibrations',
+            tokenpace_dot_v1_dot_catalog__pb2.ListCalibrationsRequest.SerializeToString,
+            tokenpace_dot_v1_dot_catalog__pb2.ListCalibrationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCalibration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenpace.v1.CatalogService/DeleteCalibration',
+            tokenpace_dot_v1_dot_catalog__pb2.DeleteCalibrationRequest.SerializeToString,
+            tokenpace_dot_v1_dot_catalog__pb2.DeleteCalibrationResponse.FromString,
             options,
             channel_credentials,
             insecure,

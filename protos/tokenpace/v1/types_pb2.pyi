@@ -308,7 +308,7 @@ class Warning(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Resolved(_message.Message):
-    __slots__ = ("device", "precision", "kv_cache_precision", "engine", "gpu_count", "architecture", "experts_precision")
+    __slots__ = ("device", "precision", "kv_cache_precision", "engine", "gpu_count", "architecture", "experts_precision", "calibration")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_PRECISION_FIELD_NUMBER: _ClassVar[int]
@@ -316,6 +316,7 @@ class Resolved(_message.Message):
     GPU_COUNT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     EXPERTS_PRECISION_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     device: str
     precision: Precision
     kv_cache_precision: Precision
@@ -323,7 +324,8 @@ class Resolved(_message.Message):
     gpu_count: int
     architecture: Architecture
     experts_precision: Precision
-    def __init__(self, device: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., kv_cache_precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., gpu_count: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., experts_precision: _Optional[_Union[Precision, str]] = ...) -> None: ...
+    calibration: str
+    def __init__(self, device: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., kv_cache_precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., gpu_count: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., experts_precision: _Optional[_Union[Precision, str]] = ..., calibration: _Optional[str] = ...) -> None: ...
 
 class Environment(_message.Message):
     __slots__ = ("fingerprint", "device_name", "device_kind", "device_uuid", "driver_version", "cuda_version", "torch_version", "transformers_version", "threads", "platform", "python_version", "source", "engine")

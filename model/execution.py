@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.architecture import Norm
-from model.blocks import Experts, FeedForward, LatentAttention, LinearAttention
+from model.blocks import Attention, Experts, FeedForward, LatentAttention, LinearAttention
 from model.operations import (
     Operation,
     OperationKind,
@@ -36,29 +36,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projections:
-    """How a layer's projections are stored.
+    """How a layer's projections are stored and run.
 
     Attributes:
         qkv: query, key and value as one.
         qkvz: of linear attention query, key, value and gate as one, and step size with decay.
         gate_up: gate and up as one.
         transposed: weights as (k, n).
+        expands_latents: the whole context's latents are expanded in every pass, single
+            queries' too.
     """
 
     qkv: bool = False
     qkvz: bool = False
     gate_up: bool = False
     transposed: bool = False
+    expands_latents: bool = False
 
 
 SEPARATE = Projections()
 FUSED = Projections(qkv=True, qkvz=True, gate_up=True)
 FAMILY_PROJECTIONS = {
+    "deepseek_v2": Projections(expands_latents=True),
+    "deepseek_v3": Projections(expands_latents=True),
     "gpt2": Projections(qkv=True, transposed=True),
     "phi3": FUSED,
     "qwen3_next": Projections(qkvz=True),
 }
-"""Families whose modules in transformers store them otherwise than separate."""
+"""Families whose modules in transformers have them otherwise than separate."""
 
 FUSED_ENGINES = frozenset({"torch", "gpt-fast", "vllm", "sglang", "trtllm", "fastertransformer"})
 """Engines that run query, key and value, and gate and up, as one projection each."""
@@ -183,7 +188,10 @@ def layer_operations(
     kind = OperationKind.LINEAR_TRANSPOSED if stored.transposed else OperationKind.LINEAR
     rows = [linear(name, tokens, n, k, precision, count, kind) for name, n, k in shapes]
     if isinstance(heads, LatentAttention):
-        rows += _latent_operations(hidden_size, step, heads, precision, kv_precision, count)
+        if stored.expands_latents:
+            rows += _expanded_operations(step, heads, precision, kv_precision, count)
+        else:
+            rows += _latent_operations(hidden_size, step, heads, precision, kv_precision, count)
     elif isinstance(heads, LinearAttention):
         rows += _linear_attention_operations(
             hidden_size, step, heads, precision, count, fused=stored.qkvz
@@ -393,6 +401,28 @@ def _latent_operations(
         yield linear("kv_b_proj", expanded, width, heads.kv_rank, precision, count)
     for s in step:
         yield mla(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
+
+
+def _expanded_operations(
+    step: Step, heads: LatentAttention, precision: Precision, kv_precision: Precision, count: int
+) -> Iterator[Operation]:
+    """Yields attention behind an expansion of the whole context's latents.
+
+    A single query then is plain attention, over heads as wide as keys and values on average.
+    """
+    expanded = sum(s.count * s.kv_tokens for s in step)
+    width = heads.query_heads * (heads.head_dim + heads.value_dim)
+    yield linear("kv_b_proj", expanded, width, heads.kv_rank, precision, count)
+    plain = Attention(
+        query_heads=heads.query_heads,
+        kv_heads=heads.query_heads,
+        head_dim=-(-(heads.query_dim + heads.value_dim) // 2),
+    )
+    for s in step:
+        if s.query_tokens == 1:
+            yield attention(s.count, 1, s.kv_tokens, plain, kv_precision, count)
+        else:
+            yield mla(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
 
 
 def _linear_attention_operations(

@@ -30,8 +30,8 @@ class Measurement:
     """One point.
 
     Attributes:
-        kind: "linear", "attention", "embedding", "layer", "prefill" or "decode"
-            (the last two are steps of a real ``generate()``).
+        kind: "linear", "attention", "experts", "mla", "batched_linear", "embedding", "layer",
+            "prefill" or "decode" (the last two are steps of a real ``generate()``).
         precision: format it ran in.
         engine: whose code ran: "transformers" or "torch".
         shape: sizes by name; which names a kind has is told in ``model.shapes``.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from model.analytical import NODE_RANKS
 from model.engines import engine as engine_of
+from model.execution import projections_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +63,12 @@ def standing_notices(question: Question, cost_model: CompositeCostModel) -> Iter
             "CONTINUOUS_BATCHING_ASSUMED",
             f"{question.engine} batches statically; a scheduler that lets requests join and"
             " leave its batch is assumed",
+        )
+    if projections_of(question.architecture, question.engine).expands_latents:
+        yield Notice(
+            "LATENTS_EXPANDED",
+            f"{question.engine} expands the latents of the whole context in every pass; engines"
+            " that absorb queries into them decode faster",
         )
     positions = question.architecture.learned_positions
     longest = question.workload.input_tokens + question.workload.output_tokens

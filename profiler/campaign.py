@@ -19,12 +19,21 @@ from model.errors import NotEnoughMeasurementsError
 from model.training import fit_cost_model
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
+from profiler.experts import measure_experts
 from profiler.interface import Skipped
+from profiler.latent import measure_batched_linear, measure_latent
 from profiler.memory import FREE_SHARE, point_bytes
 from profiler.models import measure_model
 from profiler.operations import measure_attention, measure_linear
 from profiler.pace import CONTENDED_FLAG, Pace
-from profiler.points import AttentionPoint, LinearPoint, Point
+from profiler.points import (
+    AttentionPoint,
+    BatchedLinearPoint,
+    ExpertsPoint,
+    LatentPoint,
+    LinearPoint,
+    Point,
+)
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import least_sure
 from profiler.timing import Effort
@@ -43,11 +52,33 @@ WEIGHTS = {"linear": 0.32, "attention": 0.18, "model": 0.5}
 BASE_POINTS = {"linear": 60, "attention": 90, "model": 14}
 """Points of the design that a precision gets before its cost model has a say."""
 
+MIXTURE_WEIGHTS = {"experts": 0.3, "latent": 0.2, "mixture": 0.5}
+"""The same of experts and latent attention, alone and in whole layers."""
+
+MIXTURE_POINTS = {"experts": 30, "latent": 60, "mixture": 8}
+"""The same of points before other precisions get theirs."""
+
+MIXTURES_FROM_S = 360.0
+"""Seconds that a campaign must have for experts and latent attention; dense models come first."""
+
 _SHAPES = {
     "linear": ("m", "n", "k"),
     "linear_transposed": ("m", "n", "k"),
     "attention": tuple(field.name for field in fields(AttentionPoint)),
+    "experts": (
+        "hidden_size",
+        "intermediate_size",
+        "local_experts",
+        "experts",
+        "top_k",
+        "tokens",
+        "imbalance",
+    ),
+    "mla": tuple(field.name for field in fields(LatentPoint)),
+    "batched_linear": ("n", "k", "batch", "m"),
 }
+_MIXTURE_SHARE = 0.3
+"""Time of experts and latent attention over that of a precision's dense points, in the end."""
 _MOST_SKIPPED = 20
 """So many points in a row that memory does not hold end the campaign."""
 _CANDIDATES = 12
@@ -57,7 +88,24 @@ _EFFORT = {
     "attention": Effort(seconds=0.06),
     "model": Effort(seconds=0.25, min_samples=2),
 }
-_FIRST_GUESS_S = {"linear": 1.0, "attention": 0.5, "model": 6.0}
+_FIRST_GUESS_S = {
+    "linear": 1.0,
+    "attention": 0.5,
+    "model": 6.0,
+    "experts": 2.0,
+    "latent": 0.5,
+    "mixture": 8.0,
+}
+_PLURALS = {
+    "linear": "linears",
+    "attention": "attentions",
+    "model": "models",
+    "experts": "mixtures of experts",
+    "latent": "latent attentions",
+    "mixture": "models of experts",
+}
+_IN_ACTIVATIONS = frozenset({"attention", "mla", "batched_linear"})
+"""Kinds that hold no packed weights: precisions of one activation share them."""
 
 
 class Campaign:
@@ -102,12 +150,20 @@ class Campaign:
             _Track(precision, Design(space, self._seed), self._rows)
             for precision in self._precisions
         ]
+        if (
+            self._seconds >= MIXTURES_FROM_S
+            and tracks[0].precision is self._device.default_precision
+        ):
+            mixtures = _Track(
+                tracks[0].precision, Design(space, self._seed), self._rows, mixtures=True
+            )
+            tracks.insert(1, mixtures)
         cost_model: FittedCostModel | None = None
         fitted_at = self._clock()
         while (left := self._left()) > 0 and self._skipped_in_a_row < _MOST_SKIPPED:
             track = next((t for t in tracks if not t.base_is_done), None)
             if track is None:
-                track = min(tracks, key=lambda t: t.spent)
+                track = min(tracks, key=lambda t: t.spent / t.share)
             # Other precisions go on unaided, but a target may be met meanwhile.
             of_use = track.base_is_done or (self._target and tracks[0].base_is_done)
             if of_use and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
@@ -178,48 +234,62 @@ class Campaign:
 class _Track:
     """How far one precision has come along its design.
 
-    Points *taken* are off the design, measured now or in an earlier campaign; those
-    *dealt* with cost this campaign time, by which its next ones are expected to.
+    With ``mixtures`` it is that of experts and latent attention. Points *taken* are off
+    the design, measured now or in an earlier campaign; those *dealt* with cost this campaign
+    time, by which its next ones are expected to.
     """
 
-    def __init__(self, precision: Precision, design: Design, rows: Sequence[Measurement]) -> None:
+    def __init__(
+        self,
+        precision: Precision,
+        design: Design,
+        rows: Sequence[Measurement],
+        *,
+        mixtures: bool = False,
+    ) -> None:
         self.precision = precision
         self.spent = 0.0
+        self.share = _MIXTURE_SHARE if mixtures else 1.0
+        self._weights = MIXTURE_WEIGHTS if mixtures else WEIGHTS
+        self._base_points = MIXTURE_POINTS if mixtures else BASE_POINTS
         self._points: Mapping[str, Iterator[Point]] = {
             "linear": design.linears(),
             "attention": design.attentions(),
             "model": design.models(),
+            "experts": design.experts(),
+            "latent": design.latents(),
+            "mixture": design.mixtures(),
         }
-        self._pools: dict[str, list[Point]] = {kind: [] for kind in WEIGHTS}
-        self._seconds = dict.fromkeys(WEIGHTS, 0.0)
+        self._pools: dict[str, list[Point]] = {kind: [] for kind in self._weights}
+        self._seconds = dict.fromkeys(self._weights, 0.0)
         self._taken = Counter[str]()
         self._dealt = Counter[str]()
         self._measured: Counter[tuple[str, str]] = Counter()
         self._shapes: set[tuple[str | float, ...]] = set()
         for row in rows:
-            # Attention knows activations alone: precisions of one activation share it.
-            runs_in = precision.activation if row.kind == "attention" else precision
+            runs_in = precision.activation if row.kind in _IN_ACTIVATIONS else precision
             if row.precision is runs_in:
                 self._measured[row.kind, row.group] += 1
                 if row.kind in _SHAPES:
-                    sizes = (row.shape.get(name, 0.0) for name in _SHAPES[row.kind])
+                    even = {"imbalance": 1.0} | row.shape
+                    sizes = (even.get(name, 0.0) for name in _SHAPES[row.kind])
                     self._shapes.add((row.kind, *sizes))
-        for kind in WEIGHTS:
+        for kind in self._weights:
             self._fill(kind, 1)
 
     @property
     def base_is_done(self) -> bool:
         """Whether the design's first points are measured."""
-        return all(self._taken[kind] >= count for kind, count in BASE_POINTS.items())
+        return all(self._taken[kind] >= count for kind, count in self._base_points.items())
 
     def next_point(
         self, cost_model: FittedCostModel | None, left: float
     ) -> tuple[str, Point] | None:
         """Returns the kind that is most behind its share and fits the time left, with a point."""
-        fitting = [kind for kind in WEIGHTS if self._expected(kind) < left]
+        fitting = [kind for kind in self._weights if self._expected(kind) < left]
         if not fitting:
             return None
-        kind = min(fitting, key=lambda k: self._seconds[k] / WEIGHTS[k])
+        kind = min(fitting, key=lambda k: self._seconds[k] / self._weights[k])
         use = cost_model if self.base_is_done else None
         pool = self._fill(kind, _CANDIDATES if use else 1)
         best = least_sure(use, pool, self.precision) if use else 0
@@ -234,7 +304,7 @@ class _Track:
 
     def describe(self, cost_model: FittedCostModel | None) -> str:
         """Returns what is being done, for a person."""
-        counts = ", ".join(f"{self._taken[kind]} {kind}s" for kind in WEIGHTS)
+        counts = ", ".join(f"{self._taken[kind]} {_PLURALS[kind]}" for kind in self._weights)
         error = step_error(cost_model, self.precision) if cost_model else math.nan
         tail = "" if math.isnan(error) else f"; median error {error:.1%}"
         return f"{self.precision}: {counts}{tail}"
@@ -260,6 +330,14 @@ class _Track:
             return all((point.kind, m, point.n, point.k) in self._shapes for m in point.rows)
         if isinstance(point, AttentionPoint):
             return ("attention", *astuple(point)) in self._shapes
+        if isinstance(point, LatentPoint):
+            return ("mla", *astuple(point)) in self._shapes
+        if isinstance(point, BatchedLinearPoint):
+            sizes = (point.n, point.k, point.batch)
+            return all(("batched_linear", *sizes, m) in self._shapes for m in point.rows)
+        if isinstance(point, ExpertsPoint):
+            *experts, tokens, imbalance = astuple(point)
+            return all(("experts", *experts, t, imbalance) in self._shapes for t in tokens)
         return self._measured["decode", point.group] >= len(point.generates)
 
 
@@ -273,6 +351,12 @@ def measure(point: Point, precision: Precision, device: Device) -> Iterator[Meas
         return measure_linear(point, precision, device, _EFFORT["linear"])
     if isinstance(point, AttentionPoint):
         return measure_attention(point, precision, device, _EFFORT["attention"])
+    if isinstance(point, ExpertsPoint):
+        return measure_experts(point, precision, device, _EFFORT["linear"])
+    if isinstance(point, LatentPoint):
+        return measure_latent(point, precision, device, _EFFORT["attention"])
+    if isinstance(point, BatchedLinearPoint):
+        return measure_batched_linear(point, precision, device, _EFFORT["linear"])
     return measure_model(point, precision, device, _EFFORT["model"])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from scipy.stats import qmc
 
@@ -21,21 +21,28 @@ from model.precision import Precision
 from model.workload import Sequences
 from profiler.points import (
     AttentionPoint,
+    BatchedLinearPoint,
+    ExpertsPoint,
     ForwardPoint,
     GeneratePoint,
+    LatentPoint,
     LinearPoint,
     ModelPoint,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
     from model.architecture import Architecture
 
+_T = TypeVar("_T")
 _DIMENSIONS = 12
 _POSITIONS = 8_192
+_EXPERTS = ((8, 2), (16, 4), (32, 4), (64, 6), (128, 8), (16, 1))
+"""Experts of a layer, and how many of them a token is sent to."""
+_SMALL_MIXTURES = ((8, 2), (16, 2), (16, 4), (32, 4))
 _SMALL_ROWS = (5, 6, 8, 12, 16)
 """Kernels switch within these: they are covered one by one."""
 
@@ -140,6 +147,75 @@ class Design:
                 sequences, min(query, kv), kv, heads.query_heads, heads.kv_heads, heads.head_dim
             )
 
+    def experts(self) -> Iterator[ExpertsPoint]:
+        """Yields the experts of a rank, from one token to a prompt: many narrow ones, few wide.
+
+        Every third rank holds some of the experts alone, at times more than its share of
+        the load.
+        """
+        for index, u in enumerate(_sobol(self._seed + 3)):
+            hidden = max(64, round(_log_between(*self._space.hidden, u[0]) / 64) * 64)
+            count, top_k = _pick(_EXPERTS, u[1])
+            inner = max(32, round(hidden * _log_between(0.2, 3.0, u[2]) / 32) * 32)
+            ranks = (1, 1, _pick((2, 4, 8), u[3]))[index % 3]
+            local = max(1, count // ranks)
+            # The design covers all of its experts in memory.
+            widest = int(self._space.bytes / (12 * local * hidden)) // 32 * 32
+            inner = max(32, min(inner, widest))
+            longest = self._space.flops / (6 * hidden * inner * top_k * local / count)
+            tokens = {1, 2, _pick(_SMALL_ROWS, u[4])}
+            tokens |= {round(_log_between(*bounds, u[5])) for bounds in ((16, 96), (96, 2048))}
+            yield ExpertsPoint(
+                hidden,
+                inner,
+                local,
+                count,
+                top_k,
+                tuple(sorted({max(1, min(t, int(longest))) for t in tokens})),
+                (1.0, round(1 + 0.5 * u[6], 2))[index % 2] if ranks > 1 else 1.0,
+            )
+
+    def latents(self) -> Iterator[LatentPoint | BatchedLinearPoint]:
+        """Yields latent attentions, half of them decode, and the products that absorb queries."""
+        for index, u in enumerate(_sobol(self._seed + 4)):
+            head_dim = _pick((64, 128, 128, 96), u[0])
+            heads = max(2, round(_log_between(*self._space.hidden, u[1]) / head_dim))
+            rank, rope = _pick((128, 256, 512), u[2]), _pick((32, 64), u[3])
+            if index % 4 == 3:
+                # Into the latent's space, or out of it.
+                n, k = ((rank, head_dim), (head_dim, rank))[index // 4 % 2]
+                rows = {1, 2, _pick(_SMALL_ROWS, u[4]), round(_log_between(16, 128, u[5]))}
+                yield BatchedLinearPoint(n, k, heads, tuple(sorted(rows)))
+                continue
+            sequences = _pick((1, 1, 2, 4, 8), u[4])
+            kv = round(_log_between(16, self._space.kv_tokens, u[5]))
+            query = (1, kv, 1, 1, 1, max(2, round(_log_between(2, kv, u[6]))))[index % 6]
+            width = 2 * head_dim + rope if query > 1 else 2 * rank + rope
+            most = self._space.flops / (2 * sequences * heads * width)
+            if query * kv > most:
+                scale = most / kv if query == 1 else math.sqrt(most / (query * kv))
+                query, kv = max(1, int(query * scale)), max(16, int(kv * scale))
+            yield LatentPoint(sequences, min(query, kv), kv, heads, rank, rope, head_dim, head_dim)
+
+    def mixtures(self) -> Iterator[ModelPoint]:
+        """Yields small models of experts, every third with latent attention, all layers alike."""
+        for index, u in enumerate(_sobol(self._seed + 5)):
+            architecture = self._mixture(u, f"x{self._seed}-{index}", latent=index % 3 == 2)
+            batch = (1, 4, 2, 8)[index % 4]
+            context = round(_log_between(32, 1024, u[9]))
+            tokens = round(_log_between(32, 512, u[10]))
+            forwards = (
+                ForwardPoint(1, 1, context),
+                ForwardPoint(batch if batch > 1 else 4, 1, context),
+                self._within(architecture, ForwardPoint(1, tokens, tokens)),
+            )
+            prompt = self._within(architecture, ForwardPoint(batch, 64, 64))
+            generates = (
+                GeneratePoint(1, 32, 9),
+                GeneratePoint(prompt.sequences, prompt.query_tokens, 7),
+            )
+            yield ModelPoint(architecture, forwards, generates)
+
     def models(self) -> Iterator[ModelPoint]:
         """Yields small models with passes through their layers and ``generate()`` runs."""
         for index, u in enumerate(_sobol(self._seed + 2)):
@@ -210,6 +286,38 @@ class Design:
         )
         return self._deepened(built, u) if whole else built
 
+    def _mixture(self, u: np.ndarray, name: str, *, latent: bool) -> Architecture:
+        """Returns a model of experts, as deep as ``model_bytes`` allows."""
+        low, high = self._space.hidden
+        head_dim = _pick((64, 128), u[0])
+        query_heads = max(2, round(_log_between(low, max(low, 0.4 * high), u[1]) / head_dim))
+        hidden = query_heads * head_dim
+        count, top_k = _pick(_SMALL_MIXTURES, u[2])
+        inner = max(32, round(hidden * _log_between(0.25, 1.0, u[3]) / 32) * 32)
+        vocab = round(_log_between(*self._space.vocab, u[4]) / 64) * 64
+        vocab = max(64, min(vocab, int(0.2 * self._space.model_bytes[1] / 4 / hidden) // 64 * 64))
+        divisors = [d for d in range(1, query_heads + 1) if query_heads % d == 0]
+        built = architecture_of_dimensions(
+            name=name,
+            hidden_size=hidden,
+            layer_count=1,
+            query_heads=query_heads,
+            kv_heads=_pick(divisors, u[5]),
+            head_dim=head_dim,
+            intermediate_size=inner,
+            vocab_size=vocab,
+            qk_norm=not latent and u[6] < 0.5,
+            experts=count,
+            experts_per_token=top_k,
+            expert_intermediate_size=inner,
+            shared_intermediate_size=inner if latent else 0,
+            kv_rank=_pick((128, 256), u[5]) if latent else 0,
+            query_rank=hidden // 2 if latent else 0,
+            rope_dim=32 if latent else 0,
+            value_dim=head_dim if latent else 0,
+        )
+        return self._deepened(built, u)
+
     def _deepened(self, built: Architecture, u: np.ndarray) -> Architecture:
         """Returns an architecture of one layer as deep as ``model_bytes`` allows."""
         hidden, vocab = built.hidden_size, built.vocab_size
@@ -229,7 +337,7 @@ class Design:
         self, architecture: Architecture, point: ForwardPoint, patience: float = 1.0
     ) -> ForwardPoint:
         """Returns the pass, its query shortened to so many times the FLOPs of a usual pass."""
-        a_token = 2 * architecture.parameter_count() * point.sequences
+        a_token = 2 * architecture.active_parameters() * point.sequences
         query = max(1, min(point.query_tokens, int(patience * self._space.flops / a_token)))
         whole = point.query_tokens == point.kv_tokens
         return ForwardPoint(point.sequences, query, query if whole else point.kv_tokens)
@@ -272,5 +380,5 @@ def _log_between(low: float, high: float, u: float) -> float:
     return float(low * (high / low) ** u)
 
 
-def _pick(choices: tuple[int, ...], u: float) -> int:
+def _pick(choices: Sequence[_T], u: float) -> _T:
     return choices[int(u * len(choices)) % len(choices)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from profiler.points import GeneratePoint
 from profiler.timing import DISTURBED_FLAG, distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -40,12 +41,14 @@ def measure_live(
         begin: monotonic seconds at which the budget began.
 
     Raises:
-        InvalidFieldError: the modules cannot be cut so.
+        InvalidFieldError: the modules cannot be cut so, or lack a block of the architecture.
         TimeoutError: not one repeat fits the budget.
     """
     end = begin + _BUDGET_SHARE * request.budget_s
-    notes: list[str] = []
     whole = shard(request.architecture, request.tensor)
+    notes: list[str] = []
+    if request.architecture.model_type == "llama4_text":
+        notes.append("its modules send every token through every expert; engines that route do not")
     if request.tensor > 1:
         notes.append(
             f"one of {request.tensor} tensor-parallel ranks was run; all-reduces are left out"
@@ -57,29 +60,33 @@ def measure_live(
             notes.append(f"{built.layer_count} of {whole.layer_count} layers were run and scaled")
     yield Progressed(fraction=0.05, text=f"building {built.layer_count} layers")
     model = build_model(built, request.precision, device)
-    spans = LayerSpans(model, device)
-    scale = whole.layer_count / built.layer_count
+    spans = LayerSpans(model, device, [group.count for group in built.layers])
+    scales = [
+        of_whole.count / group.count
+        for of_whole, group in zip(whole.layers, built.layers, strict=True)
+    ]
     workload = request.workload
     run = GeneratePoint(
         max(1, workload.batch_size), workload.input_tokens, max(1, workload.output_tokens)
     )
     yield Progressed(fraction=0.15, text="warming up")
     warm_up = time.monotonic()
-    firsts, steps, _ = _once(
-        model, GeneratePoint(run.sequences, run.input_tokens, 2), device, spans, scale
+    first, steps, _ = generate_once(
+        model, GeneratePoint(run.sequences, run.input_tokens, 2), device
     )
+    first_s = first / 1e3
     step_s = (time.monotonic() - warm_up) if not steps else steps[0] / 1e3
     left = end - time.monotonic()
-    if left < firsts / scale / 1e3:
-        raise TimeoutError(f"one run takes {firsts / scale / 1e3:.1f} s and {left:.1f} s are left")
-    run, shortened = _that_fits(run, firsts / scale / 1e3, step_s / scale, left)
+    if left < first_s:
+        raise TimeoutError(f"one run takes {first_s:.1f} s and {left:.1f} s are left")
+    run, shortened = _that_fits(run, first_s, step_s, left)
     notes += shortened
     ttft: list[float] = []
     tpot: list[float] = []
     disturbed = 0
     repeats_begin, time_left = time.monotonic(), max(left, 1e-9)
     while len(ttft) < _MAX_REPEATS:
-        first, later, was_disturbed = _once(model, run, device, spans, scale)
+        first, later, was_disturbed = _once(model, run, device, spans, scales)
         ttft.append(first)
         if later:
             tpot.append(sum(later) / len(later))
@@ -102,21 +109,31 @@ def measure_live(
 
 
 def cold_depth(architecture: Architecture, precision: Precision, device: Device) -> int:
-    """Returns how many layers are as cold as the whole model's: those that overflow the cache."""
-    (first, *_) = architecture.layers
-    layer_bytes = first.layer.parameter_count(architecture.hidden_size) * precision.weight_bytes
-    return max(2, min(architecture.layer_count, -(-device.cold_bytes // max(1, int(layer_bytes)))))
+    """Returns how many layers are as cold as the whole model's: those that overflow the cache.
+
+    Of experts all count, though a token meets few: the next one meets others.
+    """
+    hidden, depth = architecture.hidden_size, architecture.layer_count
+    weights = sum(
+        group.count * group.layer.parameter_count(hidden) for group in architecture.layers
+    )
+    layer_bytes = weights * precision.weight_bytes / depth
+    return max(2, min(depth, math.ceil(device.cold_bytes / layer_bytes)))
 
 
 def _once(
-    model: PreTrainedModel, run: GeneratePoint, device: Device, spans: LayerSpans, scale: float
+    model: PreTrainedModel,
+    run: GeneratePoint,
+    device: Device,
+    spans: LayerSpans,
+    scales: Sequence[float],
 ) -> tuple[float, list[float], bool]:
-    """Returns first and later steps' milliseconds, the layers' share scaled to the depth."""
+    """Returns first and later steps' milliseconds, each kind of layer scaled to its depth."""
     spans.reset()
     first, steps, disturbed = generate_once(model, run, device)
-    inside = spans.milliseconds()
     scaled = [
-        total + (scale - 1) * layers for total, layers in zip([first, *steps], inside, strict=True)
+        total + sum((scale - 1) * ms for scale, ms in zip(scales, groups, strict=True))
+        for total, groups in zip([first, *steps], spans.by_group(), strict=True)
     ]
     return scaled[0], scaled[1:], disturbed
 

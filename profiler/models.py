@@ -6,7 +6,8 @@ import inspect
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
@@ -20,7 +21,7 @@ from profiler.operations import ENGINE
 from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, Effort, RunDelay, distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -65,18 +66,29 @@ class Stopwatch:
 class LayerSpans:
     """Marks when the layers of a model begin and end in each of its passes.
 
-    Hooks on the first and the last layer do it, so that masks, positions and caches
-    are those that the model itself makes.
+    Hooks on the first layer of each group and on the last one do it, so that masks,
+    positions and caches are those that the model itself makes.
+
+    Args:
+        model: whose layers.
+        device: where it runs.
+        counts: layers of each group that is timed apart, one after the other; None takes
+            all together.
     """
 
-    def __init__(self, model: PreTrainedModel, device: Device) -> None:
+    def __init__(
+        self, model: PreTrainedModel, device: Device, counts: Sequence[int] | None = None
+    ) -> None:
         self._watch = Stopwatch(device)
-        layers = decoder_layers(model)
-        self._handles = [
-            layers[0].register_forward_pre_hook(lambda *_: self._watch.mark()),
-            layers[-1].register_forward_hook(lambda *_: self._watch.mark()),
-        ]
+        layers = decoder(model).layers
         self.layer_count = len(layers)
+        starts = [0, *accumulate(counts or [self.layer_count])][:-1]
+        self._groups = len(starts)
+        self._handles = [
+            layers[start].register_forward_pre_hook(lambda *_: self._watch.mark())
+            for start in starts
+        ]
+        self._handles.append(layers[-1].register_forward_hook(lambda *_: self._watch.mark()))
 
     def reset(self) -> None:
         """Forgets the passes so far."""
@@ -84,7 +96,12 @@ class LayerSpans:
 
     def milliseconds(self) -> list[float]:
         """Returns the time of all layers together, one a pass."""
-        return self._watch.laps_ms()[::2]
+        return [sum(groups) for groups in self.by_group()]
+
+    def by_group(self) -> list[list[float]]:
+        """Returns the milliseconds of each group of layers, (passes, groups)."""
+        laps, width = self._watch.laps_ms(), self._groups + 1
+        return [laps[start : start + self._groups] for start in range(0, len(laps), width)]
 
     def close(self) -> None:
         """Takes the hooks off."""
@@ -99,7 +116,8 @@ class ForwardTimer:
         self._model = model
         self._device = device
         self._spans = LayerSpans(model, device)
-        parameters = inspect.signature(model.base_model.forward).parameters
+        self._decoder = decoder(model).module
+        parameters = inspect.signature(self._decoder.forward).parameters
         # transformers 5.24 renamed it.
         self._cache_keyword = "cache" if "cache" in parameters else "past_key_values"
 
@@ -112,13 +130,14 @@ class ForwardTimer:
         """Returns the samples of one layer's milliseconds and whether they were disturbed."""
         config = self._model.config
         shape = (point.sequences, point.query_tokens)
-        ids = torch.randint(0, config.vocab_size, shape, device=self._device.torch_device)
         past = point.kv_tokens - point.query_tokens
         filled = self._filled_cache(point.sequences, past)
         samples: list[float] = []
         clean: list[float] = []
         end = 0.0
         for repeat in range(effort.max_samples + 1):
+            # Other tokens each time: they meet other experts, cold ones.
+            ids = torch.randint(0, config.vocab_size, shape, device=self._device.torch_device)
             cache = self._cache_from(filled)
             positions = torch.arange(past, point.kv_tokens, device=self._device.torch_device)
             self._spans.reset()
@@ -138,7 +157,7 @@ class ForwardTimer:
 
     def _run(self, ids: torch.Tensor, cache: DynamicCache, **inputs: torch.Tensor) -> None:
         caches = {self._cache_keyword: cache}
-        self._model.base_model(input_ids=ids, use_cache=True, **caches, **inputs)
+        self._decoder(input_ids=ids, use_cache=True, **caches, **inputs)
 
     def _filled_cache(self, sequences: int, tokens: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Returns each layer's keys and values of so many tokens, by running the model on them."""
@@ -278,8 +297,16 @@ def _measurement(
     )
 
 
-def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """Returns the model's decoder layers, whatever the family calls them."""
+class Decoder(NamedTuple):
+    """The part of a model without its head."""
+
+    module: torch.nn.Module
+    layers: torch.nn.ModuleList
+
+
+def decoder(model: PreTrainedModel) -> Decoder:
+    """Returns the model without its head and its layers, whatever the family calls them."""
     base: Any = model.base_model
-    layers: torch.nn.ModuleList = getattr(base, "layers", None) or base.h
-    return layers
+    if base is model:  # the text part of a model that reads images names no base
+        base = base.model
+    return Decoder(base, getattr(base, "layers", None) or base.h)

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
+from model.blocks import Experts
 from model.dimensions import dimensions_of
 from model.errors import InvalidFieldError
-from model.families import FAMILIES, WindowRule
+from model.families import FAMILIES, Family, WindowRule
 from model.precision import Precision
 from profiler.device import dtype_of, fill_random
 from profiler.int8 import quantize_linears
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from profiler.device import Device
 
+_PLACED = frozenset(
+    {
+        "activation",
+        "experts",
+        "experts_per_token",
+        "expert_intermediate_size",
+        "shared_intermediate_size",
+        "leading_dense_layers",
+        "expert_interval",
+        "query_rank",
+    }
+)
+"""Dimensions that are no plain key: the family's own, left out where none, or placed by list."""
+_FAINT = 1e-3
+_ROW_BYTES = 16
 _POSITIONS = 1 << 20
 """Rotary positions reach as far as a request asks; no table is made of them."""
 
@@ -62,13 +78,20 @@ def with_depth(architecture: Architecture, layer_count: int) -> Architecture:
 
 
 def configuration_of(architecture: Architecture) -> PreTrainedConfig:
-    """Returns the transformers configuration of a dense architecture."""
+    """Returns the transformers configuration of an architecture.
+
+    Dense layers come before those with experts. Routing by groups of experts is left out:
+    every expert is every token's to choose.
+
+    Raises:
+        InvalidFieldError: the family's modules lack a block of the architecture; names it.
+    """
     family = FAMILIES[architecture.model_type]
     dimensions: dict[str, Any] = dict(dimensions_of(architecture))
     keys = {
         spellings[0]: dimensions[name]
         for name, spellings in family.keys.items()
-        if name != "activation"
+        if name not in _PLACED
     }
     for flag, names in family.flags.items():
         keys[flag] = all(dimensions[name] for name in names)
@@ -76,6 +99,8 @@ def configuration_of(architecture: Architecture) -> PreTrainedConfig:
     if "learned_positions" not in family.keys:
         keys["max_position_embeddings"] = _POSITIONS
     keys |= _window_keys(architecture, family.window)
+    keys |= _latent_keys(architecture, family, dimensions)
+    keys |= _expert_keys(architecture, family, dimensions)
     # Token ids beyond a small vocabulary would be refused.
     keys |= {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0}
     return AutoConfig.for_model(architecture.model_type, **keys)
@@ -87,18 +112,29 @@ def build_model(
     """Returns the model with random weights, ready to run; memory is taken here.
 
     Raises:
-        InvalidFieldError: plain torch modules do not run in the precision.
+        InvalidFieldError: plain torch modules do not run in the precision, or lack a block
+            of the architecture.
         RuntimeError: out of memory.
     """
+    if precision is Precision.INT8_WEIGHT_ONLY and architecture.experts is not None:
+        raise InvalidFieldError(
+            "precision",
+            f"modules of {architecture.model_type} hold no experts in {precision};"
+            " use fp32 or bf16",
+        )
     configuration = configuration_of(architecture)
+    _check_rows(architecture, precision)
     with no_init_weights(), torch.device(device.torch_device):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             configuration, dtype=dtype_of(precision)
         )
     model.tie_weights()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             fill_random(parameter)
+            if architecture.experts is not None and name.endswith("bias"):
+                # The same for all tokens, it would send them to the same experts.
+                parameter.mul_(_FAINT)
         if precision is Precision.INT8_WEIGHT_ONLY:
             quantize_linears(model)
     model.train(mode=False)
@@ -113,6 +149,12 @@ def _window_keys(architecture: Architecture, rule: WindowRule) -> dict[str, Any]
     if rule is WindowRule.ALWAYS:
         return {"sliding_window": window}
     types = ["sliding_attention" if w else "full_attention" for w in windows]
+    if rule is WindowRule.CHUNKED:
+        # Layers that see everything have no positions, as the family has it.
+        return {
+            "attention_chunk_size": window or _POSITIONS,
+            "no_rope_layers": [int(bool(w)) for w in windows],
+        }
     if rule is WindowRule.PATTERN:
         return {"sliding_window": window or 4096, "layer_types": types}
     return {
@@ -120,3 +162,103 @@ def _window_keys(architecture: Architecture, rule: WindowRule) -> dict[str, Any]
         "use_sliding_window": window is not None,
         "layer_types": types,
     }
+
+
+def _latent_keys(
+    architecture: Architecture, family: Family, dimensions: dict[str, Any]
+) -> dict[str, Any]:
+    if "kv_rank" not in family.keys:
+        _refuse(architecture, "kv_rank", dimensions["kv_rank"], "latent attention")
+        return {}
+    _refuse(architecture, "kv_rank", dimensions["kv_rank"] == 0, "plain attention")
+    if not dimensions["rope_dim"] or dimensions["rope_dim"] % 2:
+        raise InvalidFieldError(
+            "rope_dim",
+            f"modules of {architecture.model_type} rotate pairs; {dimensions['rope_dim']} is no"
+            " even number from 2 on",
+        )
+    return {
+        family.keys["query_rank"][0]: dimensions["query_rank"] or None,
+        "num_key_value_heads": dimensions["query_heads"],
+    }
+
+
+def _expert_keys(
+    architecture: Architecture, family: Family, dimensions: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns what says how many experts of which width, and which layers have none."""
+    layers, names = architecture.layer_count, family.keys
+    mixtures = sum(
+        group.count
+        for group in architecture.layers
+        if isinstance(group.layer.feed_forward, Experts)
+    )
+    dense = layers - mixtures
+    if "experts" not in names:
+        _refuse(architecture, "experts", mixtures, "experts")
+        return {}
+    keys: dict[str, Any] = {}
+    if mixtures:
+        for name in ("experts", "experts_per_token", "expert_intermediate_size"):
+            keys[names[name][0]] = dimensions[name]
+        keys |= _shared_keys(architecture, family, dimensions)
+    if "leading_dense_layers" in names:
+        # One group that all may choose from takes any number of experts.
+        keys |= {names["leading_dense_layers"][0]: dense, "n_group": 1, "topk_group": 1}
+    elif family.expert_layers:
+        keys[family.expert_layers] = list(range(dense, layers))
+    elif family.dense_layers:
+        keys |= {family.dense_layers: list(range(dense)), names["expert_interval"][0]: 1}
+    else:
+        _refuse(architecture, "leading_dense_layers", dense, "layers without experts")
+    return keys
+
+
+def _shared_keys(
+    architecture: Architecture, family: Family, dimensions: dict[str, Any]
+) -> dict[str, Any]:
+    shared, width = dimensions["shared_intermediate_size"], dimensions["expert_intermediate_size"]
+    block = f"shared experts of width {shared}"
+    if family.shared_experts:
+        _refuse(architecture, "shared_intermediate_size", shared % width, block)
+        return {family.shared_experts: shared // width}
+    spellings = family.keys.get("shared_intermediate_size")
+    if spellings is None:
+        _refuse(architecture, "shared_intermediate_size", shared, "shared experts")
+        return {}
+    if spellings == family.keys["expert_intermediate_size"]:
+        _refuse(architecture, "shared_intermediate_size", shared - width, block)
+    return {spellings[0]: shared}
+
+
+def _check_rows(architecture: Architecture, precision: Precision) -> None:
+    """Checks that grouped products can run: rows of experts' weights are whole blocks.
+
+    Raises:
+        InvalidFieldError: they are not; names the width.
+    """
+    routed = architecture.experts
+    if routed is None or architecture.model_type == "llama4_text":
+        return
+    block = _ROW_BYTES // dtype_of(precision).itemsize
+    for field, width in (
+        ("hidden_size", architecture.hidden_size),
+        ("expert_intermediate_size", routed.expert.intermediate_size),
+    ):
+        if width % block:
+            raise InvalidFieldError(
+                field,
+                f"torch's grouped products of experts need a multiple of {block}, not {width}",
+            )
+
+
+def _refuse(architecture: Architecture, field: str, value: int, block: str) -> None:
+    """Refuses what a family's modules have no place for.
+
+    Raises:
+        InvalidFieldError: the value is not zero; names ``field``.
+    """
+    if value:
+        raise InvalidFieldError(
+            field, f"modules of {architecture.model_type} in transformers have no {block}"
+        )

@@ -18,11 +18,12 @@ from profiler.int8 import int8_linear, quantize
 from profiler.timing import Effort, Run, Timing, time_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from profiler.points import AttentionPoint, LinearPoint
+    from profiler.points import AttentionPoint, LatentPoint, LinearPoint
 
-_MAX_COPIES = 256
+MAX_COPIES = 256
+"""Runs that one point rotates over, at the most."""
 ENGINE = "transformers"
 """Whose attention code runs; linears are torch's own under any engine."""
 
@@ -34,7 +35,8 @@ def measure_linear(
     dtype = dtype_of(precision)
     weight_bytes = int(point.n * point.k * precision.weight_bytes)
     matrices = [
-        device.random(point.n, point.k, dtype=dtype) for _ in range(_copies(weight_bytes, device))
+        device.random(point.n, point.k, dtype=dtype)
+        for _ in range(copies_beyond_cache(weight_bytes, device))
     ]
     project: Any = F.linear
     weights: list[tuple[torch.Tensor, ...]] = [(matrix,) for matrix in matrices]
@@ -49,7 +51,7 @@ def measure_linear(
         x = device.random(m, point.k, dtype=dtype)
         runs = [partial(project, x, *weight) for weight in weights]
         timing = time_graphed(device, runs, effort)
-        yield _measurement(
+        yield measurement_of(
             point.kind, precision, {"m": m, "n": point.n, "k": point.k}, timing, point.group
         )
 
@@ -62,10 +64,10 @@ def measure_attention(
     dtype = dtype_of(precision)
     past = point.kv_tokens - point.query_tokens
     copy_bytes = attention_values(point) * dtype.itemsize
-    module = _AttentionModule(point)
-    mask = _mask(point, device)
+    module = AttentionModule(point.query_heads // point.kv_heads, point.head_dim**-0.5)
+    mask = causal_mask(point, device)
     runs: list[Run] = []
-    for _ in range(_copies(copy_bytes, device)):
+    for _ in range(copies_beyond_cache(copy_bytes, device)):
         query = device.random(
             point.sequences, point.query_heads, point.query_tokens, point.head_dim, dtype=dtype
         )
@@ -82,7 +84,7 @@ def measure_attention(
         "head_dim": point.head_dim,
     }
     # Weights are none of its business: only activations and the cache count.
-    yield _measurement("attention", precision.activation, shape, timing, point.group)
+    yield measurement_of("attention", precision.activation, shape, timing, point.group)
 
 
 def attention_values(point: AttentionPoint) -> int:
@@ -109,19 +111,19 @@ def time_graphed(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
     return timing.per(len(runs))
 
 
-class _AttentionModule(nn.Module):
+class AttentionModule(nn.Module):
     """What transformers' attention functions read off the module that calls them."""
 
-    def __init__(self, point: AttentionPoint) -> None:
+    def __init__(self, groups: int, scaling: float) -> None:
         super().__init__()
-        self.num_key_value_groups = point.query_heads // point.kv_heads
+        self.num_key_value_groups = groups
         self.is_causal = True
-        self.scaling = point.head_dim**-0.5
+        self.scaling = scaling
         self.training = False
 
 
 def _attend(
-    module: _AttentionModule,
+    module: AttentionModule,
     query: torch.Tensor,
     new: list[torch.Tensor],
     old: list[torch.Tensor],
@@ -142,7 +144,7 @@ def _keys(point: AttentionPoint, tokens: int, device: Device, dtype: torch.dtype
     return device.random(point.sequences, point.kv_heads, tokens, point.head_dim, dtype=dtype)
 
 
-def _mask(point: AttentionPoint, device: Device) -> torch.Tensor | None:
+def causal_mask(point: AttentionPoint | LatentPoint, device: Device) -> torch.Tensor | None:
     """Returns the mask that transformers makes: none for a whole prompt or a single query."""
     past = point.kv_tokens - point.query_tokens
     if past == 0 or point.query_tokens == 1:
@@ -153,13 +155,15 @@ def _mask(point: AttentionPoint, device: Device) -> torch.Tensor | None:
     return mask.expand(point.sequences, 1, point.query_tokens, point.kv_tokens)
 
 
-def _copies(copy_bytes: int, device: Device) -> int:
-    return max(2, min(_MAX_COPIES, -(-device.cold_bytes // copy_bytes)))
+def copies_beyond_cache(copy_bytes: int, device: Device) -> int:
+    """Returns how many copies of so many bytes to rotate over: what overflows the cache."""
+    return max(2, min(MAX_COPIES, -(-device.cold_bytes // copy_bytes)))
 
 
-def _measurement(
-    kind: str, precision: Precision, shape: dict[str, int], timing: Timing, group: str
+def measurement_of(
+    kind: str, precision: Precision, shape: Mapping[str, float], timing: Timing, group: str
 ) -> Measurement:
+    """Returns the measurement of an operation that was timed alone."""
     return Measurement(
         kind=kind,
         precision=precision,

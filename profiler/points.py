@@ -49,6 +49,74 @@ class AttentionPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertsPoint:
+    """The routed experts of one rank at several numbers of tokens: the weights are made once.
+
+    Attributes:
+        hidden_size: width of the residual stream.
+        intermediate_size: inner width of one expert on the rank.
+        local_experts: on the rank, of ``experts`` in all.
+        experts: that tokens choose from.
+        top_k: experts that a token is sent to.
+        tokens: that are routed, those of all ranks that share the experts.
+        imbalance: load of this rank over the mean, at most ``experts / local_experts``.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    local_experts: int
+    experts: int
+    top_k: int
+    tokens: tuple[int, ...]
+    imbalance: float = 1.0
+
+    @property
+    def group(self) -> str:
+        """Points of one set of experts are held out together."""
+        return (
+            f"experts-{self.local_experts}of{self.experts}x{self.top_k}"
+            f"-{self.hidden_size}x{self.intermediate_size}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LatentPoint:
+    """Latent attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+    query_heads: int
+    kv_rank: int
+    rope_dim: int
+    head_dim: int
+    value_dim: int
+
+    @property
+    def group(self) -> str:
+        """Points of one set of heads are held out together."""
+        return (
+            f"mla-{self.query_heads}-{self.kv_rank}-{self.rope_dim}"
+            f"-{self.head_dim}-{self.value_dim}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedLinearPoint:
+    """``batch`` products ``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``."""
+
+    n: int
+    k: int
+    batch: int
+    rows: tuple[int, ...]
+
+    @property
+    def group(self) -> str:
+        """Points of one set of matrices are held out together."""
+        return f"batched_linear-{self.batch}-{self.n}x{self.k}"
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardPoint:
     """One forward pass of equal sequences through the layers of a model."""
 
@@ -80,4 +148,4 @@ class ModelPoint:
         return self.architecture.name
 
 
-Point = LinearPoint | AttentionPoint | ModelPoint
+Point = LinearPoint | AttentionPoint | ExpertsPoint | LatentPoint | BatchedLinearPoint | ModelPoint

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from model.blocks import Attention
+from model.blocks import Attention, LatentAttention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
+from model.precision import Precision
 from profiler.interface import Scope
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
@@ -18,6 +19,7 @@ from tokenpace.v1 import profiler_pb2
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
+    from model.blocks import AnyAttention
     from model.steps import Question
     from server.devices import Device, DeviceRegistry
     from server.errors import ServiceError
@@ -153,13 +155,17 @@ def _check_measurable(question: Question) -> None:
             f"engine: {question.engine} cannot be measured yet; use {ENGINE}, or Predict",
         )
     architecture = question.architecture
-    attentions = [group.layer.attention for group in architecture.layers]
-    plain = all(isinstance(each, Attention) and not each.output_gate for each in attentions)
-    if not plain or architecture.experts is not None:
+    if not all(_has_modules(group.layer.attention) for group in architecture.layers):
         raise unimplemented(
             "ARCHITECTURE_NOT_MEASURED",
-            "model: experts and latent, sparse, linear or gated attention cannot be measured yet;"
-            " use a dense model, or Predict",
+            "model: sparse, linear and gated attention cannot be measured yet; use a model"
+            " without, or Predict",
+        )
+    if architecture.experts is not None and question.precision is Precision.INT8_WEIGHT_ONLY:
+        raise unimplemented(
+            "ARCHITECTURE_NOT_MEASURED",
+            f"precision: experts in {question.precision} cannot be measured yet; use fp32 or bf16,"
+            " or Predict",
         )
     if question.workload.concurrency:
         raise unimplemented(
@@ -187,6 +193,12 @@ def _check_measurable(question: Question) -> None:
             f"kv_cache_precision: a cache in {question.kv_precision} cannot be measured yet; leave"
             " it out, or use Predict",
         )
+
+
+def _has_modules(attention: AnyAttention) -> bool:
+    if isinstance(attention, Attention):
+        return not attention.output_gate
+    return isinstance(attention, LatentAttention) and attention.indexer is None
 
 
 def _few_layers(question: Question, cache_bytes: int) -> Architecture:

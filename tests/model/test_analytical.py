@@ -17,7 +17,7 @@ from model.engines import engine, engine_names
 from model.estimate import Phase, Provenance
 from model.execution import step_operations
 from model.hardware import DataSheet, data_sheet, device_names
-from model.operations import OperationKind, all_reduce, attention, linear
+from model.operations import OperationKind, all_reduce, attention, batched_linear, linear
 from model.precision import Precision
 from model.presets import preset
 from model.workload import Parallelism, Sequences
@@ -197,6 +197,7 @@ def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
         for model, query in (
             (preset("gemma-3-1b"), 16),
             (LATENT_EXPERTS, 1),
+            (LATENT_EXPERTS, 9),
             (preset("qwen3-next-80b-a3b"), 16),
             (preset("deepseek-v3.2"), 16),
         ):
@@ -210,6 +211,8 @@ def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
                 first=True,
             )
         rows.append(linear("x", 2, 64, 64, precision, kind=OperationKind.LINEAR_TRANSPOSED))
+        # No engine that expands latents in every pass has it.
+        rows.append(batched_linear("y", 2, 64, 64, 4, precision))
         assert {o.kind for o in rows} == set(OperationKind)
         estimate = AnalyticalCostModel(sheet, name).estimate(rows, Phase.PREFILL, 0.9)
         assert all(math.isfinite(t) and t > 0 for t in estimate.operations_ms)

@@ -421,6 +421,12 @@ def test_kernels_of_kinds_never_measured_are_priced_by_physics_and_named():
     assert answer.provenance is Provenance.ANALYTICAL
 
 
+def test_an_engine_that_expands_latents_in_every_pass_is_named():
+    assert "LATENTS_EXPANDED" in codes(ask(work(), preset("deepseek-r1"), engine="transformers"))
+    assert "LATENTS_EXPANDED" not in codes(ask(work(), preset("deepseek-r1"), engine="vllm"))
+    assert "LATENTS_EXPANDED" not in codes(ask(work(), engine="transformers"))
+
+
 def test_operations_outside_the_measured_domain_are_named():
     answer = ask(work(), engine="transformers", fitted=Fitted(outside=("attention", "head")))
     (notice,) = [n for n in answer.notices if n.code == "OUTSIDE_MEASURED_DOMAIN"]

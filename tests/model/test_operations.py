@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model.architecture import Layer, Norm
 from model.blocks import Attention, FeedForward
 from model.errors import InvalidFieldError
-from model.execution import layer_overhead, step_operations
+from model.execution import layer_operations, layer_overhead, projections_of, step_operations
 from model.operations import (
     SHAPE_FIELDS,
     OperationKind,
@@ -160,6 +160,39 @@ def test_a_request_pays_its_overhead_once():
     kinds = [o.kind for o in operations(first=True)]
     assert kinds.count(OperationKind.REQUEST_OVERHEAD) == 1
     assert OperationKind.REQUEST_OVERHEAD not in [o.kind for o in operations()]
+
+
+def test_transformers_expands_the_latents_of_the_whole_context_in_every_pass():
+    absorbed, expanded = (
+        _layer_of("deepseek-r1", step(2, 1, 300), engine) for engine in ("vllm", "transformers")
+    )
+    assert {"q_absorb", "v_absorb"} <= {o.name for o in absorbed}
+    assert not {"q_absorb", "v_absorb"} & {o.name for o in expanded}
+    assert named(absorbed, "attention").kind is OperationKind.MLA
+    attending = named(expanded, "attention")
+    # Of 128 heads, keys of 128 + 64 and values of 128: as two of 160.
+    assert attending.shape == (2, 1, 300, 128, 128, 160)
+    assert attending.flops == 2.0 * 2 * 300 * 128 * (192 + 128)
+    assert named(expanded, "kv_b_proj").shape == (2 * 300, 128 * (128 + 128), 512)
+
+
+def test_a_prompts_latents_are_expanded_by_every_engine():
+    for engine in ("transformers", "vllm"):
+        rows = _layer_of("deepseek-r1", step(2, 30, 300), engine)
+        assert named(rows, "kv_b_proj").shape == (2 * 300, 128 * (128 + 128), 512)
+        assert named(rows, "attention").kind is OperationKind.MLA
+
+
+def _layer_of(name, steps, engine):
+    architecture = preset(name)
+    return layer_operations(
+        architecture.hidden_size,
+        architecture.layers[-1].layer,
+        steps,
+        Precision.BF16,
+        Precision.BF16,
+        projections_of(architecture, engine),
+    )
 
 
 def test_windowed_and_full_layers_are_priced_apart():

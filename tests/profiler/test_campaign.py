@@ -10,7 +10,7 @@ import pytest
 import profiler.campaign
 from model.measurement import Measurement
 from model.precision import Precision
-from profiler.campaign import BASE_POINTS, Campaign, measure, step_error
+from profiler.campaign import BASE_POINTS, MIXTURE_POINTS, Campaign, measure, step_error
 from profiler.design import Design, Space
 from profiler.device import Device
 from profiler.interface import CampaignRequest, Skipped
@@ -143,6 +143,73 @@ def test_progress_is_the_share_of_the_time():
     assert fractions == sorted(fractions)
     assert 0 < fractions[-1] <= 1.0
     assert begun.text.startswith("fp32: ")
+
+
+# --- experts and latent attention ----------------------------------------------------
+
+
+MIXTURE_KINDS = {"experts", "mla", "batched_linear"}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A campaign's plan with few points, and whose long campaigns are short."""
+    for kind in BASE_POINTS:
+        monkeypatch.setitem(BASE_POINTS, kind, 1)
+    for kind, count in (("experts", 2), ("latent", 4), ("mixture", 1)):
+        monkeypatch.setitem(MIXTURE_POINTS, kind, count)
+    monkeypatch.setattr(profiler.campaign, "MIXTURES_FROM_S", 30.0)
+    for kind in ("model", "mixture"):
+        monkeypatch.setitem(profiler.campaign._FIRST_GUESS_S, kind, 1.5)
+
+
+def until_second_precision(done=()):
+    """What a long campaign measures before it turns to its second precision."""
+    precisions = (Precision.FP32, Precision.INT8_WEIGHT_ONLY)
+    rows = []
+    for event in campaign(budget_s=60.0, done=done, precisions=precisions).run():
+        assert isinstance(event, Measurement), event
+        if event.precision is not Precision.FP32:
+            break
+        rows.append(event)
+    return rows
+
+
+def test_a_long_campaign_measures_experts_and_latents_behind_dense_points(short):
+    rows = until_second_precision()
+    kinds = [row.kind for row in rows]
+    assert set(kinds) == KINDS | MIXTURE_KINDS
+    mixed = ["experts" in row.shape for row in rows]
+    first = min(kinds.index(kind) for kind in MIXTURE_KINDS)
+    assert not any(mixed[:first])
+    assert set(kinds[:first]) == KINDS
+    whole = [row for row in rows if row.kind in {"layer", "prefill", "decode"}]
+    assert {row.kind for row in whole if "experts" in row.shape} == {"layer", "prefill", "decode"}
+
+
+def test_experts_and_latents_are_not_measured_twice(short):
+    rows = until_second_precision()
+    again = until_second_precision(done=rows)
+    before, after = ({point_of(row) for row in each} for each in (rows, again))
+    alone = {point for point in before if point[0] in MIXTURE_KINDS}
+    assert alone
+    assert not alone & after
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "precisions"),
+    [(8.0, (Precision.FP32,)), (60.0, (Precision.BF16,))],
+    ids=["short", "other precision"],
+)
+def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
+    rows = []
+    for event in campaign(budget_s=budget_s, precisions=precisions).run():
+        rows.append(event)
+        if len(rows) >= 40:
+            break
+    assert rows
+    assert not MIXTURE_KINDS & {row.kind for row in rows}
+    assert not any("experts" in row.shape for row in rows)
 
 
 # --- an end by error -------------------------------------------------------------

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.blocks import Experts, LatentAttention
 from model.dimensions import architecture_of_dimensions, dimensions_of
 from profiler.design import Design, Space, space_of
+from profiler.modules import configuration_of
+from profiler.points import BatchedLinearPoint, LatentPoint
 
 CPU = space_of(is_cuda=False, flops_per_second=1e11, cold_bytes=6e7, free_bytes=2e10)
 GPU = space_of(is_cuda=True, flops_per_second=5e14, cold_bytes=1e8, free_bytes=8e10)
@@ -26,7 +29,9 @@ SPACES = {"cpu": CPU, "gpu": GPU, "tiny": TINY}
 
 spaces = pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
 seeds = st.integers(0, 2**31 - 1)
-kinds = pytest.mark.parametrize("kind", ["linears", "attentions", "models"])
+kinds = pytest.mark.parametrize(
+    "kind", ["linears", "attentions", "models", "experts", "latents", "mixtures"]
+)
 
 
 def points(space, seed, kind, count=40):
@@ -105,6 +110,70 @@ def within_flops(space, architecture, forward):
 @spaces
 @settings(max_examples=8)
 @given(seed=seeds)
+def test_experts_lie_within_the_space(space, seed):
+    for point in points(space, seed, "experts"):
+        assert 1 <= point.local_experts <= point.experts
+        assert 1 <= point.top_k <= point.experts
+        assert point.experts % point.local_experts == 0
+        assert 1.0 <= point.imbalance <= point.experts / point.local_experts
+        assert list(point.tokens) == sorted(set(point.tokens))
+        weights = 3 * point.local_experts * point.hidden_size * point.intermediate_size
+        least = 3 * 32 * point.local_experts * point.hidden_size
+        assert 4 * weights <= max(space.bytes, 4 * least)
+        share = point.local_experts / point.experts
+        one = 6 * point.hidden_size * point.intermediate_size * point.top_k * share
+        assert point.tokens[-1] * one <= max(space.flops, one)
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_latent_attentions_lie_within_the_space(space, seed):
+    found = points(space, seed, "latents")
+    products = [point for point in found if isinstance(point, BatchedLinearPoint)]
+    assert len(products) == len(found) // 4
+    for point in found:
+        if point in products:
+            continue
+        assert 1 <= point.query_tokens <= point.kv_tokens <= max(space.kv_tokens, 16)
+        seen = point.sequences * point.query_tokens * point.kv_tokens * point.query_heads
+        widths = point.kv_rank + point.rope_dim, point.kv_rank
+        if point.query_tokens > 1:
+            widths = point.head_dim + point.rope_dim, point.value_dim
+        shortest = seen * 16 / point.kv_tokens
+        assert 2 * seen * sum(widths) <= 1.01 * max(space.flops, 2 * shortest * sum(widths))
+
+
+def test_latent_attentions_decode_prefill_and_go_on():
+    found = [p for p in points(CPU, 0, "latents", 80) if isinstance(p, LatentPoint)]
+    queries = [(p.query_tokens, p.kv_tokens) for p in found]
+    assert sum(query == 1 for query, _ in queries) >= 0.4 * len(found)
+    assert sum(query == kv for query, kv in queries) >= 5
+    assert sum(1 < query < kv for query, kv in queries) >= 5
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_mixtures_are_models_of_equal_layers_with_experts(space, seed):
+    for index, point in enumerate(points(space, seed, "mixtures", 12)):
+        (group,) = point.architecture.layers
+        assert isinstance(group.layer.feed_forward, Experts)
+        assert group.count >= 2
+        assert isinstance(group.layer.attention, LatentAttention) is (index % 3 == 2)
+        configuration_of(point.architecture)
+        described = dict(dimensions_of(point.architecture))
+        assert architecture_of_dimensions(**described) == point.architecture
+        for forward in point.forwards:
+            assert 1 <= forward.query_tokens <= forward.kv_tokens
+            tokens = forward.sequences * forward.query_tokens
+            flops = 2 * point.architecture.active_parameters() * tokens
+            assert flops <= space.flops or forward.query_tokens == 1
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
 def test_every_architecture_is_one_that_can_be_described(space, seed):
     design = Design(space, seed)
     rng = np.random.default_rng(seed)
@@ -130,7 +199,7 @@ def test_points_of_a_kind_have_groups_of_their_own(space, kind):
     found = points(space, 0, kind, 60)
     groups = {point.group for point in found}
     assert len(groups) >= 0.2 * len(found)
-    if kind == "models":
+    if kind in {"models", "mixtures"}:
         assert len(groups) == len(found)
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 import profiler.live
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
+from model.huggingface import architecture_from_config
 from model.precision import Precision
 from model.workload import Workload
 from profiler.device import Device, open_device
 from profiler.interface import LiveRequest, LiveResult, Progressed, Scope
 from profiler.live import cold_depth, measure_live
+from profiler.models import LayerSpans
 
 CPU = Device("cpu", 1 << 40)
 """Nothing overflows its cache: whole models run."""
@@ -141,6 +143,54 @@ def test_as_many_layers_are_cold_as_overflow_the_cache(layer_count, cache_bytes,
         assert depth == 2 or (depth - 1) * layer_bytes < device.cold_bytes
     else:
         assert depth == max(2, layer_count)
+
+
+MIXTURES = {
+    family: architecture_from_config({"model_type": family, "vocab_size": 128} | config)
+    for family, config in {
+        "mixtral": {"num_local_experts": 4, "intermediate_size": 32},
+        "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+        "deepseek_v3": {
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "qk_rope_head_dim": 4,
+            "first_k_dense_replace": 1,
+        },
+    }.items()
+    for config in [
+        config
+        | {"hidden_size": 64, "num_hidden_layers": 4, "head_dim": 16, "num_attention_heads": 4}
+        | {"num_key_value_heads": 2}
+    ]
+}
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+@pytest.mark.parametrize("scope", Scope)
+@pytest.mark.parametrize("family", MIXTURES)
+def test_experts_and_latent_attention_are_measured(family, scope, tensor):
+    asked = request(scope, MIXTURES[family], tensor=tensor)
+    _, result = measure(asked, CPU if scope is Scope.MODEL else NO_CACHE)
+    assert result.ttft_ms.median > 0
+    assert result.tpot_ms.median > 0
+
+
+def test_each_kind_of_layer_is_scaled_to_its_own_depth(monkeypatch):
+    (dense, mixed) = MIXTURES["deepseek_v3"].layers
+    deep = replace(
+        MIXTURES["deepseek_v3"],
+        layers=(replace(dense, count=4), replace(mixed, count=30)),
+    )
+    monkeypatch.setattr(profiler.live, "generate_once", lambda *_: (100.0, [50.0], False))
+    monkeypatch.setattr(LayerSpans, "by_group", lambda _: [[10.0, 20.0], [4.0, 6.0]])
+    _, result = measure(request(Scope.LAYER, deep), NO_CACHE)
+    assert "3 of 34 layers were run and scaled" in result.notes
+    # One dense layer stands for 4, two with experts stand for 30.
+    assert result.ttft_ms.median == pytest.approx(100 + 3 * 10 + 14 * 20)
+    assert result.tpot_ms.median == pytest.approx(50 + 3 * 4 + 14 * 6)
 
 
 @pytest.mark.gpu

@@ -7,10 +7,21 @@ from hypothesis import strategies as st
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from profiler.device import Device
+from profiler.experts import measure_experts
+from profiler.latent import measure_batched_linear, measure_latent
 from profiler.memory import point_bytes
 from profiler.modules import build_model
 from profiler.operations import measure_attention, measure_linear
-from profiler.points import AttentionPoint, ForwardPoint, GeneratePoint, LinearPoint, ModelPoint
+from profiler.points import (
+    AttentionPoint,
+    BatchedLinearPoint,
+    ExpertsPoint,
+    ForwardPoint,
+    GeneratePoint,
+    LatentPoint,
+    LinearPoint,
+    ModelPoint,
+)
 from profiler.timing import Effort
 
 QUICK = Effort(seconds=0.0, min_samples=1, max_samples=1, sample_ms=0.001)
@@ -54,6 +65,31 @@ def test_an_attention_never_takes_more_than_its_bound(
 ):
     point = AttentionPoint(sequences, query, query + past, kv_heads * groups, kv_heads, 16)
     assert bytes_made(measure_attention, point, precision) <= point_bytes(point, precision, CPU)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 8), small, st.integers(1, 64), small, small)
+def test_experts_never_take_more_than_their_bound(local, ranks, tokens, hidden, inner):
+    point = ExpertsPoint(8 * hidden, 8 * inner, local, local * ranks, 1, (1, tokens))
+    made = bytes_made(measure_experts, point, Precision.FP32)
+    assert made <= point_bytes(point, Precision.FP32, CPU)
+
+
+@settings(max_examples=20, deadline=None)
+@given(small, st.integers(1, 64), st.integers(0, 64), small, precisions)
+def test_a_latent_attention_never_takes_more_than_its_bound(
+    sequences, query, past, heads, precision
+):
+    point = LatentPoint(sequences, query, query + past, heads, 16, 8, 12, 10)
+    assert bytes_made(measure_latent, point, precision) <= point_bytes(point, precision, CPU)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 100), st.integers(1, 100), small, st.integers(1, 64), precisions)
+def test_products_of_heads_never_take_more_than_their_bound(n, k, batch, m, precision):
+    point = BatchedLinearPoint(n, k, batch, (m,))
+    made = bytes_made(measure_batched_linear, point, precision)
+    assert made <= point_bytes(point, precision, CPU)
 
 
 def model_point(sequences=1, tokens=8, layer_count=2):

@@ -12,7 +12,7 @@ from profiler.device import Device, open_device
 from profiler.models import (
     ForwardTimer,
     LayerSpans,
-    decoder_layers,
+    decoder,
     generate_once,
     measure_model,
     repeat_generate,
@@ -54,7 +54,7 @@ def model():
 
 @pytest.mark.parametrize("architecture", [LLAMA, GPT2])
 def test_layers_are_found_whatever_a_family_calls_them(architecture):
-    assert len(decoder_layers(build(architecture))) == 3
+    assert len(decoder(build(architecture)).layers) == 3
 
 
 @pytest.mark.parametrize("sequences", [1, 3])
@@ -143,6 +143,21 @@ def test_spans_are_one_a_pass_and_end_when_closed(model):
     with torch.inference_mode():
         model(input_ids=ids)
     assert spans.milliseconds() == []
+
+
+def test_spans_of_groups_are_those_of_their_layers(model):
+    together, apart = LayerSpans(model, CPU), LayerSpans(model, CPU, [1, 2])
+    with torch.inference_mode():
+        for _ in range(4):
+            model(input_ids=torch.zeros(1, 4, dtype=torch.long))
+    groups = apart.by_group()
+    assert [len(group) for group in groups] == [2] * 4
+    for (first, rest), whole in zip(groups, together.milliseconds(), strict=True):
+        assert first > 0
+        assert rest > 0
+        assert first + rest == pytest.approx(whole, rel=0.5)
+    together.close()
+    apart.close()
 
 
 def test_layers_take_less_than_the_whole_pass(model):

@@ -5,7 +5,16 @@ import pytest
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from model.training import fit_cost_model
-from profiler.points import AttentionPoint, ForwardPoint, GeneratePoint, LinearPoint, ModelPoint
+from profiler.points import (
+    AttentionPoint,
+    BatchedLinearPoint,
+    ExpertsPoint,
+    ForwardPoint,
+    GeneratePoint,
+    LatentPoint,
+    LinearPoint,
+    ModelPoint,
+)
 from profiler.selection import least_sure
 
 
@@ -41,6 +50,17 @@ def test_what_is_far_from_all_measured_points_comes_first(cost_model, near, far)
 def test_where_nothing_was_measured_all_are_equally_unsure(cost_model):
     candidates = [near for near, _ in NEAR_AND_FAR]
     assert least_sure(cost_model, candidates, Precision.BF16) == 0
+
+
+def test_experts_and_latents_never_measured_are_doubted_all_alike(cost_model):
+    new = [
+        ExpertsPoint(64, 32, 4, 8, 2, (1, 9)),
+        LatentPoint(1, 1, 90, 4, 32, 8, 16, 16),
+        BatchedLinearPoint(32, 16, 4, (1, 9)),
+    ]
+    known, _ = NEAR_AND_FAR[0]
+    for point in new:
+        assert least_sure(cost_model, [known, point, point], Precision.FP32) == 1
 
 
 def test_a_precision_that_was_never_measured_leaves_more_doubt(cost_model):

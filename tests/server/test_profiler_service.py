@@ -126,6 +126,15 @@ def test_the_worker_is_told_what_is_asked(serve):
     assert found.message == "not measured: model 3 bf16 9 32"
 
 
+@pytest.mark.parametrize("preset", ["qwen1.5-moe-a2.7b", "deepseek-v2-lite"])
+def test_experts_and_latent_attention_reach_the_worker(serve, preset):
+    request = measure_request(
+        model=types_pb2.ModelSpec(preset=preset), precision=types_pb2.PRECISION_BF16
+    )
+    found = failure(serve("told").stub.Measure, request)
+    assert found.message == "not measured: layer 1 bf16 30 32"
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "reason", "field"),
     [
@@ -151,6 +160,15 @@ def test_the_worker_is_told_what_is_asked(serve):
             "UNIMPLEMENTED",
             "KV_CACHE_PRECISION_NOT_MEASURED",
             "kv_cache_precision",
+        ),
+        (
+            {
+                "model": types_pb2.ModelSpec(preset="qwen3-30b-a3b"),
+                "precision": types_pb2.PRECISION_INT8_WEIGHT_ONLY,
+            },
+            "UNIMPLEMENTED",
+            "ARCHITECTURE_NOT_MEASURED",
+            "precision",
         ),
         (
             {"model": types_pb2.ModelSpec(preset="qwen3.5-27b")},

@@ -11,7 +11,6 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import stdtrit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,4 +47,6 @@ def coverage(scores_by_group: Sequence[Array], confidence: float) -> float:
 
 
 def _tail(confidence: float, degrees: int) -> float:
+    from scipy.special import stdtrit  # noqa: PLC0415 - a daemon's start need not wait for it
+
     return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -112,6 +112,12 @@ SMALL_BY_NAME = TAME_BY_NAME | {
     "engine": st.sampled_from(["", "transformers"]),
     "target_error": st.just(0.5),
 }
+SIZES = st.dictionaries(
+    st.sampled_from(["m", "n", "k", "sequences", "query_tokens", "kv_tokens", "novel", ""]),
+    st.one_of(st.sampled_from([1.0, 64.0]), st.floats()),
+    max_size=5,
+)
+"""Of measurements: the one field that is a map."""
 # Never due within the test, and no size that takes a second by itself.
 WILD_SMALL_BY_NAME = {
     "cron": st.sampled_from(["", "x", "61 * * * *", "* * * * * * *"]),
@@ -160,7 +166,9 @@ def filled(draw: st.DrawFn, descriptor: Descriptor, kind: type[Message], *, smal
         # Most fields are set: a request that lacks its model is refused at once.
         if draw(st.integers(0, 9)) == 9:
             continue
-        if field.message_type is not None:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            getattr(message, field.name).update(draw(SIZES))
+        elif field.message_type is not None:
             strategy = (
                 INTERVALS
                 if field.name == "interval"

@@ -89,17 +89,22 @@ Scored = tuple[Row, str, Interval]
 """A figure of a row, predicted with its ends."""
 
 
-def predicted(row: Row, coefficients: Engine) -> dict[str, Interval]:
-    """Returns milliseconds of each of the row's figures, and the ends of their interval."""
+def cost_model_of(row: Row, coefficients: Engine) -> CompositeCostModel:
+    """Returns what prices the row by physics alone, with the coefficients of an engine."""
     question = row.question
-    cost_model = CompositeCostModel(
+    return CompositeCostModel(
         None,
         AnalyticalCostModel(data_sheet(row.device), coefficients),
         question.precision,
         question.kv_precision,
         question.engine,
     )
-    answer = predict(question, cost_model)
+
+
+def predicted(row: Row, coefficients: Engine) -> dict[str, Interval]:
+    """Returns milliseconds of each of the row's figures, and the ends of their interval."""
+    question = row.question
+    answer = predict(question, cost_model_of(row, coefficients))
     tokens = max(1, question.workload.output_tokens)
     latency = answer.request_latency_ms
     known = {

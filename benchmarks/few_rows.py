@@ -22,12 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.common import heading
-from benchmarks.engine_fit import CONFIDENCE
+from benchmarks.engine_fit import CONFIDENCE, cost_model_of
 from benchmarks.silicon import fit_engines, read_rows
-from model.analytical import AnalyticalCostModel
 from model.calibration import FEATURES, LAW, Correction, Law, Observed, Point, deployment_of
-from model.composite import CompositeCostModel
-from model.hardware import data_sheet
 from model.inference import predict
 
 if TYPE_CHECKING:
@@ -73,14 +70,7 @@ class Cell:
 def answered(row: Row, coefficients: Engine) -> Answered:
     """Returns the row as the coefficients predict it."""
     question = row.question
-    cost_model = CompositeCostModel(
-        None,
-        AnalyticalCostModel(data_sheet(row.device), coefficients),
-        question.precision,
-        question.kv_precision,
-        question.engine,
-    )
-    inference = predict(question, cost_model, with_breakdown=True)
+    inference = predict(question, cost_model_of(row, coefficients), with_breakdown=True)
     point = Point(
         deployment=deployment_of(question, row.device), question=question, inference=inference
     )

@@ -23,7 +23,7 @@ from model.operations import OperationKind
 from model.precision import Precision
 from model.published import fit_published
 from model.rows import usable_rows
-from reference import operations, sources, tables
+from reference import sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,23 +78,19 @@ CASES = (
 
 def measurements(device: str, limit: int) -> list[Measurement]:
     """Returns the rows of vLLM on a device, at most ``limit`` of a kind and precision."""
-    found = []
-    for _, rows in operations.rows(device, "vllm", tables.data_folder(), limit):
-        for row in rows:
-            latency = Distribution(
+    return [
+        Measurement(
+            kind=row.kind,
+            precision=Precision(row.precision),
+            engine=row.engine,
+            shape=row.shape,
+            latency_ms=Distribution(
                 median=row.latency_ms, p10=row.latency_ms, p90=row.latency_ms, samples=1
-            )
-            found.append(
-                Measurement(
-                    kind=row.kind,
-                    precision=Precision(row.precision),
-                    engine=row.engine,
-                    shape=row.shape,
-                    latency_ms=latency,
-                    group=row.group,
-                )
-            )
-    return found
+            ),
+            group=row.group,
+        )
+        for row in sources.package_source(device, "vllm", limit).rows
+    ]
 
 
 def errors(kind: str, rows: Sequence[Row], points: int | None = None) -> list[np.ndarray]:

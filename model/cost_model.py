@@ -224,7 +224,7 @@ class FittedCostModel:
                 raise ValueError(f"format {read['format']} is not {FORMAT}; fit it again")
             kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}
             for row in read["kernels"]:
-                kernel = _KERNEL_CLASSES["curves" in row].from_json(row)
+                kernel = _kernel_of_json(row)
                 kernels[kernel.kind, Precision(row["precision"])] = kernel
             engines = {
                 (row["engine"], Precision(row["precision"])): EngineTerms(
@@ -303,7 +303,8 @@ class FittedCostModel:
         return known
 
 
-_KERNEL_CLASSES: dict[bool, type[Kernel | Collective]] = {False: Kernel, True: Collective}
+def _kernel_of_json(row: dict[str, Any]) -> AnyKernel:
+    return Collective.from_json(row) if "curves" in row else Kernel.from_json(row)
 
 
 def _by_kernel(

@@ -11,6 +11,8 @@ from model.precision import Precision
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+WHOLES = ("layer", "prefill", "decode")
+"""Kinds that are no single operation."""
 PUBLISHED = "--published"
 """Tells ``model.fit`` that the measurements are others', of kernels alone."""
 

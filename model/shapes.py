@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model.architecture import Norm
@@ -64,7 +65,7 @@ from model.operations import (
 from model.workload import Parallelism, Sequences, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from model.architecture import Architecture
     from model.measurement import Measurement
@@ -250,14 +251,13 @@ def _batched_linear(shape: Mapping[str, float], precision: Precision) -> Operati
     return batched_linear("batched_linear", m, n, k, batch, precision)
 
 
-def _all_reduce(shape: Mapping[str, float], precision: Precision) -> Operation:
+def _collective(
+    make: Callable[[float, int, Precision], Operation],
+    shape: Mapping[str, float],
+    precision: Precision,
+) -> Operation:
     values = _size(shape, "message_bytes") / precision.activation_bytes
-    return all_reduce(values, _size(shape, "ranks", low=2), precision)
-
-
-def _all_to_all(shape: Mapping[str, float], precision: Precision) -> Operation:
-    values = _size(shape, "message_bytes") / precision.activation_bytes
-    return all_to_all(values, _size(shape, "ranks", low=2), precision)
+    return make(values, _size(shape, "ranks", low=2), precision)
 
 
 def _sparse_mla(shape: Mapping[str, float], precision: Precision) -> Operation:
@@ -301,12 +301,12 @@ def _convolution(shape: Mapping[str, float], precision: Precision) -> Operation:
     return convolution(sequences, query_tokens, channels, width, precision)
 
 
-_ALONE = {
+_ALONE: dict[str, Callable[[Mapping[str, float], Precision], Operation]] = {
     "experts": _experts,
     "mla": _mla,
     "batched_linear": _batched_linear,
-    "all_reduce": _all_reduce,
-    "all_to_all": _all_to_all,
+    "all_reduce": partial(_collective, all_reduce),
+    "all_to_all": partial(_collective, all_to_all),
     "sparse_mla": _sparse_mla,
     "indexer": _indexer,
     "top_k": _top_k,

@@ -21,6 +21,7 @@ from model.estimate import Phase
 from model.kernel_fitting import fit_kernels
 from model.kernels import kernel_of
 from model.laws import KERNELS, sizes_of
+from model.measurement import WHOLES
 from model.operations import OperationKind
 from model.overheads import TERMS, Overheads, columns
 from model.rows import Row, in_order, usable_rows
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 _CORRECTION_PRIOR = 3.0
 """Weight of "no correction", in architectures."""
-_WHOLES = ("layer", "prefill", "decode")
 _TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
 
 
@@ -60,7 +60,7 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
             r
             for r in rows
             if (r.measurement.engine, r.measurement.precision) == (engine, precision)
-            and r.measurement.kind in _WHOLES
+            and r.measurement.kind in WHOLES
         ]
         engines[engine, precision], step_scores = _fit_engine(steps, kernels, precision)
         scores += step_scores
@@ -81,9 +81,9 @@ def _complete(rows: Sequence[Row]) -> list[tuple[str, Precision]]:
             r.measurement.kind
             for r in rows
             if r.measurement.precision is _precision_of(r.measurement.kind, precision)
-            and (r.measurement.engine == engine or r.measurement.kind not in _WHOLES)
+            and (r.measurement.engine == engine or r.measurement.kind not in WHOLES)
         }
-        kinds = (OperationKind.LINEAR, OperationKind.ATTENTION, *_WHOLES)
+        kinds = (OperationKind.LINEAR, OperationKind.ATTENTION, *WHOLES)
         lacking[engine, precision] = [kind for kind in kinds if kind not in held]
     complete = [pair for pair, kinds in lacking.items() if not kinds]
     if complete:
@@ -131,7 +131,7 @@ def _fit_engine(
             ]
         scores[phase] = tuple(sorted(float(e) for e in whole))
     reports = []
-    for kind in _WHOLES:
+    for kind in WHOLES:
         chosen = [[(r, e) for r, e in group if r.measurement.kind == kind] for group in errors]
         reports += score_of(kind, precision, chosen)
     return EngineTerms(overheads=overheads, correction=correction, scores=scores), reports

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from model.workload import Workload
 
 
+_IMPORTED = frozenset({"source", "engine"})
+"""Fields of an environment that imported measurements alone have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """Where and with what something is measured; fields as in the API's message.
@@ -44,12 +48,12 @@ class Environment:
     @property
     def fingerprint(self) -> str:
         """Hash over all fields; measurements with another one are never mixed in."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        # Fingerprints stored before there were imports hold nothing of these.
-        for name in ("source", "engine"):
-            if not values[name]:
-                del values[name]
-        text = "\n".join(f"{name}={value}" for name, value in values.items())
+        # Fingerprints stored before there were imports hold nothing of theirs.
+        text = "\n".join(
+            f"{f.name}={value}"
+            for f in fields(self)
+            if (value := getattr(self, f.name)) or f.name not in _IMPORTED
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

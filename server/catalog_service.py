@@ -12,7 +12,7 @@ from model.presets import preset, preset_names
 from profiler.interface import Environment
 from server import messages
 from server.architectures import architecture_message
-from server.conversions import architecture_of, engine_name
+from server.conversions import REFERENCE_ENGINE, architecture_of, engine_name
 from server.cost_models import NoMeasurementsError
 from server.errors import ServiceError, failed_precondition, not_found
 from server.fitting import FitCancelledError, FitError, FitTimeoutError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # Longer times are days: such a caller has set no deadline.
 _NO_DEADLINE_S = 86_400.0
-_REFERENCE_ENGINE = "vllm"
 
 
 class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
@@ -141,7 +140,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             if device.local:
                 fitted = self._cost_models.fit(device, timeout_s=timeout, cancelled=gone)
             else:
-                engine = engine_name(request.engine, _REFERENCE_ENGINE, "engine")
+                engine = engine_name(request.engine, REFERENCE_ENGINE, "engine")
                 fitted = self._cost_models.fit_reference(
                     device, engine, timeout_s=timeout, cancelled=gone
                 )
@@ -239,10 +238,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         states: dict[str, Telemetry | None] = {}
         found = []
         for device in devices:
-            current = self._cost_models.current(device)
-            count = 0
-            if current is not None and not device.local:
-                count = current.record.measurement_count
+            record, provenance = self._cost_models.described(device) or (None, None)
+            count = record.measurement_count if record is not None else 0
             if device.local:
                 # "local" and "cpu" may be one device; reading it takes 50 ms.
                 if device.torch_name not in states:
@@ -252,8 +249,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 messages.device(
                     device,
                     state=states.get(device.torch_name),
-                    current=current.record if current is not None else None,
-                    provenance=current.model.provenance if current is not None else None,
+                    current=record,
+                    provenance=provenance,
                     measurement_count=count,
                 )
             )

@@ -165,6 +165,10 @@ def confidence_of(value: float, field: str) -> float:
     return value
 
 
+REFERENCE_ENGINE = "vllm"
+"""Engine that a device which is not here answers for, where none is named."""
+
+
 def engine_name(name: str, default: str, field: str) -> str:
     """Returns the name of an engine; empty is ``default``.
 

@@ -33,6 +33,7 @@ from server.reference_cost_models import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from model.estimate import Provenance
     from profiler.interface import Environment
     from server.devices import Device, DeviceRegistry
     from server.store import Store
@@ -84,6 +85,16 @@ class CostModels:
         if device.local:
             return self.local(device)
         return self._references.current(device, engine)
+
+    def described(self, device: Device) -> tuple[CostModelRecord, Provenance] | None:
+        """Returns the record of the device's cost model, and what it is to the device.
+
+        None where nothing was fitted that could stand for it.
+        """
+        if not device.local:
+            return self._references.described(device)
+        current = self.local(device)
+        return (current.record, current.record.provenance) if current is not None else None
 
     def fit(
         self, device: Device, *, timeout_s: float, cancelled: threading.Event | None = None

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
-from model.measurement import Distribution, Measurement
+from model.measurement import WHOLES, Distribution, Measurement
 from model.shapes import operations_of
-from server.conversions import Violations, engine_name, precision_of
+from server.conversions import REFERENCE_ENGINE, Violations, engine_name, precision_of
 
 if TYPE_CHECKING:
     from tokenpace.v1 import catalog_pb2, types_pb2
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _MOST_ROWS = 20_000
 _LONGEST_SOURCE = 500
 _LONGEST_GROUP = 200
-_WHOLES = frozenset({"layer", "prefill", "decode"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +43,7 @@ def imported_measurements(request: catalog_pb2.ImportMeasurementsRequest) -> Imp
         InvalidFieldError: the source or the number of a row is wrong; names the field.
         ServiceError: INVALID_ARGUMENT, rows that cannot be read; names the fields.
     """
-    engine = engine_name(request.engine, "vllm", "engine")
+    engine = engine_name(request.engine, REFERENCE_ENGINE, "engine")
     if not request.source:
         raise InvalidFieldError("source", "is required: who measured, licence, versions")
     if len(request.source) > _LONGEST_SOURCE:
@@ -70,7 +69,7 @@ def _measurement(message: types_pb2.Measurement, engine: str) -> Measurement:
     latency = message.latency_ms
     if not 0 < latency.median < math.inf:
         raise InvalidFieldError("latency_ms.median", f"{latency.median} is no positive time")
-    if message.kind in _WHOLES:
+    if message.kind in WHOLES:
         raise InvalidFieldError(
             "kind", f"{message.kind} is no single operation; those alone can be imported"
         )

@@ -13,6 +13,7 @@ from model.notices import Notice
 from model.precision import Precision
 from model.steps import Question
 from server.conversions import (
+    REFERENCE_ENGINE,
     Violations,
     architecture_of,
     confidence_of,
@@ -216,7 +217,7 @@ class Predictor:
             precision = precision_of(request.precision, "precision")
             kv_precision = precision_of(request.kv_cache_precision, "kv_cache_precision")
             confidence = confidence_of(request.confidence, "confidence")
-            default_engine = "transformers" if device.local else "vllm"
+            default_engine = "transformers" if device.local else REFERENCE_ENGINE
             engine = engine_name(request.engine, default_engine, "engine")
         with violations.within(""):
             architecture = architecture_of(request.model)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from model.estimate import Provenance
 from model.hardware import data_sheet
+from model.transfer import TransferredCostModel, nearest
 
 if TYPE_CHECKING:
     from model.cost_model import FittedCostModel
-    from model.transfer import TransferredCostModel
     from server.devices import Device
     from server.records import CostModelRecord
     from server.store import Store
@@ -54,10 +55,9 @@ class ReferenceCostModels:
         self._borrowed: dict[tuple[str, str], BorrowedCostModel] = {}
 
     def forget(self) -> None:
-        """Lets go of all: another one was fitted."""
+        """Looks the records up again at the next question: another one was fitted."""
         with self._lock:
             self._records = None
-            self._borrowed.clear()
 
     def current(self, device: Device, engine: str) -> CurrentCostModel | BorrowedCostModel | None:
         """Returns the cost model of an engine on a device, of another engine where it has none.
@@ -65,29 +65,48 @@ class ReferenceCostModels:
         None where nothing was imported that could stand for it.
         """
         with self._lock:
-            if self._records is None:
-                self._records = self._store.cost_models.imported()
-            if not self._records:
+            chosen = self._choose(device, engine)
+            source = self._read(chosen) if chosen is not None else None
+            if source is None or source.record.device == device.stored_name:
+                return source
+            return self._borrow(device, source)
+
+    def described(self, device: Device) -> tuple[CostModelRecord, Provenance] | None:
+        """Returns the record of what :meth:`current` answers by, and what it is to the device.
+
+        Reads no trees: they are large, and a listing asks for every device.
+        """
+        with self._lock:
+            chosen = self._choose(device, "")
+            if chosen is None:
                 return None
-            own = [record for record in self._records if record.device == device.stored_name]
-            if own:
-                return self._read(_of_engine(own, engine))
-            return self._borrow(device, engine, self._records)
+            if chosen.id in self._models and self._models[chosen.id] is None:
+                return None  # found to be unreadable
+            own = chosen.device == device.stored_name
+            return chosen, chosen.provenance if own else Provenance.TRANSFERRED
 
-    def _borrow(
-        self, device: Device, engine: str, records: tuple[CostModelRecord, ...]
-    ) -> BorrowedCostModel | None:
-        from model.transfer import TransferredCostModel, nearest  # noqa: PLC0415 - seldom needed
-
-        near = nearest(device.sheet, [data_sheet(record.device) for record in records])
-        if near is None:
+    def _choose(self, device: Device, engine: str) -> CostModelRecord | None:
+        records = self._look_up()
+        own = [record for record in records if record.device == device.stored_name]
+        if not own and records:
+            near = nearest(device.sheet, [data_sheet(record.device) for record in records])
+            own = [record for record in records if near and record.device == near.name]
+        if not own:
             return None
-        record = _of_engine([r for r in records if r.device == near.name], engine)
-        key = (device.name, record.id)
+        return next((record for record in own if engine in record.engines), own[0])
+
+    def _look_up(self) -> tuple[CostModelRecord, ...]:
+        if self._records is None:
+            self._records = self._store.cost_models.imported()
+            held = {record.id for record in self._records}
+            self._models = {key: it for key, it in self._models.items() if key in held}
+            self._borrowed = {key: it for key, it in self._borrowed.items() if key[1] in held}
+        return self._records
+
+    def _borrow(self, device: Device, source: CurrentCostModel) -> BorrowedCostModel:
+        key = (device.name, source.record.id)
         if key not in self._borrowed:
-            source = self._read(record)
-            if source is None:
-                return None
+            near = data_sheet(source.record.device)
             model = TransferredCostModel(source.model, near, device.sheet)
             self._borrowed[key] = BorrowedCostModel(source.record, model)
         return self._borrowed[key]
@@ -124,7 +143,3 @@ def cost_model_of(blob: bytes) -> FittedCostModel:
     from model.cost_model import FittedCostModel  # noqa: PLC0415
 
     return FittedCostModel.from_bytes(blob)
-
-
-def _of_engine(records: list[CostModelRecord], engine: str) -> CostModelRecord:
-    return next((record for record in records if engine in record.engines), records[0])

@@ -99,13 +99,7 @@ class Measurements:
 
     def of(self, device: str, fingerprint: str) -> tuple[Measurement, ...]:
         """Returns all of a device in one environment, oldest first."""
-        query = (
-            select(measurements)
-            .where(measurements.c.device == device, measurements.c.fingerprint == fingerprint)
-            .order_by(measurements.c.number)
-        )
-        with self._database.read() as connection:
-            return tuple(_measurement(row) for row in connection.execute(query))
+        return tuple(self.stream(device, fingerprint))
 
     def stream(self, device: str, fingerprint: str) -> Iterator[Measurement]:
         """Yields what :meth:`of` returns, a few at a time: there may be hundreds of thousands."""

@@ -6,7 +6,6 @@ import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import profiler.operations
 from model.errors import InvalidFieldError
 from model.precision import Precision
 from model.shapes import operations_of
@@ -25,20 +24,6 @@ gpu = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=gpu)])
-
-
-@pytest.fixture
-def timed(monkeypatch):
-    """What was really timed: each point's runs."""
-    seen = []
-    time_runs = profiler.operations.time_runs
-
-    def spy(device, runs, effort):
-        seen.append(list(runs))
-        return time_runs(device, runs, effort)
-
-    monkeypatch.setattr(profiler.operations, "time_runs", spy)
-    return seen
 
 
 @devices

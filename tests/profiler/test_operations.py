@@ -25,20 +25,6 @@ gpu = [
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=gpu)])
 
 
-@pytest.fixture
-def timed(monkeypatch):
-    """What was really timed: each point's runs."""
-    seen = []
-    time_runs = profiler.operations.time_runs
-
-    def spy(device, runs, effort):
-        seen.append(list(runs))
-        return time_runs(device, runs, effort)
-
-    monkeypatch.setattr(profiler.operations, "time_runs", spy)
-    return seen
-
-
 @devices
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
 def test_a_linear_is_measured_at_each_of_its_rows(device, precision):

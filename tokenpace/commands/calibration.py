@@ -16,7 +16,6 @@ from tokenpace.render import calibration as render
 if TYPE_CHECKING:
     from tokenpace.client import Client
 
-_ALL = 1000
 _REPOSITORIES = "https://huggingface.co/"
 
 
@@ -129,7 +128,7 @@ def calibrations(
 def _presets(client: Client) -> dict[str, str]:
     """Returns presets by their name and by the repository that they were read from."""
     found = {}
-    for it in client.architectures(page_size=_ALL).architectures:
+    for it in client.architectures(page_size=options.LARGEST_PAGE).architectures:
         found[it.name] = it.name
         if it.source.startswith(_REPOSITORIES):
             repository = "/".join(it.source.removeprefix(_REPOSITORIES).split("/")[:2])

@@ -6,18 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tokenpace.commands.options import Page, PageSize
+from tokenpace.commands.options import LARGEST_PAGE, Page, PageSize
 from tokenpace.commands.session import Address, Json, Session, progress_bar
 from tokenpace.render import catalog as render
-
-_ALL = 1000
-"""The largest page: devices and presets are few, so that one holds them all."""
 
 
 def devices(
     name: Annotated[str, typer.Argument(help="Show this one alone, in full.")] = "",
     *,
-    page_size: PageSize = _ALL,
+    page_size: PageSize = LARGEST_PAGE,
     page_token: Page = "",
     address: Address = None,
     json: Json = False,
@@ -36,7 +33,7 @@ def architectures(
         str, typer.Argument(help="Show this preset, config.json or parameter count, in full.")
     ] = "",
     *,
-    page_size: PageSize = _ALL,
+    page_size: PageSize = LARGEST_PAGE,
     page_token: Page = "",
     address: Address = None,
     json: Json = False,

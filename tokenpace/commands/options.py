@@ -12,6 +12,8 @@ from tokenpace.v1 import types_pb2
 if TYPE_CHECKING:
     from tokenpace.questions import Question
 
+LARGEST_PAGE = 1000
+"""Devices and presets are few: one page of this size holds them all."""
 PRECISIONS = ", ".join(spellings(types_pb2.Precision, "PRECISION_"))
 
 Model = Annotated[

@@ -92,7 +92,9 @@ def formats_of(line: Mapping[str, str]) -> tuple[Precision, PackedFormat | None]
     stored, packed = architecture.stored_precision, architecture.stored_experts
     if name == "fp8":
         modes = line["gemm_quant_mode"], line["moe_quant_mode"]
-        blocks = stored is Precision.FP8_BLOCK or "fp8_block" in modes
+        # Qwen's own FP8 checkpoints are in blocks, whatever the label.
+        named = line["model_path"].startswith("Qwen/") and line["model_path"].endswith("-FP8")
+        blocks = stored is Precision.FP8_BLOCK or "fp8_block" in modes or named
         return (Precision.FP8_BLOCK if blocks else Precision.FP8), None
     if packed is not None and packed.precision == name:
         return stored, packed

@@ -35,6 +35,14 @@ def line(tensor, data, expert, *, dump="2026-04-06", name="x_tp8_ep8_1", **other
     [
         (line("64", "1", "8"), line("8", "1", "8", dump="2026-03-25", name="x_tp8_0_ep8_0_1")),
         (line("1", "64", "8"), line("1", "8", "8", dump="2026-03-25", name="x_tp8_0_ep8_0_1")),
+        (
+            line("4", "4", "16", backend="vllm"),
+            line("4", "1", "4", dump="2026-03-25", backend="vllm", name="x_tp4_0_ep4_0_1"),
+        ),
+        (
+            line("64", "1", "8", silicon_data_source="db-dump/2026-04-27; config_id=181"),
+            line("8", "1", "8", dump="2026-03-25", name="x_tp8_0_ep8_0_1"),
+        ),
     ],
 )
 def test_labels_of_one_measurement_come_to_the_same_in_both_dumps(wrong, right):

@@ -1,11 +1,12 @@
 """Labels of aiconfigurator's ``silicon_sample.csv``, corrected where they are known to be wrong.
 
-In the dumps of April 2026 the tensor (or attention data) parallel column of rows with expert
-parallelism is too large by their expert-parallel size, and the experts' columns hold other
-meanings. The same measurements stand in the dump of March under other labels, and the rows'
-ids name the true sizes. Where no attention data parallel size is told, the ranks of the
-experts tell it: Qwen3-235B's weights do not fit the single card that its tensor-parallel
-size alone would leave.
+In the two dumps of April 2026 the parallel sizes of rows with expert parallelism are wrong:
+the tensor (or attention data) parallel column is the product of the ranks and the
+expert-parallel size, in vLLM's rows the expert column is that product and the attention
+data column repeats the ranks. The same measurements stand in the dump of March under other
+labels, and many rows' ids name the true sizes. Where no attention data parallel size is
+told, the ranks of the experts tell it: Qwen3-235B's weights do not fit the single card that
+its tensor-parallel size alone would leave.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 COLUMNS = frozenset({"silicon_ttft_ms", "silicon_tpot_ms", "model_path", "system", "isl", "osl"})
 """By which such a file is known; the others may be missing."""
+_WRONG_DUMPS = ("source_file=2026-04", "db-dump/2026-04")
 _PRECISIONS = {"": "model", "fp8": "fp8", "fp4": "fp4", "int4": "int4", "bf16": "bf16"}
 
 
@@ -40,10 +42,11 @@ def degrees_of(line: Mapping[str, str]) -> Degrees:
         max(1, int(line.get(name) or 1)) for name in ("tp_size", "attention_dp_size", "moe_ep_size")
     )
     source = line.get("silicon_data_source", "")
-    named = re.search(r"_tp(\d+)_ep(\d+)_", line.get("id", ""))
-    if "source_file=2026-04" in source and expert > 1 and named:
-        ranks, expert = int(named[1]), int(named[2])
-        tensor, data = (1, ranks) if data > 1 else (ranks, 1)
+    april = any(dump in source for dump in _WRONG_DUMPS)
+    if april and expert > 1 and line.get("backend") == "vllm":
+        data, expert = 1, tensor
+    elif april and expert > 1:
+        tensor, data = max(1, tensor // expert), max(1, data // expert)
     elif not line.get("attention_dp_size"):
         data = max(1, max(1, int(line.get("moe_tp_size") or 1)) * expert // tensor)
     if (tensor * data) % expert:

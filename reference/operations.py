@@ -7,11 +7,11 @@ factor of the question.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
-from reference.rows import Row
-from reference.tables import NotInstalledError, Table, newest_of, newest_of_each
+from reference import parquet
+from reference.rows import Row, thinned
+from reference.tables import Table, newest_of, newest_of_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +37,6 @@ _DEEPSEEK = {"kv_rank": 512.0, "rope_dim": 64.0, "head_dim": 128.0, "value_dim":
 _MISSING = {"window_size": 0, "attn_dtype": "bfloat16", "kernel_source": "", "kv_cache_dtype": ""}
 """What a column that older tables lack stands for there."""
 _COLLECTIVES = {"all_reduce": "all_reduce", "alltoall": "all_to_all"}
-_SEED = 0
 
 
 def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[tuple[Table, list[Row]]]:
@@ -52,7 +51,7 @@ def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[tuple[T
     """
     for kind, name, read in _TABLES:
         for table in newest_of_each(device, kind, name, engine, folder):
-            found = _thinned(_fastest(read(_columns(table.path), table.engine)), limit)
+            found = thinned(_fastest(read(_columns(table.path), table.engine)), limit)
             if found:
                 yield table, found
                 break
@@ -71,13 +70,7 @@ def _collectives(device: str, engine: str, folder: Path) -> Iterator[tuple[Table
 
 
 def _columns(path: Path) -> Columns:
-    try:
-        import pyarrow.parquet  # noqa: PLC0415 - of an extra
-    except ModuleNotFoundError as error:
-        raise NotInstalledError(
-            "pyarrow is not installed; pip install 'tokenpace[reference]' brings it"
-        ) from error
-    table: Columns = pyarrow.parquet.read_table(path).to_pydict()
+    table: Columns = parquet.reader().read_table(path).to_pydict()
     return table
 
 
@@ -88,16 +81,6 @@ def _fastest(found: Iterable[Row]) -> list[Row]:
         if key not in best or row.latency_ms < best[key].latency_ms:
             best[key] = row
     return list(best.values())
-
-
-def _thinned(found: list[Row], limit: int) -> list[Row]:
-    kept: list[Row] = []
-    for key in dict.fromkeys((row.kind, row.precision) for row in found):
-        same = [row for row in found if (row.kind, row.precision) == key]
-        # Draws of a simulation, no secret.
-        pick = random.Random(_SEED)  # noqa: S311
-        kept += pick.sample(same, limit) if len(same) > limit else same
-    return kept
 
 
 def _linear(columns: Columns, engine: str) -> Iterator[Row]:

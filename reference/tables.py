@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reference.errors import NotInstalledError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,10 +30,6 @@ DEVICES = {
 }
 """Our name of each device whose tables are read, and theirs."""
 ENGINES = ("vllm", "sglang", "trtllm")
-
-
-class NotInstalledError(Exception):
-    """The package or the reader of its format is missing; the text says how to get it."""
 
 
 @dataclass(frozen=True, slots=True)

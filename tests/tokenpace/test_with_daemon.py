@@ -1,13 +1,16 @@
 """The client and the command with the real daemon, started as users start it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tokenpace.client import Client, TokenpaceError, predict_request
+from tokenpace.v1 import types_pb2
 
 COMMAND = (sys.executable, "-m", "tokenpace.command")
 
@@ -216,6 +219,101 @@ def test_published_measurements_are_brought_in_and_answer(address):
         held = client.measurements(device="a100-sxm").total_size
     assert answer.cost_model == model["id"]
     assert held == model["measurementCount"]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "measurement-files.md"
+
+
+def example():
+    """The example of the page on files of measurements."""
+    return re.search(r"```csv\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+def test_ones_own_measurements_are_brought_in_and_answer(address, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(example(), encoding="utf-8")
+    where = ("--device", "l40s", "--address", address)
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text(example().replace("linear,bf16", "linear,bf61"), encoding="utf-8")
+    refused = run("reference", "import", str(file), str(wrong), *where, "--engine", "vllm")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "wrong.csv:2: precision is 'bf61'" in refused.stderr
+    unknown = run("reference", "import", str(file), *where, "--engine", "vroom")
+    assert unknown.returncode == 1
+    assert "vroom" in unknown.stderr
+    with Client(address) as client:
+        assert client.measurements(device="l40s").total_size == 0
+    what = ("--engine", "vllm", "--source", "nobody, made up", "--json")
+    done = run("reference", "import", str(file), *where, *what)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)["costModel"]
+    assert model["provenance"] == "PROVENANCE_REFERENCE_DATA"
+    assert model["measurementCount"] == len(example().splitlines()) - 1
+    again = run("reference", "import", str(file), *where, *what)
+    assert json.loads(again.stdout)["costModel"]["measurementCount"] == model["measurementCount"]
+    with Client(address) as client:
+        held = client.measurements(device="l40s")
+        assert held.total_size == model["measurementCount"]
+        answer = client.predict("llama-3.1-8b", input_tokens=512, output_tokens=64, device="l40s")
+    assert answer.cost_model == json.loads(again.stdout)["costModel"]["id"]
+    assert answer.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
+    # What is written for one token, over the layers: the products of the model's weights.
+    decode = sum(ms for ms in (0.0226, 0.0164, 0.091, 0.0475)) * 32
+    assert decode < answer.tpot_ms.value < 2 * decode
+
+
+def test_the_files_of_vidur_are_brought_in_and_answer(address, tmp_path):
+    lines = [
+        "time_stats.attn_pre_proj.median,time_stats.attn_rope.median,time_stats.mlp_up_proj.median,"
+        "n_head,n_kv_head,n_embd,n_expanded_embd,use_gated_mlp,num_tokens,"
+        "num_tensor_parallel_workers"
+    ]
+    lines += [
+        f"{0.01 + tokens / 2e3 / tp:.3f},0.01,{0.02 + tokens / 1e3 / tp:.3f},"
+        f"32,8,4096,14336,True,{tokens},{tp}"
+        for tokens in (1, 16, 128, 1024)
+        for tp in (1, 2, 4)
+    ]
+    (tmp_path / "mlp.csv").write_text("\n".join(lines), encoding="utf-8")
+    lines = [
+        "time_stats.attn_decode.median,time_stats.attn_prefill.median,n_embd,n_q_head,n_kv_head,"
+        "num_tensor_parallel_workers,batch_size,prefill_chunk_size,kv_cache_size,is_prefill"
+    ]
+    for tp in (1, 2):
+        for tokens in (64, 512, 4096):
+            lines.append(f"{0.01 + tokens / 4e5:.3f},,4096,32,8,{tp},1,0,{tokens},False")
+            lines.append(f",{0.01 + tokens**2 / 4e7 / tp:.3f},4096,32,8,{tp},1,{tokens},0,True")
+    (tmp_path / "attention.csv").write_text("\n".join(lines), encoding="utf-8")
+    where = ("--device", "a100-pcie", "--engine", "vllm", "--address", address)
+    files = (str(tmp_path / name) for name in ("mlp.csv", "attention.csv"))
+    done = run("reference", "import", *files, *where)
+    assert done.returncode == 0, done.stderr
+    assert "note: mlp.csv: times that are not imported: 12 of attn_rope" in done.stderr
+    with Client(address) as client:
+        answer = client.predict(
+            "llama-3.1-8b", input_tokens=512, device="a100-pcie", precision="fp16"
+        )
+        rows = client.measurements(device="a100-pcie")
+    assert answer.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
+    assert rows.total_size == 24 + 12
+    assert {row.precision for row in rows.measurements} == {types_pb2.PRECISION_FP16}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("mine.csv",), "--device"),
+        (("mine.csv", "--device", "l40s", "--device", "l4"), "--device"),
+        (("mine.csv", "--device", "l40s", "--engine", "vllm", "--engine", "sglang"), "--engine"),
+        (("mine.csv", "--device", "l40s", "--source", "x" * 201), "--source"),
+        (("none.csv", "--device", "l40s"), "none.csv cannot be read"),
+        (("--device", "h100-sxm", "--source", "me"), "--source"),
+    ],
+)
+def test_what_files_need_is_asked_for(address, arguments, named):
+    done = run("reference", "import", *arguments, "--address", address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr
 
 
 def test_an_unknown_table_is_wrong_usage(address):

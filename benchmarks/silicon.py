@@ -36,7 +36,7 @@ from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
 from model.workload import Parallelism, Workload
-from tokenpace.benchmark_files.deployments import concurrency_of, degrees_of
+from tokenpace.benchmark_files.deployments import PRESETS, concurrency_of, degrees_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,21 +48,6 @@ COMMAND = "python benchmarks/silicon.py --write-page"
 PAGE = Path(__file__).with_suffix(".md")
 PLOT = Path(__file__).with_suffix(".png")
 SYSTEMS = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm"}
-PRESETS = {
-    "deepseek-ai/DeepSeek-R1": "deepseek-r1",
-    "deepseek-ai/DeepSeek-V3": "deepseek-r1",
-    "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
-    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
-    "MiniMaxAI/MiniMax-M2.5": "minimax-m2",
-    "moonshotai/Kimi-K2.5": "kimi-k2.5",
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
-    "openai/gpt-oss-120b": "gpt-oss-120b",
-    "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
-    "Qwen/Qwen3-32B": "qwen3-32b",
-    "Qwen/Qwen3.5-397B-A17B": "qwen3.5-397b-a17b",
-    "zhipuai/GLM-5": "glm-5",
-}
-"""One architecture is one model: R1 is V3, re-quantised checkpoints are their base."""
 COEFFICIENTS = tuple(name for name in START if name not in {"int8_share"})
 POOLED_PULL, ENGINE_PULL = 1.5, 4.0
 """How firmly coefficients are held: an engine's few architectures cannot tell them all."""

@@ -61,6 +61,15 @@ def data_folder() -> Path:
     return Path(next(iter(found.submodule_search_locations))) / "systems" / "data"
 
 
+def deployments_file() -> Path:
+    """Returns the CSV file of deployments measured end to end (TTFT, TPOT).
+
+    Raises:
+        NotInstalledError: the package is missing.
+    """
+    return data_folder().parent / "silicon_sample.csv"
+
+
 def package_version() -> str:
     """Returns the version of the installed package, empty where it cannot be told."""
     try:

@@ -5,11 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tokenpace.benchmark_files.rows import BenchmarkRow, long_queue
 from tokenpace.client import Client, TokenpaceError, predict_request
+from tokenpace.commands.reference_calibrations import calibrate_deployments
+from tokenpace.commands.session import Session
 from tokenpace.v1 import types_pb2
 
 COMMAND = (sys.executable, "-m", "tokenpace.command")
@@ -314,6 +318,61 @@ def test_what_files_need_is_asked_for(address, arguments, named):
     done = run("reference", "import", *arguments, "--address", address)
     assert (done.returncode, done.stdout) == (2, "")
     assert named in done.stderr
+
+
+def test_deployments_become_calibrations_that_replace_earlier_ones(address, capsys):
+    def rows(factor, loads, model="meta-llama/Llama-3.1-70B"):
+        with Client(address) as client:
+            for load in loads:
+                answer = client.predict(
+                    "llama-3.1-70b",
+                    device="h100-pcie",
+                    engine="sglang",
+                    input_tokens=1024,
+                    output_tokens=128,
+                    concurrency=load,
+                    tensor=4,
+                )
+                yield BenchmarkRow(
+                    source=f"rows:{load}",
+                    model=model,
+                    device="h100-pcie",
+                    engine="sglang",
+                    precision="model",
+                    tensor=4,
+                    input_tokens=1024,
+                    output_tokens=128,
+                    concurrency=load,
+                    tpot_ms=answer.tpot_ms.value * factor,
+                )
+
+    def bring(*found):
+        with Session(address, json=False) as session:
+            calibrate_deployments(session, found, "h100-pcie", "sglang")
+        return capsys.readouterr()
+
+    name = "reference-llama-3.1-70b-h100-pcie-sglang"
+    others = (*rows(9.0, (2, 3, 5, 7), model="nobody/knows-it"),)
+    saturated = BenchmarkRow(
+        source="late", model="meta-llama/Llama-3.1-70B", device="h100-pcie", engine="sglang"
+    )
+    saturated = replace(saturated, ttft_ms=9e4, suspicions=tuple(long_queue(9e4)))
+    few = bring(*rows(1.5, (1, 4, 16)), *others, saturated)
+    assert (few.out, "1 rows of saturated runs" in few.err) == ("", True)
+    made = bring(*rows(1.5, (1, 4, 16, 64)), *others).out
+    assert made.startswith(f"{name}: 4 rows, TPOT error 33.3% -> ")
+    assert bring(*rows(1.25, (1, 2, 4, 16, 64))).out.startswith(f"{name}: 5 rows, TPOT error 20.0%")
+    refused = bring(*(replace(row, tensor=3) for row in rows(1.5, (1, 4, 16, 64))))
+    assert (refused.out, f"note: {name}: not made: " in refused.err) == ("", True)
+    with Client(address) as client:
+        (it,) = [it for it in client.calibrations().calibrations if it.name.startswith("reference")]
+        assert (it.name, it.row_count) == (name, 5)
+        question = {"input_tokens": 1024, "device": "h100-pcie", "engine": "sglang", "tensor": 4}
+        plain = client.predict("llama-3.1-70b", **question)
+        assert plain.resolved.calibration == ""
+        named = client.predict("llama-3.1-70b", **question, calibration=name)
+        assert named.resolved.calibration == name
+        client.delete_calibration(name)
 
 
 def test_an_unknown_table_is_wrong_usage(address):

@@ -18,10 +18,37 @@ from tokenpace.arguments import ArgumentError
 from tokenpace.benchmark_files.rows import BenchmarkRow, long_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 COLUMNS = frozenset({"silicon_ttft_ms", "silicon_tpot_ms", "model_path", "system", "isl", "osl"})
 """By which such a file is known; the others may be missing."""
+PRESETS = {
+    "deepseek-ai/DeepSeek-R1": "deepseek-r1",
+    "deepseek-ai/DeepSeek-V3": "deepseek-r1",
+    "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
+    "MiniMaxAI/MiniMax-M2.5": "minimax-m2",
+    "moonshotai/Kimi-K2.5": "kimi-k2.5",
+    "nvidia/DeepSeek-R1-NVFP4": "deepseek-r1",
+    "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-r1",
+    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
+    "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
+    "openai/gpt-oss-120b": "gpt-oss-120b",
+    "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
+    "Qwen/Qwen3-32B": "qwen3-32b",
+    "Qwen/Qwen3.5-397B-A17B": "qwen3.5-397b-a17b",
+    "zhipuai/GLM-5": "glm-5",
+}
+"""One architecture is one model: R1 is V3, re-quantised checkpoints are their base."""
+_OWN = {
+    ("deepseek-ai/DeepSeek-R1", "fp8"),
+    ("deepseek-ai/DeepSeek-V3", "fp8"),
+    ("MiniMaxAI/MiniMax-M2.5", "fp8"),
+    ("moonshotai/Kimi-K2.5", "int4"),
+    ("openai/gpt-oss-120b", "fp4"),
+}
+"""Labels that stand for the checkpoint's own format, in which routed experts may be packed alone
+(gpt-oss is labelled nvfp4, which no engine runs on Hopper)."""
 _PRECISIONS = {"": "model", "fp8": "fp8", "fp4": "fp4", "int4": "int4", "bf16": "bf16"}
 
 
@@ -57,6 +84,18 @@ def concurrency_of(line: Mapping[str, str]) -> int:
     return int(told[1] if told else line["batch_size"])
 
 
+def merged(rows: Iterable[BenchmarkRow]) -> list[BenchmarkRow]:
+    """Returns the rows, each measurement once: dumps repeat it, under other labels at times."""
+    found: dict[tuple[object, ...], BenchmarkRow] = {}
+    for it in rows:
+        model = PRESETS.get(it.model, it.model)
+        load = (model, it.device, it.engine, it.input_tokens, it.output_tokens, it.concurrency)
+        # Some dumps keep two decimals of what others keep in full.
+        figures = tuple(f"{value or 0:.2f}" for value in (it.ttft_ms, it.tpot_ms))
+        found.setdefault((*load, *figures), it)
+    return list(found.values())
+
+
 def row(line: Mapping[str, str], source: str) -> BenchmarkRow:
     """Returns one deployment under one load.
 
@@ -90,6 +129,9 @@ def row(line: Mapping[str, str], source: str) -> BenchmarkRow:
 
 def _precision(line: Mapping[str, str]) -> str:
     name = line.get("precision", "")
-    if name == "fp8" and line.get("gemm_quant_mode") == "fp8_block":
+    if (line["model_path"], name) in _OWN:
+        return "model"
+    modes = (line.get("gemm_quant_mode"), line.get("moe_quant_mode"))
+    if name == "fp8" and "fp8_block" in modes:
         return "fp8-block"
     return _PRECISIONS.get(name, name)

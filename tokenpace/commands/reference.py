@@ -11,6 +11,9 @@ import typer
 from reference import files, sources, tables
 from reference.errors import MeasurementFileError, NotInstalledError
 from tokenpace import arguments
+from tokenpace.benchmark_files.deployments import merged
+from tokenpace.benchmark_files.reading import read
+from tokenpace.commands.reference_calibrations import calibrate_deployments
 from tokenpace.commands.session import USAGE, Address, CommandError, Json, Session, progress_bar
 from tokenpace.render import catalog as render
 from tokenpace.v1 import types_pb2
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from reference.files import FileImport
     from reference.rows import Row
     from reference.sources import Source
+    from tokenpace.benchmark_files.rows import BenchmarkRow
     from tokenpace.commands.session import Report
 
 app = typer.Typer(help="Bring in measurements that others have published.", no_args_is_help=True)
@@ -58,12 +62,19 @@ def import_(
     rows: Annotated[
         int, typer.Option(help="Most rows of one kind and precision.", min=100)
     ] = sources.DEFAULT_LIMIT,
+    operations_only: Annotated[
+        bool,
+        typer.Option(
+            "--operations-only", help="Make no calibrations of deployments' TTFT and TPOT."
+        ),
+    ] = False,
     address: Address = None,
     json: Json = False,
 ) -> None:
     """Read measurements of operations into the daemon and fit a cost model on them.
 
-    One cut off goes on where it ended; one that is complete is only fitted again.
+    One cut off goes on where it ended; one that is complete is only fitted again. The tables'
+    deployments become calibrations, which predict applies where it is asked to.
     """
     if paths:
         found = _read(paths, device or [], engine or [], source, rows)
@@ -77,6 +88,7 @@ def import_(
     devices = _chosen(device, list(tables.DEVICES), "--device")
     engines = _chosen(engine, list(tables.ENGINES), "--engine")
     with Session(address, json) as session:
+        deployments = [] if operations_only else _deployments()
         for name in devices:
             for one in engines:
                 with progress_bar(f"{name} {one}") as report:
@@ -85,6 +97,7 @@ def import_(
                     except NotInstalledError as error:
                         raise CommandError(USAGE, str(error)) from error
                     _bring(session, tables_source, report)
+                calibrate_deployments(session, deployments, name, one)
 
 
 def _read(
@@ -117,6 +130,13 @@ def _bring_files(session: Session, found: FileImport) -> None:
     for source in found.sources:
         with progress_bar(f"{source.device} {source.engine}") as report:
             _bring(session, source, report)
+
+
+def _deployments() -> list[BenchmarkRow]:
+    try:
+        return merged(read(tables.deployments_file()).rows)
+    except NotInstalledError as error:
+        raise CommandError(USAGE, str(error)) from error
 
 
 def _chosen(asked: Sequence[str] | None, known: list[str], flag: str) -> Sequence[str]:

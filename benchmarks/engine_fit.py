@@ -7,8 +7,10 @@ coefficients of ``model.engines``.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -17,11 +19,12 @@ from scipy.optimize import least_squares
 
 from model.analytical import AnalyticalCostModel
 from model.composite import CompositeCostModel
+from model.estimate import MeasuredCostModel
 from model.hardware import data_sheet
 from model.inference import predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from model.engines import Engine
@@ -89,11 +92,17 @@ Scored = tuple[Row, str, Interval]
 """A figure of a row, predicted with its ends."""
 
 
-def cost_model_of(row: Row, coefficients: Engine) -> CompositeCostModel:
-    """Returns what prices the row by physics alone, with the coefficients of an engine."""
+Kernels = Mapping[tuple[str, str], MeasuredCostModel]
+"""Fitted cost models of kernels by device and engine; empty: physics alone."""
+
+
+def cost_model_of(
+    row: Row, coefficients: Engine, kernels: Kernels = MappingProxyType({})
+) -> CompositeCostModel:
+    """Returns what prices the row by the coefficients of an engine, beside measured kernels."""
     question = row.question
     return CompositeCostModel(
-        None,
+        kernels.get((row.device, row.engine)),
         AnalyticalCostModel(data_sheet(row.device), coefficients),
         question.precision,
         question.kv_precision,
@@ -101,10 +110,12 @@ def cost_model_of(row: Row, coefficients: Engine) -> CompositeCostModel:
     )
 
 
-def predicted(row: Row, coefficients: Engine) -> dict[str, Interval]:
+def predicted(
+    row: Row, coefficients: Engine, kernels: Kernels = MappingProxyType({})
+) -> dict[str, Interval]:
     """Returns milliseconds of each of the row's figures, and the ends of their interval."""
     question = row.question
-    answer = predict(question, cost_model_of(row, coefficients))
+    answer = predict(question, cost_model_of(row, coefficients, kernels))
     tokens = max(1, question.workload.output_tokens)
     latency = answer.request_latency_ms
     known = {
@@ -116,7 +127,11 @@ def predicted(row: Row, coefficients: Engine) -> dict[str, Interval]:
 
 
 def fit(
-    rows: Sequence[Row], base: Engine, start: Mapping[str, float], pull: float = PULL
+    rows: Sequence[Row],
+    base: Engine,
+    start: Mapping[str, float],
+    pull: float = PULL,
+    kernels: Kernels = MappingProxyType({}),
 ) -> Engine:
     """Returns an engine with coefficients fitted on the log error of the rows.
 
@@ -125,6 +140,7 @@ def fit(
         base: whose other coefficients hold.
         start: coefficients to fit, and where they begin.
         pull: how firmly they are held there.
+        kernels: measured ones, where there are some.
     """
     names = list(start)
     begin = np.log([start[name] for name in names])
@@ -137,7 +153,8 @@ def fit(
     def error(theta: np.ndarray) -> np.ndarray:
         candidate = coefficients(theta)
         logs = [
-            np.log([value for value, _, _ in predicted(row, candidate).values()]) - row.logs
+            np.log([value for value, _, _ in predicted(row, candidate, kernels).values()])
+            - row.logs
             for row in rows
         ]
         return np.concatenate([*logs, pull * (theta - begin)])
@@ -154,9 +171,9 @@ def fit(
     return coefficients(found.x)
 
 
-def score(row: Row, coefficients: Engine) -> list[Scored]:
+def score(row: Row, coefficients: Engine, kernels: Kernels = MappingProxyType({})) -> list[Scored]:
     """Returns each figure of the row as predicted."""
-    return [(row, name, found) for name, found in predicted(row, coefficients).items()]
+    return [(row, name, found) for name, found in predicted(row, coefficients, kernels).items()]
 
 
 def table(scored: Iterable[Scored], *, by_model: bool = False) -> list[str]:

@@ -36,33 +36,18 @@ from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
 from model.workload import Parallelism, Workload
-from tokenpace.benchmark_files.deployments import concurrency_of, degrees_of
+from tokenpace.benchmark_files import deployments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from model.engines import Engine
-    from model.precision import PackedFormat
+    from tokenpace.benchmark_files.rows import BenchmarkRow
 
 COMMAND = "python benchmarks/silicon.py --write-page"
 PAGE = Path(__file__).with_suffix(".md")
 PLOT = Path(__file__).with_suffix(".png")
 SYSTEMS = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm"}
-PRESETS = {
-    "deepseek-ai/DeepSeek-R1": "deepseek-r1",
-    "deepseek-ai/DeepSeek-V3": "deepseek-r1",
-    "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
-    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
-    "MiniMaxAI/MiniMax-M2.5": "minimax-m2",
-    "moonshotai/Kimi-K2.5": "kimi-k2.5",
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
-    "openai/gpt-oss-120b": "gpt-oss-120b",
-    "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
-    "Qwen/Qwen3-32B": "qwen3-32b",
-    "Qwen/Qwen3.5-397B-A17B": "qwen3.5-397b-a17b",
-    "zhipuai/GLM-5": "glm-5",
-}
-"""One architecture is one model: R1 is V3, re-quantised checkpoints are their base."""
 COEFFICIENTS = tuple(name for name in START if name not in {"int8_share"})
 POOLED_PULL, ENGINE_PULL = 1.5, 4.0
 """How firmly coefficients are held: an engine's few architectures cannot tell them all."""
@@ -78,75 +63,50 @@ def sample_path() -> Path:
     return Path(found.submodule_search_locations[0]) / "systems" / "silicon_sample.csv"
 
 
-def formats_of(line: Mapping[str, str]) -> tuple[Precision, PackedFormat | None]:
-    """Returns the precision, and that of experts in one of their own.
-
-    A blank one is the model's own. The 4 bits of gpt-oss (labelled nvfp4, which no engine
-    runs on Hopper) and of Kimi K2.5 are those of their checkpoints, whose experts alone
-    are packed.
-    """
-    name = line["precision"]
-    if not name:
-        return Precision.BF16, None
-    architecture = preset(PRESETS[line["model_path"]])
-    stored, packed = architecture.stored_precision, architecture.stored_experts
-    if name == "fp8":
-        modes = line["gemm_quant_mode"], line["moe_quant_mode"]
-        # Qwen's own FP8 checkpoints are in blocks, whatever the label.
-        named = line["model_path"].startswith("Qwen/") and line["model_path"].endswith("-FP8")
-        blocks = stored is Precision.FP8_BLOCK or "fp8_block" in modes or named
-        return (Precision.FP8_BLOCK if blocks else Precision.FP8), None
-    if packed is not None and packed.precision == name:
-        return stored, packed
-    return Precision(name), None
-
-
 def read_rows() -> list[Row]:
     """Returns the rows, equal measurements merged."""
-    rows: dict[tuple[object, ...], Row] = {}
     with sample_path().open(encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            if line["mode"] != "agg" or line["system"] not in SYSTEMS:
-                continue
-            figures = {
-                "TTFT": float(line["silicon_ttft_ms"]),
-                "TPOT": float(line["silicon_tpot_ms"]),
-            }
-            # Some of the dumps keep two decimals of what others keep in full.
-            rounded = tuple(f"{value:.2f}" for value in figures.values())
-            row = row_of(line, figures)
-            key = (row.model, row.device, row.engine, row.question.workload, *rounded)
-            rows.setdefault(key, row)
-    return list(rows.values())
+        lines = [
+            line
+            for line in csv.DictReader(file)
+            if line["mode"] == "agg" and line["system"] in SYSTEMS
+        ]
+    found = deployments.merged(deployments.row(line, line["id"]) for line in lines)
+    return [row_of(row) for row in found]
 
 
-def row_of(line: Mapping[str, str], figures: dict[str, float]) -> Row:
+def row_of(row: BenchmarkRow) -> Row:
     """Returns one deployment under one load."""
-    architecture = preset(PRESETS[line["model_path"]])
-    degrees, (precision, stored_experts) = degrees_of(line), formats_of(line)
+    architecture = preset(deployments.PRESETS[row.model])
+    stored_experts = None
+    if row.precision == "model":
+        precision, stored_experts = architecture.stored_precision, architecture.stored_experts
+    else:
+        precision = Precision(row.precision)
+    cache = row.kv_cache_precision
     return Row(
-        engine=line["backend"],
+        engine=row.engine,
         model=architecture.name,
-        device=SYSTEMS[line["system"]],
+        device=row.device,
         question=Question(
             architecture=architecture,
             workload=Workload(
-                input_tokens=int(line["isl"]),
-                output_tokens=int(line["osl"]),
-                concurrency=concurrency_of(line),
+                input_tokens=row.input_tokens or 0,
+                output_tokens=row.output_tokens or 0,
+                concurrency=row.concurrency or 0,
             ),
             parallelism=Parallelism(
-                tensor=degrees.tensor,
-                data=degrees.data,
-                expert=degrees.expert if architecture.experts else 1,
+                tensor=row.tensor or 1,
+                data=row.data or 1,
+                expert=(row.expert or 1) if architecture.experts else 1,
             ),
             precision=precision,
-            kv_precision=precision.activation,
-            engine=line["backend"],
+            kv_precision=Precision(cache) if cache else precision.activation,
+            engine=row.engine,
             stored_experts=stored_experts,
             confidence=CONFIDENCE,
         ),
-        figures=figures,
+        figures={"TTFT": row.ttft_ms or 0.0, "TPOT": row.tpot_ms or 0.0},
     )
 
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from model.engines import engine as engine_of
-from model.estimate import Provenance, StepEstimate
+from model.estimate import Provenance, StepEstimate, factor_at
 from model.hardware import data_sheet
 from model.operations import ATTENTIONS, COLLECTIVES, OperationKind
 from model.precision import Precision
@@ -44,7 +43,6 @@ NETWORK_BYTES_PER_SECOND = 50e9
 
 _SMOOTHNESS = 4.0
 _DEVICE_FACTOR, _GENERIC_FACTOR = 2.0, 4.0
-_QUANTILE_90 = NormalDist().inv_cdf(0.95)
 _CPU_COLLECTIVE_S, _HOP_S = 8e-6, 1e-6
 _NETWORK_START_S = 12e-6
 
@@ -119,6 +117,10 @@ class AnalyticalCostModel:
         """Whose coefficients count."""
         return self._engine
 
+    def beside_measured_kernels(self) -> AnalyticalCostModel:
+        """Returns the model with the engine's coefficients for kernels that were measured."""
+        return AnalyticalCostModel(self.sheet, self._engine.with_measured_kernels())
+
     @property
     def provenance(self) -> Provenance:
         """Data sheet and physics alone."""
@@ -147,8 +149,7 @@ class AnalyticalCostModel:
 
     def interval_factor(self, confidence: float) -> float:
         """Returns by what factor the truth may lie above or below at that confidence."""
-        quantile = NormalDist().inv_cdf(0.5 + confidence / 2)
-        return math.exp(math.log(self._factor) * quantile / _QUANTILE_90)
+        return factor_at(confidence, self._factor)
 
     def seconds(self, operation: Operation) -> float:
         """Returns the time of one run."""

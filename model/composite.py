@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from model.estimate import Provenance, StepEstimate
+from model.estimate import Provenance, StepEstimate, factor_at
 from model.operations import COLLECTIVES, OperationKind
 from model.precision import Precision
 
@@ -27,6 +28,9 @@ OVERHEADS = frozenset(
 
 _COEFFICIENTS = OVERHEADS | {OperationKind.EMBEDDING, OperationKind.POINT_TO_POINT}
 """Kinds that an engine's coefficients price beside published kernels."""
+
+
+_IN_ANY_PRECISION = COLLECTIVES | {OperationKind.EXPERTS}
 
 
 class CompositeCostModel:
@@ -54,7 +58,6 @@ class CompositeCostModel:
         engine: str,
     ) -> None:
         self._fitted = fitted
-        self._analytical = analytical
         self._engine = engine
         held = {
             candidate
@@ -64,6 +67,15 @@ class CompositeCostModel:
         self.holds_precision = held >= {precision, kv_precision}
         self.holds_engine = fitted is not None and fitted.supports(precision, engine)
         self._held = frozenset(held)
+        # Kernels that others measured, in steps that an engine's coefficients make up.
+        self._by_coefficients = (
+            fitted is not None
+            and not self.holds_engine
+            and fitted.provenance <= Provenance.REFERENCE_DATA
+        )
+        self._analytical = (
+            analytical.beside_measured_kernels() if self._by_coefficients else analytical
+        )
         self._fitted_kinds: dict[tuple[OperationKind, Precision], bool] = {}
 
     @property
@@ -80,12 +92,9 @@ class CompositeCostModel:
     def provenance(self) -> Provenance:
         """That of the fitted cost model where it prices all that one device does."""
         fitted = self._fitted
-        if (
-            fitted is not None
-            and self.holds_precision
-            and (self.holds_engine or fitted.provenance <= Provenance.REFERENCE_DATA)
-        ):
-            return fitted.provenance
+        if fitted is not None and self.holds_precision:
+            if self.holds_engine or self._by_coefficients:
+                return fitted.provenance
         return Provenance.ANALYTICAL
 
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
@@ -132,7 +141,8 @@ class CompositeCostModel:
         """Returns what :meth:`estimate` does for several steps at once.
 
         The ends of the fitted and the analytical interval are added: errors are taken as
-        fully correlated.
+        fully correlated. Where an engine's coefficients make up steps of published kernels,
+        the interval is at least that of end-to-end rows of other architectures.
 
         Args:
             parts: operations and phase of each step.
@@ -157,6 +167,9 @@ class CompositeCostModel:
             rest = [operation for operation, held in zip(rows, mask, strict=True) if not held]
             guessed = self._analytical.estimate(rest, phase, confidence)
             found.append(_joined(next(learnt), guessed, mask) if any(mask) else guessed)
+        if self._by_coefficients:
+            factor = factor_at(confidence, self._analytical.engine.spread)
+            return [_at_least(step, factor) for step in found]
         return found
 
     def _is_fitted(self, operation: Operation) -> bool:
@@ -169,9 +182,18 @@ class CompositeCostModel:
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
         if kind in OVERHEADS:
             return self.holds_engine
-        # Kernels in other formats run beside those of a precision; collectives in any.
-        held = precision in self._held or kind in COLLECTIVES
+        # Collectives send any format, and experts are packed in one of their own.
+        held = precision in self._held or kind in _IN_ANY_PRECISION
         return self._fitted is not None and held and self._fitted.holds(kind, precision)
+
+
+def _at_least(step: StepEstimate, factor: float) -> StepEstimate:
+    """Returns the estimate with ends that lie at least so far off."""
+    return replace(
+        step,
+        lower_ms=min(step.lower_ms, step.value_ms / factor),
+        upper_ms=max(step.upper_ms, step.value_ms * factor),
+    )
 
 
 def _joined(learnt: StepEstimate, guessed: StepEstimate, mask: Sequence[bool]) -> StepEstimate:

@@ -10,7 +10,8 @@ on the device replaces them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from model.errors import UnknownNameError
 
@@ -43,6 +44,10 @@ class Engine:
             while requests join and leave the batch.
         queueing: share of the other requests' prefills that a new request waits for, most
             of it in the burst with which a closed loop begins.
+        beside_kernels: coefficients that hold where the device's kernels were measured
+            alone and published: what is left for them to tell is less.
+        spread: factor by which the ends of a step's 90% interval are moved there at least;
+            that of architectures left out.
         fitted_on: rows that the coefficients were fitted on; empty: round figures.
         microbatches: whether pipeline stages work on different sequences at one time.
         continuous: whether requests join and leave a running batch.
@@ -69,9 +74,15 @@ class Engine:
     int4_share: float = 0.8
     interference: float = 1.0
     queueing: float = 0.0
+    beside_kernels: Mapping[str, float] = field(default_factory=dict, hash=False)
+    spread: float = 1.5
     fitted_on: str = ""
     microbatches: bool = True
     continuous: bool = True
+
+    def with_measured_kernels(self) -> Engine:
+        """Returns the engine with the coefficients that hold beside measured kernels."""
+        return replace(self, beside_kernels={}, **self.beside_kernels)
 
 
 _ENGINES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -59,6 +60,18 @@ class ValidationScore:
     median_error: float
     p90_error: float
     coverage: float
+
+
+def factor_at(confidence: float, factor_90: float) -> float:
+    """Returns by what factor the ends of a log-normal interval lie off its middle.
+
+    Args:
+        confidence: 0.5 to 0.999.
+        factor_90: the same at 90%.
+    """
+    normal = NormalDist()
+    quantiles = normal.inv_cdf(0.5 + confidence / 2) / normal.inv_cdf(0.95)
+    return float(factor_90**quantiles)
 
 
 class CostModel(Protocol):

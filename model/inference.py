@@ -25,9 +25,9 @@ wider by what that has been seen to make.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from model.estimate import factor_at
 from model.memory import (
     MemoryFootprint,
     activations_bytes,
@@ -237,10 +237,11 @@ def _continuous(
     phases = _priced(works, question, cost_model)
     engine = cost_model.analytical.engine
     chunks = chunk_count(workload) if mixed else 0
+    request_ms = phases[0].request_ms
 
     def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
         # Of a pipeline one prefill occupies a stage at a time.
-        work = max(0.0, prefill_ms - chunks * decode_ms) / planner.stages
+        work = max(0.0, prefill_ms - request_ms - chunks * decode_ms) / planner.stages
         share = (running - 1) / generated * work
         # A prefill hides behind decodes, and behind no more of them than there are.
         stolen = max(engine.interference * share, share - decode_ms)
@@ -274,9 +275,7 @@ def _loaded(ttft: Estimate, confidence: float) -> Estimate:
     How requests arrive is not asked: of deployments on H100 and H200 whose architecture was
     left out, an interval without this held 73 of 100 (``benchmarks/silicon.py``).
     """
-    normal = NormalDist()
-    quantiles = normal.inv_cdf(0.5 + confidence / 2) / normal.inv_cdf(0.95)
-    factor = _QUEUEING_FACTOR**quantiles
+    factor = factor_at(confidence, _QUEUEING_FACTOR)
     return Estimate(ttft.value, ttft.lower / factor, ttft.upper * factor)
 
 

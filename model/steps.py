@@ -94,6 +94,12 @@ class PhaseCost:
         )
 
     @property
+    def request_ms(self) -> float:
+        """What new requests cost the host, which holds up no other request."""
+        pairs = zip(self.work.operations, self.estimate.operations_ms, strict=True)
+        return sum(ms for o, ms in pairs if o.kind is OperationKind.REQUEST_OVERHEAD)
+
+    @property
     def milliseconds(self) -> Estimate:
         """Latency of the phase."""
         found = self.estimate

@@ -1,1 +1,1 @@
-"""Reads measurements that others have published, as plain rows; knows nothing of the daemon."""
+"""Reads measurements that others have published or a user brings; knows nothing of the daemon."""

@@ -8,13 +8,12 @@ factor of the question.
 from __future__ import annotations
 
 import math
-import random
 from collections import defaultdict
-from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
-from reference.rows import Row
-from reference.tables import NotInstalledError, Table, newest_of, newest_of_each
+from reference import parquet
+from reference.rows import Row, thinned
+from reference.tables import Table, newest_of, newest_of_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +39,6 @@ _DEEPSEEK = {"kv_rank": 512.0, "rope_dim": 64.0, "head_dim": 128.0, "value_dim":
 _MISSING = {"window_size": 0, "attn_dtype": "bfloat16", "kernel_source": "", "kv_cache_dtype": ""}
 """What a column that older tables lack stands for there."""
 _COLLECTIVES = {"all_reduce": "all_reduce", "alltoall": "all_to_all"}
-_SEED = 0
 _LAUNCH_BOUND = 2.0
 
 
@@ -59,7 +57,7 @@ def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[tuple[T
         for table in newest_of_each(device, kind, name, engine, folder):
             found = _fastest(read(_columns(table.path), table.engine))
             wanted = {row.precision for row in found} - held - _launch_bound(found)
-            kept = _thinned([row for row in found if row.precision in wanted], limit)
+            kept = thinned([row for row in found if row.precision in wanted], limit)
             if kept:
                 held |= wanted
                 yield table, kept
@@ -78,7 +76,7 @@ def _launch_bound(found: Iterable[Row]) -> set[str]:
     for row in found:
         if row.kind == "linear":
             latencies[row.precision].append(row.latency_ms)
-    shortest = {name: quantiles(times, n=20)[0] for name, times in latencies.items()}
+    shortest = {name: sorted(times)[len(times) // 20] for name, times in latencies.items()}
     plain = shortest.get("bf16", math.inf)
     return {name for name, least in shortest.items() if least > _LAUNCH_BOUND * plain}
 
@@ -95,13 +93,7 @@ def _collectives(device: str, engine: str, folder: Path) -> Iterator[tuple[Table
 
 
 def _columns(path: Path) -> Columns:
-    try:
-        import pyarrow.parquet  # noqa: PLC0415 - of an extra
-    except ModuleNotFoundError as error:
-        raise NotInstalledError(
-            "pyarrow is not installed; pip install 'tokenpace[reference]' brings it"
-        ) from error
-    table: Columns = pyarrow.parquet.read_table(path).to_pydict()
+    table: Columns = parquet.reader().read_table(path).to_pydict()
     return table
 
 
@@ -112,16 +104,6 @@ def _fastest(found: Iterable[Row]) -> list[Row]:
         if key not in best or row.latency_ms < best[key].latency_ms:
             best[key] = row
     return list(best.values())
-
-
-def _thinned(found: list[Row], limit: int) -> list[Row]:
-    kept: list[Row] = []
-    for key in dict.fromkeys((row.kind, row.precision) for row in found):
-        same = [row for row in found if (row.kind, row.precision) == key]
-        # Draws of a simulation, no secret.
-        pick = random.Random(_SEED)  # noqa: S311
-        kept += pick.sample(same, limit) if len(same) > limit else same
-    return kept
 
 
 def _linear(columns: Columns, engine: str) -> Iterator[Row]:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import random
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SEED = 0
 
 
 class Row(NamedTuple):
@@ -23,3 +30,16 @@ class Row(NamedTuple):
     shape: dict[str, float]
     latency_ms: float
     group: str
+
+
+def thinned(found: Iterable[Row], limit: int) -> list[Row]:
+    """Returns at most ``limit`` rows of one kind and precision, drawn the same at each run."""
+    alike: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in found:
+        alike[row.kind, row.precision].append(row)
+    kept: list[Row] = []
+    for same in alike.values():
+        # Draws of a simulation, no secret.
+        pick = random.Random(_SEED)  # noqa: S311
+        kept += pick.sample(same, limit) if len(same) > limit else same
+    return kept

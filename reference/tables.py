@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reference.errors import NotInstalledError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,10 +30,6 @@ DEVICES = {
 }
 """Our name of each device whose tables are read, and theirs."""
 ENGINES = ("vllm", "sglang", "trtllm")
-
-
-class NotInstalledError(Exception):
-    """The package or the reader of its format is missing; the text says how to get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,15 @@ def data_folder() -> Path:
             f"{DISTRIBUTION} is not installed; pip install 'tokenpace[reference]' brings it"
         )
     return Path(next(iter(found.submodule_search_locations))) / "systems" / "data"
+
+
+def deployments_file() -> Path:
+    """Returns the CSV file of deployments measured end to end (TTFT, TPOT).
+
+    Raises:
+        NotInstalledError: the package is missing.
+    """
+    return data_folder().parent / "silicon_sample.csv"
 
 
 def package_version() -> str:

@@ -9,14 +9,13 @@ import grpc
 
 from model.errors import InvalidFieldError
 from model.presets import preset, preset_names
-from profiler.interface import Environment
 from server import messages
 from server.architectures import architecture_message
 from server.conversions import REFERENCE_ENGINE, architecture_of, engine_name
 from server.cost_models import NoMeasurementsError
 from server.errors import ServiceError, failed_precondition, not_found
 from server.fitting import FitCancelledError, FitError, FitTimeoutError
-from server.imports import imported_measurements
+from server.imports import imported_environment, imported_measurements
 from server.store.paging import PageRequest, page_of
 from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc
 
@@ -142,7 +141,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             else:
                 engine = engine_name(request.engine, REFERENCE_ENGINE, "engine")
                 fitted = self._cost_models.fit_reference(
-                    device, engine, timeout_s=timeout, cancelled=gone
+                    device, engine, source=request.source, timeout_s=timeout, cancelled=gone
                 )
         except NoMeasurementsError as error:
             raise failed_precondition("NO_MEASUREMENTS", device.name, str(error)) from error
@@ -164,12 +163,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 "device", f"{device.name} is in this machine; a profile job measures it"
             )
         imported = imported_measurements(request)
-        environment = Environment(
-            device_name=device.sheet.display_name,
-            device_kind=device.sheet.kind,
-            source=imported.source,
-            engine=imported.engine,
-        )
+        environment = imported_environment(device, imported.source, imported.engine)
         count = self._store.measurements.append_imported(
             imported.rows,
             first=imported.first_row,

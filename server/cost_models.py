@@ -21,6 +21,7 @@ from server.fitting import (
     NothingToFitError,
     fit,
 )
+from server.imports import imported_environment
 from server.records import CostModelRecord
 from server.reference_cost_models import (
     BorrowedCostModel,
@@ -127,24 +128,31 @@ class CostModels:
         device: Device,
         engine: str,
         *,
+        source: str = "",
         timeout_s: float,
         cancelled: threading.Event | None = None,
     ) -> CurrentCostModel:
-        """Fits the rows imported last for a device that is not here, and an engine.
+        """Fits rows that were imported for a device that is not here, and an engine.
 
         Args:
             device: not a local one.
             engine: whose kernels the rows stand for.
+            source: whose rows; empty: those imported last.
             timeout_s: as in :meth:`fit`.
             cancelled: as there.
 
         Raises:
             NoMeasurementsError and others: as :meth:`fit` does.
         """
-        environment = self._store.environments.newest_imported(device.stored_name, engine)
+        environment = (
+            self._store.environments.get(imported_environment(device, source, engine).fingerprint)
+            if source
+            else self._store.environments.newest_imported(device.stored_name, engine)
+        )
         if environment is None:
             raise NoMeasurementsError(
-                f"no measurements of {engine} on {device.name} were imported;"
+                f"no measurements of {engine} on {device.name} were imported"
+                f"{' from that source' if source else ''};"
                 " `tokenpace reference import` brings some"
             )
         command = (*self._fit_command, PUBLISHED)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from model.errors import InvalidFieldError
 from model.measurement import WHOLES, Distribution, Measurement
 from model.shapes import operations_of
+from profiler.interface import Environment
 from server.conversions import REFERENCE_ENGINE, Violations, engine_name, precision_of
 
 if TYPE_CHECKING:
+    from server.devices import Device
     from tokenpace.v1 import catalog_pb2, types_pb2
 
 _MOST_ROWS = 20_000
@@ -62,6 +64,16 @@ def imported_measurements(request: catalog_pb2.ImportMeasurementsRequest) -> Imp
     violations.check()
     return Import(
         engine=engine, source=request.source, first_row=request.first_row, rows=tuple(rows)
+    )
+
+
+def imported_environment(device: Device, source: str, engine: str) -> Environment:
+    """Returns what tells rows of one source and engine on a device from all others."""
+    return Environment(
+        device_name=device.sheet.display_name,
+        device_kind=device.sheet.kind,
+        source=source,
+        engine=engine,
     )
 
 

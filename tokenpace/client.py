@@ -262,13 +262,14 @@ class Client:
         return self._unary("CatalogService/GetCostModel", request, catalog_pb2.GetCostModelResponse)
 
     def fit_cost_model(
-        self, *, device: str = "", engine: str = ""
+        self, *, device: str = "", engine: str = "", source: str = ""
     ) -> catalog_pb2.FitCostModelResponse:
         """Fits a device's cost model again on all its measurements (up to 10 minutes).
 
-        ``engine`` is of a device that is not here: whose imported measurements are fitted.
+        ``engine`` and ``source`` are of a device that is not here: whose imported
+        measurements are fitted, those of the last import where no source is named.
         """
-        request = catalog_pb2.FitCostModelRequest(device=device, engine=engine)
+        request = catalog_pb2.FitCostModelRequest(device=device, engine=engine, source=source)
         return self._unary(
             "CatalogService/FitCostModel", request, catalog_pb2.FitCostModelResponse, FIT_TIMEOUT_S
         )

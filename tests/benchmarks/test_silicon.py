@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.engine_fit import START, Row, fit, predicted, score, table
-from benchmarks.silicon import formats_of
+from benchmarks.silicon import row_of
 from model.engines import engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
 from model.workload import Parallelism, Workload
+from tokenpace.benchmark_files import deployments
 from tokenpace.benchmark_files.deployments import Degrees, concurrency_of, degrees_of
 
 
@@ -66,15 +67,37 @@ def test_the_load_is_the_concurrency_and_else_the_batch():
     assert concurrency_of(line("8", "1", "1", silicon_data_source="a file")) == 2
 
 
+def question_of(*args, **others):
+    return row_of(
+        deployments.row(
+            line(
+                *args,
+                system="h200_sxm",
+                backend="sglang",
+                isl="1024",
+                osl="1024",
+                silicon_ttft_ms="90",
+                silicon_tpot_ms="9",
+            )
+            | others,
+            "x",
+        )
+    ).question
+
+
 def test_a_blank_precision_is_the_models_own_and_deepseeks_fp8_is_in_blocks():
-    assert formats_of(line("8", "1", "1")) == (Precision.FP8_BLOCK, None)
+    def precision(**others):
+        question = question_of("8", "1", "1", **others)
+        assert question.stored_experts is None
+        return question.precision
+
+    assert precision() is Precision.FP8_BLOCK
     llama = {"model_path": "meta-llama/Llama-3.1-8B-Instruct"}
-    assert formats_of(line("8", "1", "1", **llama, precision="")) == (Precision.BF16, None)
-    assert formats_of(line("8", "1", "1", **llama)) == (Precision.FP8, None)
-    blocks = line("8", "1", "1", **llama, gemm_quant_mode="fp8_block")
-    assert formats_of(blocks) == (Precision.FP8_BLOCK, None)
-    glm = line("8", "1", "1", model_path="zhipuai/GLM-5", moe_quant_mode="fp8_block")
-    assert formats_of(glm) == (Precision.FP8_BLOCK, None)
+    assert precision(**llama, precision="") is Precision.BF16
+    assert precision(**llama) is Precision.FP8
+    assert precision(**llama, gemm_quant_mode="fp8_block") is Precision.FP8_BLOCK
+    assert precision(model_path="zhipuai/GLM-5", moe_quant_mode="fp8_block") is Precision.FP8_BLOCK
+    assert precision(model_path="Qwen/Qwen3-235B-A22B-FP8") is Precision.FP8_BLOCK
 
 
 @pytest.mark.parametrize(
@@ -85,9 +108,16 @@ def test_a_blank_precision_is_the_models_own_and_deepseeks_fp8_is_in_blocks():
     ],
 )
 def test_four_bits_are_those_of_the_experts_alone(model, name, preset_name):
-    found = formats_of(line("8", "1", "1", model_path=model, precision=name))
-    assert found == (Precision.BF16, preset(preset_name).stored_experts)
-    assert found[1].precision == name
+    found = question_of("8", "1", "1", model_path=model, precision=name)
+    assert found.precision is Precision.BF16
+    assert found.stored_experts == preset(preset_name).stored_experts
+    assert found.stored_experts.precision == name
+
+
+def test_tensorrt_llm_keeps_the_cache_of_fp8_models_in_fp8():
+    assert question_of("8", "1", "1").kv_precision is Precision.BF16
+    assert question_of("8", "1", "1", backend="trtllm").kv_precision is Precision.FP8
+    assert question_of("8", "1", "1", backend="trtllm", precision="").kv_precision is Precision.BF16
 
 
 def rows_made_with(coefficients):

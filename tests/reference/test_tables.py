@@ -6,6 +6,7 @@ import math
 import pytest
 
 from reference import operations, sources, tables
+from reference.errors import NotInstalledError
 
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra `reference`) is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -138,7 +139,7 @@ def test_more_rows_than_asked_are_drawn_the_same_each_time(tmp_path):
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(tables, "PACKAGE", "no_such_package")
-    with pytest.raises(tables.NotInstalledError, match="reference"):
+    with pytest.raises(NotInstalledError, match="reference"):
         tables.data_folder()
 
 

@@ -118,6 +118,27 @@ def test_nothing_imported_cannot_be_fitted(catalog):
     assert failure(catalog.FitCostModel, message)[0] == "FAILED_PRECONDITION"
 
 
+def test_the_source_that_is_named_is_fitted_and_answers_else_the_last_one(channel, catalog):
+    def fit(source=""):
+        message = catalog_pb2.FitCostModelRequest(device="h100-sxm", source=source)
+        return catalog.FitCostModel(message, timeout=120).cost_model.measurement_count
+
+    send(catalog, ROWS)
+    send(catalog, ROWS[:-1], source="mine")
+    assert fit() == len(ROWS) - 1
+    assert send(catalog) == len(ROWS)  # all are held: nothing newer comes of it
+    assert fit(SOURCE) == len(ROWS)
+    models = catalog.ListCostModels(catalog_pb2.ListCostModelsRequest(), timeout=30).cost_models
+    question = latency_pb2.PredictRequest(device="h100-sxm")
+    question.model.preset = "llama-3.1-8b"
+    question.workload.input_tokens = 512
+    answer = latency_pb2_grpc.LatencyServiceStub(channel).Predict(question, timeout=30)
+    assert answer.cost_model == models[0].id
+    assert models[0].measurement_count == len(ROWS)
+    message = catalog_pb2.FitCostModelRequest(device="h100-sxm", source="nobody's")
+    assert failure(catalog.FitCostModel, message)[0] == "FAILED_PRECONDITION"
+
+
 def test_a_device_answers_by_what_was_imported_and_its_neighbour_borrows_it(channel, catalog):
     send(catalog, ROWS)
     fitted = catalog.FitCostModel(

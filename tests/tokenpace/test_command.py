@@ -496,3 +496,34 @@ def test_the_client_needs_the_base_install_alone():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert process.stdout == "127.0.0.1:50051\n"
+
+
+# --- published measurements -----------------------------------------------------
+
+
+def test_an_import_makes_calibrations_of_its_deployments_unless_told_not_to(daemon, tokenpace):
+    pytest.importorskip(
+        "aiconfigurator_core",
+        reason="aiconfigurator-core (the extra `reference`) is not installed",
+    )
+    held = catalog_pb2.ImportMeasurementsResponse(measurement_count=1 << 30)
+    daemon.answers["ImportMeasurements"] = held
+    what = ("reference", "import", "--device", "h200-sxm", "--engine", "sglang", "--rows", "100")
+    code, _, error = tokenpace(*what, "--operations-only")
+    assert (code, "CreateCalibration" in daemon.called()) == (0, False), error
+    assert daemon.request("FitCostModel").source == daemon.request("ImportMeasurements").source
+    code, _, error = tokenpace(*what)
+    assert code == 0, error
+    asked = {
+        it.name: it
+        for rpc, it in daemon.requests
+        if rpc == "CreateCalibration" and not it.validate_only
+    }
+    assert "reference-deepseek-r1-h200-sxm-sglang" in asked
+    for name, it in asked.items():
+        assert name == f"reference-{it.rows[0].model.preset}-h200-sxm-sglang"
+        assert len(it.rows) >= 4
+        assert {(row.device, row.engine, row.model.preset) for row in it.rows} == {
+            ("h200-sxm", "sglang", it.rows[0].model.preset)
+        }
+        assert all(row.ttft_ms > 0 and row.tpot_ms > 0 for row in it.rows)

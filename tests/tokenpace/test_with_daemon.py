@@ -1,13 +1,20 @@
 """The client and the command with the real daemon, started as users start it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tokenpace.benchmark_files.rows import BenchmarkRow, long_queue
 from tokenpace.client import Client, TokenpaceError, predict_request
+from tokenpace.commands.reference_calibrations import calibrate_deployments
+from tokenpace.commands.session import Session
+from tokenpace.v1 import types_pb2
 
 COMMAND = (sys.executable, "-m", "tokenpace.command")
 
@@ -216,6 +223,156 @@ def test_published_measurements_are_brought_in_and_answer(address):
         held = client.measurements(device="a100-sxm").total_size
     assert answer.cost_model == model["id"]
     assert held == model["measurementCount"]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "measurement-files.md"
+
+
+def example():
+    """The example of the page on files of measurements."""
+    return re.search(r"```csv\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+def test_ones_own_measurements_are_brought_in_and_answer(address, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(example(), encoding="utf-8")
+    where = ("--device", "l40s", "--address", address)
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text(example().replace("linear,bf16", "linear,bf61"), encoding="utf-8")
+    refused = run("reference", "import", str(file), str(wrong), *where, "--engine", "vllm")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "wrong.csv:2: precision is 'bf61'" in refused.stderr
+    unknown = run("reference", "import", str(file), *where, "--engine", "vroom")
+    assert unknown.returncode == 1
+    assert "vroom" in unknown.stderr
+    with Client(address) as client:
+        assert client.measurements(device="l40s").total_size == 0
+    what = ("--engine", "vllm", "--source", "nobody, made up", "--json")
+    done = run("reference", "import", str(file), *where, *what)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)["costModel"]
+    assert model["provenance"] == "PROVENANCE_REFERENCE_DATA"
+    assert model["measurementCount"] == len(example().splitlines()) - 1
+    again = run("reference", "import", str(file), *where, *what)
+    assert json.loads(again.stdout)["costModel"]["measurementCount"] == model["measurementCount"]
+    with Client(address) as client:
+        held = client.measurements(device="l40s")
+        assert held.total_size == model["measurementCount"]
+        answer = client.predict("llama-3.1-8b", input_tokens=512, output_tokens=64, device="l40s")
+    assert answer.cost_model == json.loads(again.stdout)["costModel"]["id"]
+    assert answer.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
+    # What is written for one token, over the layers: the products of the model's weights.
+    decode = sum(ms for ms in (0.0226, 0.0164, 0.091, 0.0475)) * 32
+    assert decode < answer.tpot_ms.value < 2 * decode
+
+
+def test_the_files_of_vidur_are_brought_in_and_answer(address, tmp_path):
+    lines = [
+        "time_stats.attn_pre_proj.median,time_stats.attn_rope.median,time_stats.mlp_up_proj.median,"
+        "n_head,n_kv_head,n_embd,n_expanded_embd,use_gated_mlp,num_tokens,"
+        "num_tensor_parallel_workers"
+    ]
+    lines += [
+        f"{0.01 + tokens / 2e3 / tp:.3f},0.01,{0.02 + tokens / 1e3 / tp:.3f},"
+        f"32,8,4096,14336,True,{tokens},{tp}"
+        for tokens in (1, 16, 128, 1024)
+        for tp in (1, 2, 4)
+    ]
+    (tmp_path / "mlp.csv").write_text("\n".join(lines), encoding="utf-8")
+    lines = [
+        "time_stats.attn_decode.median,time_stats.attn_prefill.median,n_embd,n_q_head,n_kv_head,"
+        "num_tensor_parallel_workers,batch_size,prefill_chunk_size,kv_cache_size,is_prefill"
+    ]
+    for tp in (1, 2):
+        for tokens in (64, 512, 4096):
+            lines.append(f"{0.01 + tokens / 4e5:.3f},,4096,32,8,{tp},1,0,{tokens},False")
+            lines.append(f",{0.01 + tokens**2 / 4e7 / tp:.3f},4096,32,8,{tp},1,{tokens},0,True")
+    (tmp_path / "attention.csv").write_text("\n".join(lines), encoding="utf-8")
+    where = ("--device", "a100-pcie", "--engine", "vllm", "--address", address)
+    files = (str(tmp_path / name) for name in ("mlp.csv", "attention.csv"))
+    done = run("reference", "import", *files, *where)
+    assert done.returncode == 0, done.stderr
+    assert "note: mlp.csv: times that are not imported: 12 of attn_rope" in done.stderr
+    with Client(address) as client:
+        answer = client.predict(
+            "llama-3.1-8b", input_tokens=512, device="a100-pcie", precision="fp16"
+        )
+        rows = client.measurements(device="a100-pcie")
+    assert answer.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
+    assert rows.total_size == 24 + 12
+    assert {row.precision for row in rows.measurements} == {types_pb2.PRECISION_FP16}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("mine.csv",), "--device"),
+        (("mine.csv", "--device", "l40s", "--device", "l4"), "--device"),
+        (("mine.csv", "--device", "l40s", "--engine", "vllm", "--engine", "sglang"), "--engine"),
+        (("mine.csv", "--device", "l40s", "--source", "x" * 201), "--source"),
+        (("none.csv", "--device", "l40s"), "none.csv cannot be read"),
+        (("--device", "h100-sxm", "--source", "me"), "--source"),
+    ],
+)
+def test_what_files_need_is_asked_for(address, arguments, named):
+    done = run("reference", "import", *arguments, "--address", address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr
+
+
+def test_deployments_become_calibrations_that_replace_earlier_ones(address, capsys):
+    def rows(factor, loads, model="meta-llama/Llama-3.1-70B"):
+        with Client(address) as client:
+            for load in loads:
+                answer = client.predict(
+                    "llama-3.1-70b",
+                    device="h100-pcie",
+                    engine="sglang",
+                    input_tokens=1024,
+                    output_tokens=128,
+                    concurrency=load,
+                    tensor=4,
+                )
+                yield BenchmarkRow(
+                    source=f"rows:{load}",
+                    model=model,
+                    device="h100-pcie",
+                    engine="sglang",
+                    precision="model",
+                    tensor=4,
+                    input_tokens=1024,
+                    output_tokens=128,
+                    concurrency=load,
+                    tpot_ms=answer.tpot_ms.value * factor,
+                )
+
+    def bring(*found):
+        with Session(address, json=False) as session:
+            calibrate_deployments(session, found, "h100-pcie", "sglang")
+        return capsys.readouterr()
+
+    name = "reference-llama-3.1-70b-h100-pcie-sglang"
+    others = (*rows(9.0, (2, 3, 5, 7), model="nobody/knows-it"),)
+    saturated = BenchmarkRow(
+        source="late", model="meta-llama/Llama-3.1-70B", device="h100-pcie", engine="sglang"
+    )
+    saturated = replace(saturated, ttft_ms=9e4, suspicions=tuple(long_queue(9e4)))
+    few = bring(*rows(1.5, (1, 4, 16)), *others, saturated)
+    assert (few.out, "1 rows of saturated runs" in few.err) == ("", True)
+    made = bring(*rows(1.5, (1, 4, 16, 64)), *others).out
+    assert made.startswith(f"{name}: 4 rows, TPOT error 33.3% -> ")
+    assert bring(*rows(1.25, (1, 2, 4, 16, 64))).out.startswith(f"{name}: 5 rows, TPOT error 20.0%")
+    refused = bring(*(replace(row, tensor=3) for row in rows(1.5, (1, 4, 16, 64))))
+    assert (refused.out, f"note: {name}: not made: " in refused.err) == ("", True)
+    with Client(address) as client:
+        (it,) = [it for it in client.calibrations().calibrations if it.name.startswith("reference")]
+        assert (it.name, it.row_count) == (name, 5)
+        question = {"input_tokens": 1024, "device": "h100-pcie", "engine": "sglang", "tensor": 4}
+        plain = client.predict("llama-3.1-70b", **question)
+        assert plain.resolved.calibration == ""
+        named = client.predict("llama-3.1-70b", **question, calibration=name)
+        assert named.resolved.calibration == name
+        client.delete_calibration(name)
 
 
 def test_an_unknown_table_is_wrong_usage(address):

@@ -19,11 +19,38 @@ from tokenpace.arguments import ArgumentError
 from tokenpace.benchmark_files.rows import BenchmarkRow, long_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 COLUMNS = frozenset({"silicon_ttft_ms", "silicon_tpot_ms", "model_path", "system", "isl", "osl"})
 """By which such a file is known; the others may be missing."""
 _WRONG_DUMPS = ("source_file=2026-04", "db-dump/2026-04")
+PRESETS = {
+    "deepseek-ai/DeepSeek-R1": "deepseek-r1",
+    "deepseek-ai/DeepSeek-V3": "deepseek-r1",
+    "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
+    "MiniMaxAI/MiniMax-M2.5": "minimax-m2",
+    "moonshotai/Kimi-K2.5": "kimi-k2.5",
+    "nvidia/DeepSeek-R1-NVFP4": "deepseek-r1",
+    "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-r1",
+    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
+    "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
+    "openai/gpt-oss-120b": "gpt-oss-120b",
+    "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
+    "Qwen/Qwen3-32B": "qwen3-32b",
+    "Qwen/Qwen3.5-397B-A17B": "qwen3.5-397b-a17b",
+    "zhipuai/GLM-5": "glm-5",
+}
+"""One architecture is one model: R1 is V3, re-quantised checkpoints are their base."""
+_OWN = {
+    ("deepseek-ai/DeepSeek-R1", "fp8"),
+    ("deepseek-ai/DeepSeek-V3", "fp8"),
+    ("MiniMaxAI/MiniMax-M2.5", "fp8"),
+    ("moonshotai/Kimi-K2.5", "int4"),
+    ("openai/gpt-oss-120b", "fp4"),
+}
+"""Labels that stand for the checkpoint's own format, in which routed experts may be packed alone
+(gpt-oss is labelled nvfp4, which no engine runs on Hopper)."""
 _PRECISIONS = {"": "model", "fp8": "fp8", "fp4": "fp4", "int4": "int4", "bf16": "bf16"}
 
 
@@ -60,6 +87,18 @@ def concurrency_of(line: Mapping[str, str]) -> int:
     return int(told[1] if told else line["batch_size"])
 
 
+def merged(rows: Iterable[BenchmarkRow]) -> list[BenchmarkRow]:
+    """Returns the rows, each measurement once: dumps repeat it, under other labels at times."""
+    found: dict[tuple[object, ...], BenchmarkRow] = {}
+    for it in rows:
+        model = PRESETS.get(it.model, it.model)
+        load = (model, it.device, it.engine, it.input_tokens, it.output_tokens, it.concurrency)
+        # Some dumps keep two decimals of what others keep in full.
+        figures = tuple(f"{value or 0:.2f}" for value in (it.ttft_ms, it.tpot_ms))
+        found.setdefault((*load, *figures), it)
+    return list(found.values())
+
+
 def row(line: Mapping[str, str], source: str) -> BenchmarkRow:
     """Returns one deployment under one load.
 
@@ -76,6 +115,7 @@ def row(line: Mapping[str, str], source: str) -> BenchmarkRow:
             engine=line.get("backend", ""),
             engine_version=line.get("backend_version", ""),
             precision=_precision(line),
+            kv_cache_precision=_cache_precision(line),
             tensor=degrees.tensor,
             pipeline=int(line.get("pp_size") or 1),
             expert=degrees.expert,
@@ -93,6 +133,21 @@ def row(line: Mapping[str, str], source: str) -> BenchmarkRow:
 
 def _precision(line: Mapping[str, str]) -> str:
     name = line.get("precision", "")
-    if name == "fp8" and line.get("gemm_quant_mode") == "fp8_block":
+    if (line["model_path"], name) in _OWN:
+        return "model"
+    model, modes = line["model_path"], (line.get("gemm_quant_mode"), line.get("moe_quant_mode"))
+    # Qwen's own FP8 checkpoints are in blocks, whatever the label.
+    in_blocks = "fp8_block" in modes or (model.startswith("Qwen/") and model.endswith("-FP8"))
+    if name == "fp8" and in_blocks:
         return "fp8-block"
     return _PRECISIONS.get(name, name)
+
+
+def _cache_precision(line: Mapping[str, str]) -> str:
+    """Returns the KV cache's precision where it is not that of the activations.
+
+    TensorRT-LLM keeps the cache of models in FP8 in FP8, as their checkpoints ask for
+    (``kv_cache_quant_algo`` of ``hf_quant_config.json``); nothing in the file says so, but
+    what a longer context adds to a token's time does: half of what bf16 takes.
+    """
+    return "fp8" if line.get("backend") == "trtllm" and line.get("precision") == "fp8" else ""

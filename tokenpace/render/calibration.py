@@ -40,6 +40,14 @@ def calibration(it: catalog_pb2.Calibration) -> RenderableType:
     return Group(_pairs(it), Text(), _scores(it.scores), *_remarks(it.remarks, ()))
 
 
+def line(it: catalog_pb2.Calibration) -> RenderableType:
+    """Returns a calibration as one line, with the median errors before and after."""
+    errors = [f"{score.figure.upper()} error {_medians(score)}" for score in it.scores]
+    if it.remarks:
+        errors.append(f"{len(it.remarks)} remark{'s' if len(it.remarks) > 1 else ''}")
+    return Text(f"{it.name}: {', '.join([f'{it.row_count} rows', *errors])}")
+
+
 def calibrations(answer: catalog_pb2.ListCalibrationsResponse) -> RenderableType:
     """Returns one line for each calibration, with the median error before and after."""
     if not answer.calibrations:

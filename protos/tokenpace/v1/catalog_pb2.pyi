@@ -215,12 +215,14 @@ class GetCostModelResponse(_message.Message):
     def __init__(self, cost_model: _Optional[_Union[CostModel, _Mapping]] = ...) -> None: ...
 
 class FitCostModelRequest(_message.Message):
-    __slots__ = ("device", "engine")
+    __slots__ = ("device", "engine", "source")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     device: str
     engine: str
-    def __init__(self, device: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
+    source: str
+    def __init__(self, device: _Optional[str] = ..., engine: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class FitCostModelResponse(_message.Message):
     __slots__ = ("cost_model",)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenpace.arguments import ArgumentError
+from tokenpace.benchmark_files.deployments import merged
 from tokenpace.benchmark_files.reading import parse, read
 
 VLLM = {
@@ -320,8 +321,38 @@ def test_the_columns_of_silicon_sample_with_their_labels_corrected():
         "0.5.9",
     )
     assert (row.tensor, row.data, row.expert, row.pipeline) == (8, 1, 8, 1)
-    assert (row.concurrency, row.precision) == (64, "fp8-block")
+    assert (row.concurrency, row.precision) == (64, "model")
     assert (row.ttft_ms, row.tpot_ms) == (300.5, 20.25)
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "mode", "meant"),
+    [
+        ("deepseek-ai/DeepSeek-R1", "fp8", "fp8", "model"),
+        ("deepseek-ai/DeepSeek-R1", "fp4", "nvfp4", "fp4"),
+        ("openai/gpt-oss-120b", "fp4", "nvfp4", "model"),
+        ("moonshotai/Kimi-K2.5", "int4", "int4_wo", "model"),
+        ("Qwen/Qwen3-32B", "fp8", "fp8_block", "fp8-block"),
+        ("Qwen/Qwen3-32B", "fp8", "fp8", "fp8"),
+        ("Qwen/Qwen3-32B", "", "", "model"),
+    ],
+)
+def test_labels_that_stand_for_the_checkpoints_own_format(model, label, mode, meant):
+    line = SAMPLE.replace("deepseek-ai/DeepSeek-R1,h200_sxm,fp8", f"{model},h200_sxm,{label}")
+    (row,) = parse(line.format(mode="agg").replace("fp8_block", mode), "s.csv").rows
+    assert row.precision == meant
+
+
+def test_a_measurement_that_dumps_repeat_counts_once():
+    once, line = SAMPLE.format(mode="agg").splitlines()
+    rows = [line, line.replace("DeepSeek-R1", "DeepSeek-V3"), line.replace("300.5", "300.5012")]
+    rows += [line.replace("300.5", "301.5"), line.replace("=64", "=32")]
+    found = merged(parse("\n".join([once, *rows]), "s.csv").rows)
+    assert [(row.ttft_ms, row.concurrency) for row in found] == [
+        (300.5, 64),
+        (301.5, 64),
+        (300.5, 32),
+    ]
 
 
 def test_disaggregated_rows_are_left_out_and_counted():

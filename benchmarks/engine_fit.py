@@ -93,11 +93,13 @@ Scored = tuple[Row, str, Interval]
 
 
 Kernels = Mapping[tuple[str, str], MeasuredCostModel]
-"""Fitted cost models of kernels by device and engine; empty: physics alone."""
+"""Fitted cost models of kernels by device and engine."""
+NO_KERNELS: Kernels = MappingProxyType({})
+"""Physics alone."""
 
 
 def cost_model_of(
-    row: Row, coefficients: Engine, kernels: Kernels = MappingProxyType({})
+    row: Row, coefficients: Engine, kernels: Kernels = NO_KERNELS
 ) -> CompositeCostModel:
     """Returns what prices the row by the coefficients of an engine, beside measured kernels."""
     question = row.question
@@ -110,9 +112,7 @@ def cost_model_of(
     )
 
 
-def predicted(
-    row: Row, coefficients: Engine, kernels: Kernels = MappingProxyType({})
-) -> dict[str, Interval]:
+def predicted(row: Row, coefficients: Engine, kernels: Kernels = NO_KERNELS) -> dict[str, Interval]:
     """Returns milliseconds of each of the row's figures, and the ends of their interval."""
     question = row.question
     answer = predict(question, cost_model_of(row, coefficients, kernels))
@@ -131,7 +131,7 @@ def fit(
     base: Engine,
     start: Mapping[str, float],
     pull: float = PULL,
-    kernels: Kernels = MappingProxyType({}),
+    kernels: Kernels = NO_KERNELS,
 ) -> Engine:
     """Returns an engine with coefficients fitted on the log error of the rows.
 

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.common import heading
-from benchmarks.engine_fit import CONFIDENCE, cost_model_of
-from benchmarks.silicon import fit_engines, read_rows
+from benchmarks.engine_fit import CONFIDENCE, NO_KERNELS, cost_model_of
+from benchmarks.silicon import SYSTEMS, fit_engines, measured_kernels, read_rows
 from model.calibration import FEATURES, LAW, Correction, Law, Observed, Point, deployment_of
 from model.inference import predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from benchmarks.engine_fit import Row
+    from benchmarks.engine_fit import Kernels, Row
     from model.engines import Engine
     from model.steps import Estimate
 
@@ -67,10 +67,10 @@ class Cell:
     inside: bool
 
 
-def answered(row: Row, coefficients: Engine) -> Answered:
-    """Returns the row as the coefficients predict it."""
+def answered(row: Row, coefficients: Engine, kernels: Kernels = NO_KERNELS) -> Answered:
+    """Returns the row as the coefficients, beside measured kernels, predict it."""
     question = row.question
-    inference = predict(question, cost_model_of(row, coefficients), with_breakdown=True)
+    inference = predict(question, cost_model_of(row, coefficients, kernels), with_breakdown=True)
     point = Point(
         deployment=deployment_of(question, row.device), question=question, inference=inference
     )
@@ -84,12 +84,12 @@ def answered(row: Row, coefficients: Engine) -> Answered:
     )
 
 
-def all_answered(rows: Sequence[Row]) -> list[Answered]:
+def all_answered(rows: Sequence[Row], kernels: Kernels) -> list[Answered]:
     """Returns each row as predicted by coefficients that never saw its architecture."""
     found = []
     for model in dict.fromkeys(row.model for row in rows):
-        engines = fit_engines([row for row in rows if row.model != model])
-        found += [answered(row, engines[row.engine]) for row in rows if row.model == model]
+        engines = fit_engines([row for row in rows if row.model != model], kernels)
+        found += [answered(row, engines[row.engine], kernels) for row in rows if row.model == model]
         print(f"left out {model}", flush=True)
     return found
 
@@ -249,7 +249,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write-page", action="store_true", help="write the page")
     arguments = parser.parse_args()
-    rows = all_answered(read_rows())
+    found = read_rows()
+    rows = all_answered(found, measured_kernels(SYSTEMS.values(), list({r.engine for r in found})))
     lines = table(rows)
     print("\n".join(lines))
     if arguments.write_page:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from benchmarks.common import heading
 from benchmarks.engine_fit import (
     CONFIDENCE,
     START,
+    Kernels,
     Row,
     Scored,
     coefficient_lines,
@@ -32,16 +34,21 @@ from benchmarks.engine_fit import (
     table,
 )
 from model.engines import engine
+from model.measurement import Distribution, Measurement
 from model.precision import Precision
 from model.presets import preset
+from model.published import fit_published
 from model.steps import Question
 from model.workload import Parallelism, Workload
+from reference.sources import package_source
 from tokenpace.benchmark_files import deployments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from model.engines import Engine
+    from model.estimate import MeasuredCostModel
+    from reference.rows import Row as TableRow
     from tokenpace.benchmark_files.rows import BenchmarkRow
 
 COMMAND = "python benchmarks/silicon.py --write-page"
@@ -51,8 +58,27 @@ SYSTEMS = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm"}
 COEFFICIENTS = tuple(name for name in START if name not in {"int8_share"})
 POOLED_PULL, ENGINE_PULL = 1.5, 4.0
 """How firmly coefficients are held: an engine's few architectures cannot tell them all."""
+BESIDE_KERNELS = {
+    "elementwise": 0.2,
+    "interference": 0.7,
+    "request_s": 30e-3,
+    "queueing": 0.08,
+}
+"""What is left to fit where kernels were measured, and where the fit begins."""
+SHARED = "queueing"
+"""The one that all engines share: it tells how requests arrive."""
+FIXED = {
+    "kernel_s": 2.5e-6,
+    "elementwise_traffic": 0.5,
+    "step_s": 0.5e-3,
+    "sequence_s": 5e-6,
+}
+"""What the rows do not tell apart from those."""
+BESIDE_PULL = 8.0
 POOLED_ROWS, ENGINE_ROWS = 400, 300
 """A fit takes so many rows, drawn at random: more tell it no more."""
+LIMIT = 3_000
+"""Rows of one kind and precision that kernels are fitted on."""
 
 
 def sample_path() -> Path:
@@ -116,26 +142,62 @@ def drawn(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[index] for index in order]
 
 
-def fit_engines(rows: Sequence[Row]) -> dict[str, Engine]:
-    """Returns each engine's coefficients: a pooled fit, and from there its own rows'."""
-    start = {name: START[name] for name in COEFFICIENTS}
-    pooled = fit(drawn(rows, POOLED_ROWS), engine("vllm"), start, POOLED_PULL)
-    common = {name: getattr(pooled, name) for name in COEFFICIENTS}
-    found = {}
-    for name in dict.fromkeys(row.engine for row in rows):
-        own = [row for row in rows if row.engine == name]
-        found[name] = fit(drawn(own, ENGINE_ROWS), engine(name), common, ENGINE_PULL)
+def measured_kernels(devices: Iterable[str], engines: Sequence[str]) -> Kernels:
+    """Returns the cost models of published kernels by device and engine."""
+    found: dict[tuple[str, str], MeasuredCostModel] = {}
+    for device in devices:
+        for name in engines:
+            source = package_source(device, name, LIMIT)
+            found[device, name] = fit_published([measurement_of(row) for row in source.rows])
+            print(f"fitted kernels of {name} on {device}", flush=True)
     return found
 
 
-def left_out(rows: Sequence[Row]) -> list[Scored]:
+def measurement_of(row: TableRow) -> Measurement:
+    """Returns a row of a table as the cost model takes it."""
+    ms = row.latency_ms
+    return Measurement(
+        kind=row.kind,
+        precision=Precision(row.precision),
+        engine=row.engine,
+        shape=row.shape,
+        latency_ms=Distribution(median=ms, p10=ms, p90=ms, samples=1),
+        group=row.group,
+    )
+
+
+def fit_engines(rows: Sequence[Row], kernels: Kernels) -> dict[str, Engine]:
+    """Returns each engine's coefficients: a pooled fit, and from there its own rows'.
+
+    Without kernels those of physics.
+    """
+    if kernels:
+        start, free, pull = BESIDE_KERNELS, set(BESIDE_KERNELS) - {SHARED}, BESIDE_PULL
+        base = replace(engine("vllm"), beside_kernels={}, **FIXED)
+    else:
+        start = {name: START[name] for name in COEFFICIENTS}
+        base, free, pull = engine("vllm"), set(start), ENGINE_PULL
+    pooled = fit(drawn(rows, POOLED_ROWS), base, start, POOLED_PULL, kernels)
+    common = {name: getattr(pooled, name) for name in start}
+    found = {}
+    for name in dict.fromkeys(row.engine for row in rows):
+        own = drawn([row for row in rows if row.engine == name], ENGINE_ROWS)
+        begin = {key: common[key] for key in start if key in free}
+        held = FIXED | common if kernels else {}
+        found[name] = fit(
+            own, replace(engine(name), beside_kernels={}, **held), begin, pull, kernels
+        )
+    return found
+
+
+def left_out(rows: Sequence[Row], kernels: Kernels) -> list[Scored]:
     """Returns each figure as predicted by coefficients that never saw its architecture."""
     scored: list[Scored] = []
     for model in dict.fromkeys(row.model for row in rows):
-        engines = fit_engines([row for row in rows if row.model != model])
+        engines = fit_engines([row for row in rows if row.model != model], kernels)
         for row in rows:
             if row.model == model:
-                scored += score(row, engines[row.engine])
+                scored += score(row, engines[row.engine], kernels)
         print(f"left out {model}", flush=True)
     return scored
 
@@ -146,14 +208,16 @@ def main() -> None:
     parser.add_argument("--fit-only", action="store_true", help="print the coefficients alone")
     arguments = parser.parse_args()
     rows = read_rows()
-    fitted = fit_engines(rows).values()
+    engines = list(dict.fromkeys(row.engine for row in rows))
+    kernels = measured_kernels(SYSTEMS.values(), engines)
+    fitted = fit_engines(rows, kernels).values()
     counts = {name: sum(row.engine == name for row in rows) for name in {r.engine for r in rows}}
-    names = dict.fromkeys(counts, COEFFICIENTS)
+    names = dict.fromkeys(counts, BESIDE_KERNELS)
     lines = [*coefficient_lines(fitted, names), "", f"Rows: {counts}."]
     print("\n".join(lines), flush=True)
     if arguments.fit_only:
         return
-    scored = left_out(rows)
+    scored = left_out(rows, kernels)
     lines = [
         f"{len(rows)} rows, all of them.",
         "",
@@ -168,9 +232,9 @@ def main() -> None:
         intro = (
             "TTFT and TPOT of real deployments (aiconfigurator-core 0.12.0, Apache-2.0,"
             " `silicon_sample.csv`: mode agg, equal measurements merged, labels corrected as"
-            " `tokenpace/benchmark_files/deployments.py` says) against physics with a handful of"
-            " coefficients an engine, fitted on the other architectures. No operation was measured"
-            " for it."
+            " `tokenpace/benchmark_files/deployments.py` says) against measured kernels (the same"
+            " package's tables) with a handful of coefficients an engine, fitted on the other"
+            " architectures."
             " aiconfigurator 0.12 itself, on the rows it answers: TPOT 30 / 13 / 70, TTFT"
             " 51 / 45 / 89 (MAPE / median / p90 in %); covered is the share inside the 90%"
             f" interval.\n\n![predicted against measured]({PLOT.name})"

@@ -92,9 +92,9 @@ class CompositeCostModel:
     def provenance(self) -> Provenance:
         """That of the fitted cost model where it prices all that one device does."""
         fitted = self._fitted
-        if fitted is not None and self.holds_precision:
-            if self.holds_engine or self._by_coefficients:
-                return fitted.provenance
+        whole = self.holds_engine or self._by_coefficients
+        if fitted is not None and self.holds_precision and whole:
+            return fitted.provenance
         return Provenance.ANALYTICAL
 
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:

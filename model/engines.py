@@ -10,10 +10,13 @@ on the device replaces them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from model.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +77,7 @@ class Engine:
     int4_share: float = 0.8
     interference: float = 1.0
     queueing: float = 0.0
-    beside_kernels: Mapping[str, float] = field(default_factory=dict, hash=False)
+    beside_kernels: Mapping[str, Any] = field(default_factory=dict, hash=False)
     spread: float = 1.5
     fitted_on: str = ""
     microbatches: bool = True

@@ -8,8 +8,8 @@ which R run together on a replica. While one request generates its ``n`` tokens 
 the other R - 1 brings one prefill, so that (R - 1) / n prefills are stolen from every
 decode step, and as many are ahead of a new request: TPOT = decode step + i (R - 1) / n x
 prefill, TTFT = prefill + i (R - 1) / n x prefill + half a decode step until the next batch
-is made up. With i = 1 that conserves work: TTFT + (n - 1) x TPOT is what R prefills and
-the decode steps take. An engine's ``interference`` i is less where prefills run beside
+is made up. What a request costs the host is in its own TTFT alone. With i = 1 that
+conserves work: TTFT + (n - 1) x TPOT is what R prefills and the decode steps take. An engine's ``interference`` i is less where prefills run beside
 decodes, which leave multipliers idle; no more of them is hidden than the decode step
 lasts. Its ``queueing`` q adds q (R - 1) x prefill to TTFT, for requests arrive in bursts.
 With chunked prefill the chunks run in mixed steps,
@@ -237,11 +237,11 @@ def _continuous(
     phases = _priced(works, question, cost_model)
     engine = cost_model.analytical.engine
     chunks = chunk_count(workload) if mixed else 0
-    request_ms = phases[0].request_ms
+    device_share = 1.0 - phases[0].request_share
 
     def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
         # Of a pipeline one prefill occupies a stage at a time.
-        work = max(0.0, prefill_ms - request_ms - chunks * decode_ms) / planner.stages
+        work = max(0.0, device_share * prefill_ms - chunks * decode_ms) / planner.stages
         share = (running - 1) / generated * work
         # A prefill hides behind decodes, and behind no more of them than there are.
         stolen = max(engine.interference * share, share - decode_ms)

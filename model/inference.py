@@ -9,13 +9,13 @@ the other R - 1 brings one prefill, so that (R - 1) / n prefills are stolen from
 decode step, and as many are ahead of a new request: TPOT = decode step + i (R - 1) / n x
 prefill, TTFT = prefill + i (R - 1) / n x prefill + half a decode step until the next batch
 is made up. What a request costs the host is in its own TTFT alone. With i = 1 that
-conserves work: TTFT + (n - 1) x TPOT is what R prefills and the decode steps take. An engine's ``interference`` i is less where prefills run beside
-decodes, which leave multipliers idle; no more of them is hidden than the decode step
-lasts. Its ``queueing`` q adds q (R - 1) x prefill to TTFT, for requests arrive in bursts.
-With chunked prefill the chunks run in mixed steps,
-and what they add to a decode step is the work that is stolen. Requests beyond R wait:
-with C in flight and R running a request takes C / R times as long, and all of the wait is
-in TTFT.
+conserves work: TTFT + (n - 1) x TPOT is what R prefills and the decode steps take. An
+engine's ``interference`` i is less where prefills run beside decodes, which leave
+multipliers idle; no more of them is hidden than the decode step lasts. Its ``queueing`` q
+adds q (R - 1) x prefill to TTFT, for requests arrive in bursts. With chunked prefill the
+chunks run in mixed steps, and what they add to a decode step is the work that is stolen.
+Requests beyond R wait: with C in flight and R running a request takes C / R times as long,
+and all of the wait is in TTFT.
 
 Ends of intervals are combined with each other: the errors of the phases are taken as
 fully correlated. Under load TTFT depends on how requests arrive, too, and its interval is

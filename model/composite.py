@@ -158,7 +158,8 @@ class CompositeCostModel:
         ]
         if not known:
             return [self._analytical.estimate(*part, confidence) for part in parts]
-        learnt = iter(self._fitted.estimate_phases(known, confidence, self._engine))
+        steps = self._fitted.estimate_phases(known, confidence, self._engine)
+        learnt = iter([self._floored(*pair) for pair in zip(known, steps, strict=True)])
         found = []
         for (rows, phase), mask in zip(parts, masks, strict=True):
             if all(mask):
@@ -171,6 +172,22 @@ class CompositeCostModel:
             factor = factor_at(confidence, self._analytical.engine.spread)
             return [_at_least(step, factor) for step in found]
         return found
+
+    def _floored(self, part: tuple[Sequence[Operation], Phase], step: StepEstimate) -> StepEstimate:
+        """Returns the step with no operation faster than the device can be."""
+        floors = [1e3 * self._analytical.floor_seconds(o) * o.count for o in part[0]]
+        each = tuple(map(max, step.operations_ms, floors))
+        added = sum(each) - sum(step.operations_ms)
+        if added <= 0.0:
+            return step
+        ratio = 1.0 + added / max(step.value_ms, 1e-12)
+        return replace(
+            step,
+            value_ms=step.value_ms * ratio,
+            lower_ms=step.lower_ms * ratio,
+            upper_ms=step.upper_ms * ratio,
+            operations_ms=each,
+        )
 
     def _is_fitted(self, operation: Operation) -> bool:
         key = operation.kind, operation.precision

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from model.errors import NotEnoughMeasurementsError
-from model.training import fit_cost_model
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
 from profiler.experts import measure_experts
@@ -220,6 +219,9 @@ class Campaign:
         return self._start + self._seconds - self._clock()
 
     def _fit(self) -> FittedCostModel | None:
+        # scikit-learn takes a second to load, and few campaigns get so far.
+        from model.training import fit_cost_model  # noqa: PLC0415
+
         try:
             return fit_cost_model(self._rows)
         except NotEnoughMeasurementsError:

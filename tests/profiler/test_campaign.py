@@ -10,11 +10,11 @@ import pytest
 import profiler.campaign
 from model.measurement import Measurement
 from model.precision import Precision
-from profiler.campaign import BASE_POINTS, MIXTURE_POINTS, Campaign, measure, step_error
+from profiler.campaign import BASE_POINTS, MIXTURE_POINTS, Campaign, step_error
 from profiler.design import Design, Space
 from profiler.device import Device
 from profiler.interface import CampaignRequest, Skipped
-from profiler.points import AttentionPoint, LinearPoint
+from profiler.operations import AttentionPoint, LinearPoint
 from profiler.process_limits import is_out_of_memory
 
 TINY = Space(
@@ -316,19 +316,15 @@ HUGE = AttentionPoint(1, 1, 10**13, 8, 8, 64)
 
 def test_an_allocation_that_fails_is_told_from_a_fault():
     with pytest.raises(RuntimeError) as raised:
-        list(measure(HUGE, Precision.FP32, CPU))
+        list(HUGE.measure(Precision.FP32, CPU))
     assert is_out_of_memory(raised.value)
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_a_point_that_runs_out_of_memory_is_skipped_and_others_go_on(monkeypatch):
-    real = profiler.campaign.measure
-
-    def measure_or_fail(point, precision, device):
-        return real(HUGE if isinstance(point, AttentionPoint) else point, precision, device)
-
-    monkeypatch.setattr(profiler.campaign, "measure", measure_or_fail)
+    real = AttentionPoint.measure
+    monkeypatch.setattr(AttentionPoint, "measure", lambda _, *rest: real(HUGE, *rest))
     measured, skipped = [], []
     for event in campaign(budget_s=60.0).run():
         (measured if isinstance(event, Measurement) else skipped).append(event)
@@ -345,7 +341,7 @@ def test_a_fault_ends_the_campaign(monkeypatch):
         raise RuntimeError("an illegal memory access was encountered")
         yield
 
-    monkeypatch.setattr(profiler.campaign, "measure", fail)
+    monkeypatch.setattr(AttentionPoint, "measure", fail)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         run()
 

@@ -170,3 +170,8 @@ def pytest_collection_finish() -> None:
     """Leaves what they hold out of all collections to come, each of which would walk it."""
     gc.freeze()
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Lets the interpreter's end collect all in good order."""
+    gc.unfreeze()

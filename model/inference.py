@@ -110,8 +110,8 @@ def predict(
     latency = _request_latency(question, ttft, tpot)
     throughput = _throughput(question, latency)
     outside = frozenset(name for phase in phases for name in phase.estimate.outside)
-    if outside:
-        notices.append(outside_notice(outside))
+    if outside and cost_model.fitted is not None:
+        notices.append(outside_notice(outside, cost_model.fitted.provenance))
     operations = [o for phase in phases for o in phase.work.operations]
     if unmeasured := cost_model.unmeasured(operations):
         notices.append(unmeasured_notice(unmeasured))

@@ -459,6 +459,15 @@ def test_operations_outside_the_measured_domain_are_named():
     answer = ask(work(), engine="transformers", fitted=Fitted(outside=("attention", "head")))
     (notice,) = [n for n in answer.notices if n.code == "OUTSIDE_MEASURED_DOMAIN"]
     assert "attention, head" in notice.text
+    assert "profile longer" in notice.text
+
+
+@pytest.mark.parametrize("provenance", [Provenance.REFERENCE_DATA, Provenance.TRANSFERRED])
+def test_what_nobody_here_can_measure_has_another_remedy_than_profiling(provenance):
+    answer = ask(work(), fitted=Fitted("vllm", outside=("head",), provenance=provenance))
+    (notice,) = [n for n in answer.notices if n.code == "OUTSIDE_MEASURED_DOMAIN"]
+    assert "profile" not in notice.text
+    assert "import measurements that cover them, or calibrate" in notice.text
 
 
 def test_the_breakdown_adds_up_to_the_phases():

@@ -173,7 +173,9 @@ class AnalyticalCostModel:
         Its arithmetic at the peak rate, its traffic at the bandwidth; 0 where caches may
         hold the traffic, where it is no kernel, and where the rates are guessed.
         """
-        if not self.knows_rates or operation.kind in _NO_KERNELS:
+        # A processor's rates are what its number of threads suggests.
+        known = self._gpu and self.knows_rates
+        if not known or operation.kind in _NO_KERNELS:
             return 0.0
         if operation.bytes <= 2 * self.sheet.last_level_cache_bytes:
             return 0.0

@@ -181,12 +181,14 @@ class CompositeCostModel:
         if added <= 0.0:
             return step
         ratio = 1.0 + added / max(step.value_ms, 1e-12)
+        cases = zip(part[0], step.operations_ms, floors, strict=True)
         return replace(
             step,
             value_ms=step.value_ms * ratio,
             lower_ms=step.lower_ms * ratio,
             upper_ms=step.upper_ms * ratio,
             operations_ms=each,
+            bounded=tuple(sorted({o.name for o, ms, floor in cases if ms < floor})),
         )
 
     def _is_fitted(self, operation: Operation) -> bool:
@@ -222,4 +224,5 @@ def _joined(learnt: StepEstimate, guessed: StepEstimate, mask: Sequence[bool]) -
         upper_ms=learnt.upper_ms + guessed.upper_ms,
         operations_ms=tuple(next(first if held else second) for held in mask),
         outside=learnt.outside,
+        bounded=learnt.bounded,
     )

@@ -36,6 +36,7 @@ from model.memory import (
 )
 from model.notices import (
     Notice,
+    bounded_notice,
     memory_notice,
     outside_notice,
     saturated_notice,
@@ -112,6 +113,8 @@ def predict(
     outside = frozenset(name for phase in phases for name in phase.estimate.outside)
     if outside and cost_model.fitted is not None:
         notices.append(outside_notice(outside, cost_model.fitted.provenance))
+    if bounded := frozenset(name for phase in phases for name in phase.estimate.bounded):
+        notices.append(bounded_notice(bounded))
     operations = [o for phase in phases for o in phase.work.operations]
     if unmeasured := cost_model.unmeasured(operations):
         notices.append(unmeasured_notice(unmeasured))

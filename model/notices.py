@@ -100,6 +100,16 @@ def outside_notice(names: frozenset[str], provenance: Provenance) -> Notice:
     )
 
 
+def bounded_notice(names: frozenset[str]) -> Notice:
+    """Returns the remark on operations that no kernel of the device can run so fast."""
+    return Notice(
+        "BOUND_BY_DEVICE",
+        f"measurements tell of {', '.join(sorted(names))} faster than the device's data sheet"
+        " allows; its bandwidth and peak rate count; are they of this device, and were these"
+        " sizes measured with caches cold?",
+    )
+
+
 def unmeasured_notice(names: frozenset[str]) -> Notice:
     """Returns the remark on kernels of kinds that were never measured here."""
     return Notice(

@@ -131,15 +131,15 @@ def test_a_bound_takes_the_place_of_what_cannot_be():
         kv_precision=Precision.BF16,
         engine="vllm",
     )
-    rows = {
-        row.name: row
-        for row in answer_of(question, "h100-sxm", Optimist()).breakdown
-        if row.phase is Phase.DECODE
-    }
+    answer = answer_of(question, "h100-sxm", Optimist())
+    rows = {row.name: row for row in answer.breakdown if row.phase is Phase.DECODE}
     sheet = data_sheet("h100-sxm")
     down = rows["down_proj"]
     bound_ms = 1e3 * down.bytes / sheet.bandwidth_bytes_per_second
     assert down.latency_ms == pytest.approx(bound_ms)
+    (notice,) = [n for n in answer.notices if n.code == "BOUND_BY_DEVICE"]
+    assert "down_proj" in notice.text
+    assert "o_proj" not in notice.text
     # Attention over 640 tokens fits in a cache: what was measured stands.
     assert rows["attention"].latency_ms == pytest.approx(1e-6 * down.count)
 

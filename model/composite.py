@@ -108,10 +108,11 @@ class CompositeCostModel:
         """Returns the names of kernels that physics prices beside measured ones."""
         if not self.holds_precision:
             return frozenset()
+        others = COLLECTIVES | (_COEFFICIENTS if self._by_coefficients else OVERHEADS)
         return frozenset(
             operation.name
             for operation in operations
-            if not self._is_fitted(operation) and operation.kind not in COLLECTIVES | OVERHEADS
+            if not self._is_fitted(operation) and operation.kind not in others
         )
 
     @property

@@ -15,6 +15,7 @@ class Row(NamedTuple):
         shape: sizes by name, those of the kind.
         latency_ms: time of one run.
         group: rows of one shape or model share it; held out together.
+        kernel: that the table names, where several may have run.
     """
 
     kind: str
@@ -23,3 +24,4 @@ class Row(NamedTuple):
     shape: dict[str, float]
     latency_ms: float
     group: str
+    kernel: str = ""

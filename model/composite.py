@@ -30,7 +30,11 @@ _COEFFICIENTS = OVERHEADS | {OperationKind.EMBEDDING, OperationKind.POINT_TO_POI
 """Kinds that an engine's coefficients price beside published kernels."""
 
 
-_IN_ANY_PRECISION = COLLECTIVES | {OperationKind.EXPERTS}
+_IN_ANY_PRECISION = COLLECTIVES | {
+    OperationKind.EXPERTS,
+    OperationKind.INDEXER,
+    OperationKind.TOP_K,
+}
 
 
 class CompositeCostModel:
@@ -202,7 +206,7 @@ class CompositeCostModel:
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
         if kind in OVERHEADS:
             return self.holds_engine
-        # Collectives send any format, and experts are packed in one of their own.
+        # Collectives send any format; experts, indexers and choices have one of their own.
         held = precision in self._held or kind in _IN_ANY_PRECISION
         return self._fitted is not None and held and self._fitted.holds(kind, precision)
 

@@ -64,11 +64,28 @@ def _expert_features(shape: Array, sizes: Sizes) -> list[Array]:
     ]
 
 
+def _sparse_features(shape: Array, sizes: Sizes) -> list[Array]:
+    sequences, query, kv = shape[:, :3].T
+    return [sequences * query, sequences * kv, query / kv, sizes.bytes]
+
+
+def _recurrent_features(shape: Array, sizes: Sizes) -> list[Array]:
+    """Returns the tokens, the chunks that they are taken in, and what a sequence brings."""
+    sequences, query = shape[:, :2].T
+    width = shape[:, 2:].prod(axis=1)
+    return [sequences * query, sequences * np.ceil(query / 64), sequences * width, sizes.bytes]
+
+
 _FEATURES = {
     OperationKind.LINEAR: _linear_features,
     OperationKind.LINEAR_TRANSPOSED: _linear_features,
     OperationKind.BATCHED_LINEAR: _linear_features,
     OperationKind.ATTENTION: _attention_features,
     OperationKind.MLA: _mla_features,
+    OperationKind.SPARSE_MLA: _sparse_features,
+    OperationKind.INDEXER: _sparse_features,
+    OperationKind.TOP_K: _sparse_features,
+    OperationKind.LINEAR_ATTENTION: _recurrent_features,
+    OperationKind.CONVOLUTION: _recurrent_features,
     OperationKind.EXPERTS: _expert_features,
 }

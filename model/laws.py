@@ -19,7 +19,7 @@ import numpy as np
 from model.operations import COLLECTIVES, LINEARS, SHAPE_FIELDS, Operation, OperationKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +31,11 @@ KERNELS = (
     OperationKind.BATCHED_LINEAR,
     OperationKind.ATTENTION,
     OperationKind.MLA,
+    OperationKind.SPARSE_MLA,
+    OperationKind.INDEXER,
+    OperationKind.TOP_K,
+    OperationKind.LINEAR_ATTENTION,
+    OperationKind.CONVOLUTION,
     OperationKind.EXPERTS,
 )
 """Kinds with a law and a learned residual; the others are collectives or terms."""
@@ -41,9 +46,15 @@ REGIMES = {
     OperationKind.BATCHED_LINEAR: 5,
     OperationKind.ATTENTION: 3,
     OperationKind.MLA: 3,
+    OperationKind.SPARSE_MLA: 2,
+    OperationKind.INDEXER: 2,
+    OperationKind.TOP_K: 2,
+    OperationKind.LINEAR_ATTENTION: 2,
+    OperationKind.CONVOLUTION: 2,
     OperationKind.EXPERTS: 6,
 }
-"""Number of regimes of each kind; those of attention: decode, whole prompt, chunk."""
+"""Number of regimes of each kind; those of attention: decode, whole prompt, chunk; of what
+linear and sparse attention add: one query, more."""
 
 _ROW_REGIMES = (2, 3, 4, 16)
 """First rows of a linear's further regimes: libraries treat one, two and three rows apart."""
@@ -53,6 +64,16 @@ _EXPERT_REGIMES = (8.0, 128.0)
 
 A rank that holds a part of the experts has as many of its own: engines pick other kernels.
 """
+
+
+_BY_QUERY: dict[OperationKind, Callable[[Mapping[str, Array]], Array]] = {
+    OperationKind.SPARSE_MLA: lambda size: size["query_heads"] * size["kv_rank"],
+    OperationKind.INDEXER: lambda size: size["kv_tokens"],
+    OperationKind.TOP_K: lambda size: size["top_k"],
+    OperationKind.LINEAR_ATTENTION: lambda size: size["value_heads"] * size["value_dim"],
+    OperationKind.CONVOLUTION: lambda size: size["channels"],
+}
+"""Kinds whose items are queries, with the values that each of them writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +160,11 @@ def _work(kind: OperationKind, shape: Array) -> tuple[Array, Array, NDArray[np.i
         regime = np.searchsorted(_EXPERT_REGIMES, each, side="right")
         partial = size["local_experts"] < size["experts"]
         return outputs, size["touched"], regime + partial * (1 + len(_EXPERT_REGIMES))
-    latent = kind is OperationKind.MLA
-    query, kv = size["query_tokens"], size["kv_tokens"]
+    query = size["query_tokens"]
+    if kind in _BY_QUERY:
+        rows = size["sequences"] * query
+        return rows * _BY_QUERY[kind](size), rows, (query > 1).astype(np.intp)
+    latent, kv = kind is OperationKind.MLA, size["kv_tokens"]
     width = size["value_dim"] if latent else size["head_dim"]
     outputs = size["sequences"] * query * size["query_heads"] * width
     items = size["sequences"] * (1.0 if latent else size["kv_heads"])

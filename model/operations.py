@@ -328,7 +328,10 @@ def indexer(
 def top_k(
     sequences: int, query_tokens: int, kv_tokens: int, chosen: int, count: int = 1
 ) -> Operation:
-    """Returns the choice of the ``chosen`` best of each query's scores: all are read once."""
+    """Returns the choice of the ``chosen`` best of each query's scores.
+
+    All are read, and compared, once.
+    """
     seen = sum_of_visible(query_tokens, kv_tokens, kv_tokens)
     kept = sum_of_visible(query_tokens, kv_tokens, chosen)
     return Operation(
@@ -336,7 +339,7 @@ def top_k(
         "top_k",
         Precision.FP32,
         (sequences, query_tokens, kv_tokens, chosen),
-        0.0,
+        1.0 * sequences * seen,
         sequences * (seen + kept) * _SCORE_BYTES,
         count,
     )

@@ -28,6 +28,7 @@ PRECISIONS = {
     "half": "bf16",
     "float16": "fp16",
     "fp8": "fp8",
+    "fp8_e4m3": "fp8",
     "fp8_block": "fp8-block",
     "sq": "int8",
     "int8_wo": "int8-weight-only",
@@ -46,6 +47,9 @@ _TWO_MATRICES = {
     (8192.0, 5120.0),
 }
 """Sizes (hidden, inner) of experts without a gate, which not every table marks."""
+_GLM_TOP_K = 2048.0
+"""Sparse attention's parts were timed with GLM-5's dimensions, alike DeepSeek V3.2's (its
+config.json: index_topk 2048, 32 heads of 128 in the indexer)."""
 _MISSING = {"window_size": 0, "attn_dtype": "bfloat16", "kernel_source": "", "kv_cache_dtype": ""}
 """What a column that older tables lack stands for there."""
 _COLLECTIVES = {"all_reduce": "all_reduce", "alltoall": "all_to_all"}
@@ -202,6 +206,66 @@ def _mla_products(columns: Columns, engine: str) -> Iterator[Row]:
         yield Row("batched_linear", precision, engine, shape, latency, f"{heads} heads")
 
 
+def _recurrent(columns: Columns, engine: str) -> Iterator[Row]:
+    names = ("batch_size", "seq_len", "num_k_heads", "head_k_dim", "num_v_heads", "head_v_dim")
+    for source, width, latency, *sizes in _zip(
+        columns, "kernel_source", "d_conv", "latency", *names
+    ):
+        batch, query, key_heads, key_dim, value_heads, value_dim = (float(size) for size in sizes)
+        shape = {"sequences": batch, "query_tokens": query}
+        if "conv1d" in source:
+            kind = "convolution"
+            channels = 2 * key_heads * key_dim + value_heads * value_dim
+            shape |= {"channels": channels, "width": float(width)}
+        else:
+            kind = "linear_attention"
+            shape |= {
+                "key_heads": key_heads,
+                "value_heads": value_heads,
+                "key_dim": key_dim,
+                "value_dim": value_dim,
+            }
+        group = f"{key_heads:.0f}/{value_heads:.0f}"
+        yield Row(kind, "bf16", engine, shape, latency, group)
+
+
+def _sparse_latent(columns: Columns, engine: str) -> Iterator[Row]:
+    sizes = {"kv_rank": 512.0, "rope_dim": 64.0, "top_k": _GLM_TOP_K}
+    for cache, heads, latency, shape in _sparse(columns):
+        if cache in PRECISIONS:
+            own = shape | {"query_heads": float(heads)} | sizes
+            yield Row("sparse_mla", PRECISIONS[cache], engine, own, latency, _length(shape))
+
+
+def _indexer(columns: Columns, engine: str) -> Iterator[Row]:
+    for _, _, latency, shape in _sparse(columns):
+        own = shape | {"heads": 32.0, "head_dim": 128.0}
+        yield Row("indexer", "fp8", engine, own, latency, _length(shape))
+
+
+def _top_k(columns: Columns, engine: str) -> Iterator[Row]:
+    for _, _, latency, shape in _sparse(columns):
+        own = shape | {"top_k": _GLM_TOP_K}
+        yield Row("top_k", "fp32", engine, own, latency, _length(shape))
+
+
+def _sparse(columns: Columns) -> Iterator[tuple[str, int, float, dict[str, float]]]:
+    """Yields the cache's format, the query heads, the latency and the sizes of all three kinds."""
+    names = ("batch_size", "isl", "step")
+    for cache, heads, latency, *sizes in _zip(
+        columns, "kv_cache_dtype", "num_heads", "latency", *names
+    ):
+        batch, query, past = (float(size) for size in sizes)
+        # They write 0 where nothing was to be chosen, and so nothing ran.
+        if latency > 0:
+            shape = {"sequences": batch, "query_tokens": query, "kv_tokens": query + past}
+            yield cache, heads, latency, shape
+
+
+def _length(shape: dict[str, float]) -> str:
+    return f"{shape['query_tokens']:.0f} x {shape['kv_tokens']:.0f}"
+
+
 def _experts(columns: Columns, engine: str) -> Iterator[Row]:
     names = ("num_tokens", "hidden_size", "inter_size", "num_experts", "topk")
     for source, dtype, spread, tp, ep, latency, *sizes in _zip(
@@ -272,5 +336,9 @@ _TABLES: tuple[tuple[str, str, Callable[[Columns, str], Iterator[Row]]], ...] = 
     ("mla", "context_mla_perf.parquet", _mla),
     ("mla", "generation_mla_perf.parquet", _mla),
     ("mla_bmm", "mla_bmm_perf.parquet", _mla_products),
+    ("sparse_attention", "glm5_dsa_attn_module_perf.parquet", _sparse_latent),
+    ("sparse_attention", "glm5_mqa_logits_module_perf.parquet", _indexer),
+    ("sparse_attention", "glm5_topk_module_perf.parquet", _top_k),
+    ("linear_attention", "gdn_perf.parquet", _recurrent),
     ("moe", "moe_perf.parquet", _experts),
 )

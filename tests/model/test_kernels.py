@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesRegressor
 
-from model.blocks import Attention, Experts, FeedForward, LatentAttention
+from model.blocks import (
+    Attention,
+    Experts,
+    FeedForward,
+    Indexer,
+    LatentAttention,
+    LinearAttention,
+)
 from model.features import features
 from model.kernels import Kernel, extent, law_of
 from model.laws import REGIMES, Law, sizes_of
@@ -19,9 +26,14 @@ from model.operations import (
     OperationKind,
     attention,
     batched_linear,
+    convolution,
     experts,
+    indexer,
     linear,
+    linear_attention,
     mla,
+    sparse_mla,
+    top_k,
 )
 from model.precision import Precision
 
@@ -31,6 +43,7 @@ LAWS = {
 }
 
 
+INDEXER = Indexer(heads=4, head_dim=32, top_k=16)
 LATENT = LatentAttention(
     query_heads=8, kv_rank=64, query_rank=0, head_dim=32, rope_dim=16, value_dim=32
 )
@@ -47,6 +60,19 @@ def operations(kind, count=60, seed=0, low=1, high=2000):
             rows.append(batched_linear("x", a, 64 + b, 64 + c, 8, Precision.FP32))
         elif kind is OperationKind.MLA:
             rows.append(mla(1 + a % 8, b, b + c, LATENT, Precision.FP32))
+        elif kind is OperationKind.SPARSE_MLA:
+            rows.append(sparse_mla(1 + a % 8, b, b + c, LATENT, 1 + c // 2, Precision.FP32))
+        elif kind is OperationKind.INDEXER:
+            rows.append(indexer(1 + a % 8, b, b + c, INDEXER))
+        elif kind is OperationKind.TOP_K:
+            rows.append(top_k(1 + a % 8, b, b + c, 1 + c // 2))
+        elif kind is OperationKind.LINEAR_ATTENTION:
+            recurrent = LinearAttention(
+                key_heads=2, value_heads=4, key_dim=16, value_dim=16 * (1 + c % 4), conv_width=4
+            )
+            rows.append(linear_attention(1 + a % 8, b, recurrent, Precision.FP32))
+        elif kind is OperationKind.CONVOLUTION:
+            rows.append(convolution(1 + a % 8, b, 64 + c, 4, Precision.FP32))
         elif kind is OperationKind.EXPERTS:
             block = Experts(expert=FeedForward(intermediate_size=64 + b), count=16, top_k=2)
             rows.append(experts(a, 64 + c, block, Precision.FP32))
@@ -160,6 +186,7 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
         query_heads=1, kv_rank=1, query_rank=0, head_dim=1, rope_dim=1, value_dim=1
     )
     block = Experts(expert=FeedForward(intermediate_size=1), count=1, top_k=1)
+    recurrent = LinearAttention(key_heads=1, value_heads=1, key_dim=1, value_dim=1, conv_width=1)
     smallest = {
         OperationKind.LINEAR: linear("x", 1, 1, 1, one),
         OperationKind.LINEAR_TRANSPOSED: linear(
@@ -168,6 +195,11 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
         OperationKind.BATCHED_LINEAR: batched_linear("x", 1, 1, 1, 1, one),
         OperationKind.ATTENTION: attention(1, 1, 1, heads, one),
         OperationKind.MLA: mla(1, 1, 1, latent, one),
+        OperationKind.SPARSE_MLA: sparse_mla(1, 1, 1, latent, 1, one),
+        OperationKind.INDEXER: indexer(1, 1, 1, Indexer(heads=1, head_dim=1, top_k=1)),
+        OperationKind.TOP_K: top_k(1, 1, 1, 1),
+        OperationKind.LINEAR_ATTENTION: linear_attention(1, 1, recurrent, one),
+        OperationKind.CONVOLUTION: convolution(1, 1, 1, 1, one),
         OperationKind.EXPERTS: experts(1, 1, block, one),
     }[kind]
     sizes = sizes_of(kind, [smallest])

@@ -88,7 +88,7 @@ def test_the_indexer_scores_every_key_in_fp8():
 
 def test_the_choice_reads_every_score_and_keeps_the_best():
     row = top_k(2, 1, 5000, 2048)
-    assert (row.flops, row.bytes) == (0, 2 * 4 * (5000 + 2048))
+    assert (row.flops, row.bytes) == (2 * 5000, 2 * 4 * (5000 + 2048))
 
 
 def test_a_layer_projects_scores_chooses_and_attends_absorbed():

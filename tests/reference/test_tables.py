@@ -148,6 +148,64 @@ def test_experts_without_a_gate_are_none_of_ours(tmp_path):
     assert read(tmp_path) == []
 
 
+def test_a_precision_that_was_timed_from_the_host_is_another_engines(tmp_path):
+    shape = {"m": list(range(1, 41)), "n": [64] * 40, "k": [64] * 40}
+    two = {name: column * 2 for name, column in shape.items()}
+    formats = ["bfloat16"] * 40 + ["fp8_block"] * 40
+    for engine, launched in (("vllm", 0.057), ("sglang", 0.004)):
+        times = {"gemm_dtype": formats, "latency": [0.004] * 40 + [launched] * 40}
+        write(tmp_path, f"h100_sxm/gemm/{engine}/1/gemm_perf.parquet", two | times)
+    found = {rows[0].precision: (table.engine, len(rows)) for table, rows in read(tmp_path)}
+    assert found == {"bf16": ("vllm", 40), "fp8-block": ("sglang", 40)}
+
+
+def test_linear_attention_is_a_recurrence_and_a_convolution(tmp_path):
+    columns = {
+        "kernel_source": ["causal_conv1d_update", "fused_recurrent_gated_delta_rule"],
+        "batch_size": [8] * 2,
+        "seq_len": [1] * 2,
+        "num_k_heads": [16] * 2,
+        "head_k_dim": [128] * 2,
+        "num_v_heads": [32] * 2,
+        "head_v_dim": [128] * 2,
+        "d_conv": [4] * 2,
+        "latency": [0.002, 0.02],
+    }
+    write(tmp_path, "h100_sxm/linear_attention/vllm/1/gdn_perf.parquet", columns)
+    ((_, (convolution, recurrence)),) = read(tmp_path)
+    assert (convolution.kind, convolution.shape["channels"]) == ("convolution", 8192)
+    assert recurrence.kind == "linear_attention"
+    assert recurrence.shape == {
+        "sequences": 8,
+        "query_tokens": 1,
+        "key_heads": 16,
+        "value_heads": 32,
+        "key_dim": 128,
+        "value_dim": 128,
+    }
+
+
+def test_parts_of_sparse_attention_are_read_where_something_ran(tmp_path):
+    columns = {
+        "kv_cache_dtype": ["fp8_e4m3"] * 2,
+        "num_heads": [64] * 2,
+        "batch_size": [4] * 2,
+        "isl": [1] * 2,
+        "step": [100, 5000],
+        "latency": [0.0, 0.03],
+    }
+    for name in ("dsa_attn", "mqa_logits", "topk"):
+        path = f"h100_sxm/sparse_attention/sglang/1/glm5_{name}_module_perf.parquet"
+        write(tmp_path, path, columns)
+    rows = [row for _, found in read(tmp_path) for row in found]
+    assert [(r.kind, r.precision) for r in rows] == [
+        ("sparse_mla", "fp8"),
+        ("indexer", "fp8"),
+        ("top_k", "fp32"),
+    ]
+    assert {row.shape["kv_tokens"] for row in rows} == {5001}
+
+
 def test_messages_are_in_bytes_and_the_engines_own_all_reduce_counts(tmp_path):
     columns = {"num_gpus": [2, 2], "message_size": [1024, 1024], "latency": [0.01, 0.02]}
     write(
@@ -188,7 +246,8 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch):
 @pytest.mark.parametrize("device", list(tables.DEVICES))
 def test_the_real_tables_hold_every_kind_in_plausible_times(device):
     source = sources.package_source(device, "vllm", limit=50)
-    assert {"linear", "attention", "mla", "experts", "all_reduce"} <= {r.kind for r in source.rows}
+    kinds = {"linear", "attention", "mla", "experts", "linear_attention", "convolution"}
+    assert kinds | {"all_reduce"} <= {row.kind for row in source.rows}
     assert tables.LICENCE in source.text
     assert all(0 < row.latency_ms < math.inf for row in source.rows)
     assert len(source.text) <= 500

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.engine_fit import START, Row, fit, predicted, score, table
-from benchmarks.silicon import row_of
+from evaluation.deployments import row_of
+from evaluation.engine_fit import START, fit
+from evaluation.rows import Row, answered, predicted
 from model.engines import engine
 from model.precision import Precision
 from model.presets import preset
@@ -156,9 +157,13 @@ def test_the_fit_finds_the_coefficients_that_made_the_rows():
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.03)
 
 
-def test_the_table_counts_rows_errors_and_coverage():
+def test_what_made_the_rows_predicts_them():
     truth = engine("vllm")
-    rows = rows_made_with(truth)
-    scored = [cell for row in rows for cell in score(row, truth)]
-    (line_,) = [text for text in table(scored) if text.startswith("| all | all | TPOT")]
-    assert "| 5 | 3 | 0.0 / 0.0 / 0.0 | +0.0% | 100% |" in line_
+    for row in rows_made_with(truth):
+        found = answered(row, truth)
+        assert set(found.figures) == {"TTFT", "TPOT"}
+        for name in found.figures:
+            cell = found.cell(name)
+            assert cell.inside
+            assert cell.error == pytest.approx(0.0)
+            assert cell.width > 0.1

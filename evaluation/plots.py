@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 mpl.use("Agg")
@@ -19,6 +20,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
 _DPI = 100
+_MANY_DECADES = 3e3
 
 
 class Point(NamedTuple):
@@ -32,9 +34,12 @@ class Point(NamedTuple):
 def scatter(panels: Mapping[str, Sequence[Point]], title: str, path: Path) -> str:
     """Draws predicted against measured, a panel a figure, a colour a series.
 
+    A panel without points is left out.
+
     Returns:
         The Markdown that shows the picture; so do the others.
     """
+    panels = {name: points for name, points in panels.items() if points}
     canvas, axes = plt.subplots(
         1, len(panels), figsize=(5.5 * len(panels), 5.2), layout="constrained", squeeze=False
     )
@@ -48,11 +53,9 @@ def scatter(panels: Mapping[str, Sequence[Point]], title: str, path: Path) -> st
         axis.set(
             xscale="log", yscale="log", title=name, xlabel="measured, ms", ylabel="predicted, ms"
         )
+        values = [value for point in points for value in (point.measured, point.predicted)]
         for one in (axis.xaxis, axis.yaxis):
-            # Labels of a single decade's minor ticks run into each other.
-            one.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            one.set_major_formatter("{x:g}")
-            one.set_minor_formatter(NullFormatter())
+            _plain_labels(one, max(values) / min(values))
         axis.legend(frameon=False)
     return _save(canvas, title, path)
 
@@ -77,17 +80,20 @@ def bars(
         log: whether heights stand on a logarithmic axis.
     """
     groups = max(len(panel) for panel in panels.values())
-    width = max(5.5, 0.9 * groups)
+    width = max(8.0, 0.9 * groups)
     canvas, axes = plt.subplots(
-        len(panels), 1, figsize=(width, 3.6 * len(panels)), layout="constrained", squeeze=False
+        len(panels), 1, figsize=(width, 3.4 * len(panels)), layout="constrained", squeeze=False
     )
     for axis, (name, panel) in zip(axes[:, 0], panels.items(), strict=True):
         _bars(axis, panel)
         axis.set(title=name, ylabel=unit, yscale="log" if log else "linear")
         if log:
-            axis.yaxis.set_major_formatter("{x:g}")
+            heights = [height for group in panel.values() for height in group.values()]
+            _plain_labels(axis.yaxis, max(heights) / max(min(heights), 1e-9))
         if line is not None:
             axis.axhline(line, color="0.4", linewidth=1)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    canvas.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return _save(canvas, title, path)
 
 
@@ -99,7 +105,6 @@ def _bars(axis: Axes, panel: Mapping[str, Mapping[str, float]]) -> None:
         places = [at + (index - (len(names) - 1) / 2) * step for at in heights]
         axis.bar(places, list(heights.values()), width=step, label=series)
     axis.set_xticks(range(len(panel)), list(panel), rotation=30, ha="right")
-    axis.legend(frameon=False, fontsize="small", ncols=len(names))
 
 
 def curves(
@@ -129,6 +134,19 @@ def curves(
         axis.set_xticks(sorted({place for heights in panel.values() for place in heights}))
         axis.legend(frameon=False)
     return _save(canvas, title, path)
+
+
+def _plain_labels(axis: Axis, span: float) -> None:
+    """Labels a logarithmic axis by plain numbers, as many as have room.
+
+    Args:
+        axis: of the picture.
+        span: largest value over the smallest.
+    """
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span < _MANY_DECADES else (1.0,)))
+    axis.set_major_formatter("{x:g}")
+    # Those of minor ticks run into each other.
+    axis.set_minor_formatter(NullFormatter())
 
 
 def paragraphs(*pictures: str) -> Iterator[str]:

@@ -64,6 +64,8 @@ def deployments_ms(rows: Sequence[Row], name: str) -> Mapping[int, float]:
 def _forest(sizes: Array, milliseconds: Array) -> Callable[[Array], Array]:
     forest = RandomForestRegressor(n_estimators=_TREES, random_state=0, n_jobs=-1)
     forest.fit(sizes, milliseconds)
+    # Groups that are left out are asked one by one: threads would cost more than they save.
+    forest.n_jobs = 1
 
     def predict(asked: Array) -> Array:
         found: Array = forest.predict(asked)

@@ -41,7 +41,8 @@ def section(inputs: Inputs) -> Section:
             " Apache-2.0, `silicon_sample.csv`: mode agg, equal measurements merged, labels"
             " corrected as `tokenpace/benchmark_files/deployments.py` says) against measured"
             " kernels (the same package's tables) with a handful of coefficients an engine, fitted"
-            " on the other architectures.",
+            " on the other architectures. How wide intervals are at least (an engine's `spread`,"
+            " and queueing in `model/inference.py`) was chosen with all rows in sight.",
             "",
             *plots.paragraphs(
                 _scatter(inputs, title), _errors(inputs, regimes), _coverage(inputs, regimes)

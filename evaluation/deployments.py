@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.engine_fit import START, fit
+from evaluation.engine_fit import START, fit, unfitted
 from evaluation.rows import CONFIDENCE, Answered, Row, answered
-from model.engines import engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
@@ -115,10 +114,10 @@ def fit_engines(rows: Sequence[Row], kernels: Kernels) -> dict[str, Engine]:
     """
     if kernels:
         start, free, pull = BESIDE_KERNELS, set(BESIDE_KERNELS) - {SHARED}, BESIDE_PULL
-        base = replace(engine("vllm"), beside_kernels={}, **FIXED)
+        base = replace(unfitted("vllm"), **FIXED)
     else:
         start = {name: START[name] for name in COEFFICIENTS}
-        base, free, pull = engine("vllm"), set(start), ENGINE_PULL
+        base, free, pull = unfitted("vllm"), set(start), ENGINE_PULL
     pooled = fit(drawn(rows, POOLED_ROWS), base, start, POOLED_PULL, kernels)
     common = {name: getattr(pooled, name) for name in start}
     found = {}
@@ -126,9 +125,7 @@ def fit_engines(rows: Sequence[Row], kernels: Kernels) -> dict[str, Engine]:
         own = drawn([row for row in rows if row.engine == name], ENGINE_ROWS)
         begin = {key: common[key] for key in start if key in free}
         held = FIXED | common if kernels else {}
-        found[name] = fit(
-            own, replace(engine(name), beside_kernels={}, **held), begin, pull, kernels
-        )
+        found[name] = fit(own, replace(unfitted(name), **held), begin, pull, kernels)
     return found
 
 

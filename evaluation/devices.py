@@ -161,7 +161,10 @@ def section(inputs: Inputs) -> Section:
         [
             "Each operation takes the time of the device that was measured, times the ratio of"
             " the two data sheets' times; *own fit* is what the device's own measurements give"
-            " with whole groups left out. The random forest knows the other device's rows.",
+            " with whole groups left out. The random forest knows the other device's rows. Tables"
+            " of the two devices are of other versions, in places of other engines (latent"
+            " attention of A100 is TensorRT-LLM's, of H100 SGLang's): kernels differ with the"
+            " device.",
             "",
             *plots.paragraphs(picture),
             *markdown(head, [_line(one) for one in found]),

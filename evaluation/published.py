@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from evaluation import plots
-from evaluation.engine_fit import START, coefficient_lines, fit
+from evaluation.engine_fit import START, coefficient_lines, fit, unfitted
 from evaluation.page import Section, markdown
 from evaluation.peers import roofline
 from evaluation.rows import CONFIDENCE, Answered, Row, answered
@@ -22,7 +22,6 @@ from evaluation.scores import COLUMNS, columns, shown, size, size_of
 from model.architecture import Norm
 from model.blocks import Activation
 from model.dimensions import architecture_of_dimensions
-from model.engines import Engine, engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from evaluation.inputs import Inputs
     from model.architecture import Architecture
+    from model.engines import Engine
 
 MUST = 12.0
 """Mean error of decode figures, in %; of five fitted terms it is 16 (DESIGN)."""
@@ -180,9 +180,8 @@ def row_of(line: dict[str, str]) -> Row:
 
 def fit_engine(rows: Sequence[Row]) -> Engine:
     """Returns the engine of the rows with its coefficients fitted on them."""
-    today = engine(rows[0].engine)
     # The rows are of older versions: what they do not tell keeps round figures.
-    base = Engine(name=today.name, microbatches=today.microbatches, continuous=today.continuous)
+    base = unfitted(rows[0].engine)
     return fit(rows, base, {name: START[name] for name in COEFFICIENTS[base.name]})
 
 

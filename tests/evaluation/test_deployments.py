@@ -1,13 +1,13 @@
 """Labels of deployments, and the fit of coefficients on rows made from known ones."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from evaluation.deployments import row_of
-from evaluation.engine_fit import START, fit
+from evaluation.engine_fit import START, fit, unfitted
 from evaluation.rows import Row, answered, predicted
-from model.engines import engine
+from model.engines import Engine, engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
@@ -155,6 +155,18 @@ def test_the_fit_finds_the_coefficients_that_made_the_rows():
     found = fit(rows_made_with(truth), engine("vllm"), {n: START[n] for n in names}, pull=1e-3)
     for name in names:
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.03)
+
+
+def test_nothing_that_rows_tell_is_left_in_an_unfitted_engine():
+    """Else a row held out would have told it: coefficients in use were fitted on all."""
+    kept = {"name", "linear_attention_compute", "spread", "microbatches", "continuous"}
+    for name in ("vllm", "sglang", "trtllm", "gpt-fast"):
+        found, round_figures = unfitted(name), Engine(name=name)
+        for field in fields(Engine):
+            if field.name in kept:
+                assert getattr(found, field.name) == getattr(engine(name), field.name)
+            else:
+                assert getattr(found, field.name) == getattr(round_figures, field.name)
 
 
 def test_what_made_the_rows_predicts_them():

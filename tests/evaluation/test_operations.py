@@ -50,6 +50,13 @@ def test_physics_beats_a_forest_on_weight_shapes_left_out(linears):
     assert 0.8 < found.covered <= 1.0
 
 
+def test_fit_times_tell_how_many_rows_were_fitted_on(linears, monkeypatch):
+    monkeypatch.setattr(operations, "_SPEEDS", ((100, 60.0), (1_000, 5.0)))
+    some, every = operations.fit_times([row.measurement for row in linears])
+    assert (some[0], every[0]) == ("100 rows", "150 rows")
+    assert 0 < float(some[1].split()[0]) < 60
+
+
 def test_the_peers_are_given_the_points_that_ours_are(linears):
     given = []
 

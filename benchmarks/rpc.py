@@ -64,6 +64,9 @@ def requests(device: str, *presets: str) -> list[latency_pb2.PredictRequest]:
 
 
 ANALYTICAL = requests("h100-sxm", "llama-3.1-8b", "qwen3-32b", "gemma-3-12b", "mistral-7b-v0.3")
+PUBLISHED = requests("h200-sxm", "deepseek-r1")
+for _request in PUBLISHED:
+    _request.parallelism.tensor = 8
 FITTED = requests("local", "smollm2-135m", "smollm2-360m", "qwen2.5-0.5b", "qwen3-0.6b")
 
 
@@ -134,6 +137,9 @@ def over_empty(running: Daemon) -> list[Figure]:
             "empty handler": lambda _: call(Empty()),
             "analytical": lambda index: running.latency.Predict(ANALYTICAL[index]),
             "fitted": lambda index: running.latency.Predict(FITTED[index]),
+            "DeepSeek R1 by published kernels": lambda index: running.latency.Predict(
+                PUBLISHED[index]
+            ),
         }
         times: dict[str, list[float]] = {name: [] for name in calls}
         for index in range(WARM_UP + CALLS):
@@ -148,6 +154,16 @@ def over_empty(running: Daemon) -> list[Figure]:
         Figure(f"Predict over an empty handler of {base:.2f} ms, {name}", ms / base, 3.0, "")
         for name, ms in medians.items()
     ]
+
+
+def import_published(running: Daemon) -> None:
+    """Brings published kernels of the device that is asked about, where there are none."""
+    answer = running.latency.Predict(PUBLISHED[0], timeout=30)
+    if answer.provenance == types_pb2.PROVENANCE_REFERENCE_DATA:
+        return
+    command = [sys.executable, "-m", "tokenpace.command", "reference", "import"]
+    what = ["--device", "h200-sxm", "--engine", "vllm", "--rows", "3000", "--operations-only"]
+    subprocess.run([*command, *what, "--address", running.address], check=True, cwd=ROOT)
 
 
 def start_up(data_dir: Path) -> Figure:
@@ -250,6 +266,7 @@ def main() -> int:
         profile(data_dir, arguments.campaign)
         figures = [start_up(data_dir)]
         with daemon(data_dir) as running:
+            import_published(running)
             figures += over_empty(running)
             resident = running.resident_bytes() / MIB
             figures.append(

@@ -36,12 +36,15 @@ POOLED_PULL, ENGINE_PULL = 1.5, 4.0
 BESIDE_KERNELS = {
     "elementwise": 0.2,
     "interference": 0.7,
-    "request_s": 30e-3,
     "queueing": 0.08,
 }
 """What is left to fit where kernels were measured, and where the fit begins."""
 SHARED = "queueing"
 """The one that all engines share: it tells how requests arrive."""
+REQUEST = {"request_s": 60e-3}
+"""What a request costs the host shows where hardly any wait for each other."""
+QUIET = 8
+"""Most requests in flight of rows that it is fitted on."""
 FIXED: dict[str, Any] = {
     "kernel_s": 2.5e-6,
     "elementwise_traffic": 0.5,
@@ -112,21 +115,35 @@ def fit_engines(rows: Sequence[Row], kernels: Kernels) -> dict[str, Engine]:
 
     Without kernels those of physics.
     """
-    if kernels:
-        start, free, pull = BESIDE_KERNELS, set(BESIDE_KERNELS) - {SHARED}, BESIDE_PULL
-        base = replace(unfitted("vllm"), **FIXED)
-    else:
+    engines = list(dict.fromkeys(row.engine for row in rows))
+    if not kernels:
         start = {name: START[name] for name in COEFFICIENTS}
-        base, free, pull = unfitted("vllm"), set(start), ENGINE_PULL
-    pooled = fit(drawn(rows, POOLED_ROWS), base, start, POOLED_PULL, kernels)
-    common = {name: getattr(pooled, name) for name in start}
+        pooled = fit(drawn(rows, POOLED_ROWS), unfitted("vllm"), start, POOLED_PULL)
+        common = {name: getattr(pooled, name) for name in start}
+        return {name: fit(own(rows, name), unfitted(name), common, ENGINE_PULL) for name in engines}
+    quiet = [
+        replace(row, figures={"TTFT": row.figures["TTFT"]})
+        for row in rows
+        if row.question.workload.concurrency <= QUIET
+    ]
+    base = replace(unfitted("vllm"), **FIXED)
+    base = fit(drawn(quiet, POOLED_ROWS), base, REQUEST, POOLED_PULL, kernels)
+    pooled = fit(drawn(rows, POOLED_ROWS), base, BESIDE_KERNELS, POOLED_PULL, kernels)
+    request = {"request_s": pooled.request_s}
+    shared = {name: getattr(pooled, name) for name in BESIDE_KERNELS}
+    begin = {name: value for name, value in shared.items() if name != SHARED}
     found = {}
-    for name in dict.fromkeys(row.engine for row in rows):
-        own = drawn([row for row in rows if row.engine == name], ENGINE_ROWS)
-        begin = {key: common[key] for key in start if key in free}
-        held = FIXED | common if kernels else {}
-        found[name] = fit(own, replace(unfitted(name), **held), begin, pull, kernels)
+    for name in engines:
+        its = replace(unfitted(name), **(FIXED | request | shared))
+        if unqueued := own(quiet, name):
+            its = fit(unqueued, its, request, POOLED_PULL, kernels)
+        found[name] = fit(own(rows, name), its, begin, BESIDE_PULL, kernels)
     return found
+
+
+def own(rows: Sequence[Row], name: str) -> list[Row]:
+    """Returns an engine's rows, as many as a fit takes."""
+    return drawn([row for row in rows if row.engine == name], ENGINE_ROWS)
 
 
 def left_out(rows: Sequence[Row], kernels: Kernels, say: Callable[[str], None]) -> list[Answered]:
@@ -141,9 +158,9 @@ def left_out(rows: Sequence[Row], kernels: Kernels, say: Callable[[str], None]) 
     models = list(dict.fromkeys(row.model for row in rows))
     for count, model in enumerate(models, 1):
         engines = fit_engines([row for row in rows if row.model != model], kernels)
-        own = [row for row in rows if row.model == model]
+        held_out = [row for row in rows if row.model == model]
         # Of an engine that served no other architecture nothing is known but the others.
         any_other = next(iter(engines.values()))
-        found += [answered(r, engines.get(r.engine, any_other), kernels) for r in own]
+        found += [answered(r, engines.get(r.engine, any_other), kernels) for r in held_out]
         say(f"left out {model} ({count} of {len(models)})")
     return found

@@ -167,6 +167,21 @@ class AnalyticalCostModel:
                 return self._elementwise(operation)
         return self._kernel(operation, self._bound_seconds(operation))
 
+    def floor_seconds(self, operation: Operation) -> float:
+        """Returns what no kernel of the device can take less than for one run.
+
+        Its arithmetic at the peak rate, its traffic at the bandwidth; 0 where caches may
+        hold the traffic, where it is no kernel, and where the rates are guessed.
+        """
+        # A processor's rates are what its number of threads suggests.
+        known = self._gpu and self.knows_rates
+        if not known or operation.kind in _NO_KERNELS:
+            return 0.0
+        if operation.bytes <= 2 * self.sheet.last_level_cache_bytes:
+            return 0.0
+        compute = operation.flops / self._peaks[self._multiplied_in(operation)]
+        return max(compute, operation.bytes / self._bandwidth)
+
     def bound(self, operation: Operation) -> str:
         """Returns what holds an operation back: as in the API's ``OperationCost.bound``."""
         if operation.kind in COLLECTIVES:
@@ -179,13 +194,16 @@ class AnalyticalCostModel:
         return "compute" if compute > traffic else "bandwidth"
 
     def _bound_seconds(self, operation: Operation) -> tuple[float, float]:
-        # Attention multiplies in the format of the activations, whatever the cache's is.
-        attends = operation.kind in ATTENTIONS
-        precision = operation.precision.activation if attends else operation.precision
+        precision = self._multiplied_in(operation)
         of_peak, of_bandwidth = self._shares(operation.kind)
         compute = operation.flops / (self._peaks[precision] * of_peak)
         rate = self._bandwidth * of_bandwidth * self._unpacking(operation.precision)
         return compute, operation.bytes / rate
+
+    def _multiplied_in(self, operation: Operation) -> Precision:
+        # Attention multiplies in the format of the activations, whatever the cache's is.
+        attends = operation.kind in ATTENTIONS
+        return operation.precision.activation if attends else operation.precision
 
     def _shares(self, kind: OperationKind) -> tuple[float, float]:
         """Returns the shares of the peak rate and of the bandwidth that a kind reaches."""
@@ -248,6 +266,7 @@ _OVERHEADS = frozenset(
         OperationKind.EMBEDDING,
     }
 )
+_NO_KERNELS = _OVERHEADS | COLLECTIVES | {OperationKind.POINT_TO_POINT}
 
 
 def _smooth_maximum(first: float, second: float, third: float) -> float:

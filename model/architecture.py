@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from model.blocks import AnyAttention, Experts, FeedForward
 from model.precision import PackedFormat, Precision
@@ -41,12 +42,7 @@ class Layer:
         Raises:
             InvalidFieldError: a degree does not fit; names it.
         """
-        block = self.feed_forward
-        if isinstance(block, Experts):
-            sharded: FeedForward | Experts = block.shard(tensor, expert, tensor * data // expert)
-        else:
-            sharded = block.shard(tensor)
-        return replace(self, attention=self.attention.shard(tensor), feed_forward=sharded)
+        return _sharded(self, tensor, data, expert)
 
     def matrix_parameters(self, hidden_size: int) -> int:
         """Returns the weights of the projections alone."""
@@ -69,6 +65,17 @@ class Layer:
     def _outside_feed_forward(self, hidden_size: int) -> int:
         norms = self.norms * norm_parameters(self.norm, hidden_size)
         return self.attention.parameter_count(hidden_size) + norms
+
+
+@lru_cache(maxsize=1024)
+def _sharded(layer: Layer, tensor: int, data: int, expert: int) -> Layer:
+    """A request asks for its layers several times, and those before it for the same."""
+    block = layer.feed_forward
+    if isinstance(block, Experts):
+        sharded: FeedForward | Experts = block.shard(tensor, expert, tensor * data // expert)
+    else:
+        sharded = block.shard(tensor)
+    return replace(layer, attention=layer.attention.shard(tensor), feed_forward=sharded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

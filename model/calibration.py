@@ -92,7 +92,8 @@ class Deployment:
 
     Attributes:
         engine, device: their names.
-        model: the dimensions; ``deployment_of`` leaves out what a checkpoint is called.
+        model: the dimensions; ``deployment_of`` leaves out what a checkpoint is called and
+            which formats it is stored in.
     """
 
     engine: str
@@ -103,12 +104,19 @@ class Deployment:
 def deployment_of(question: Question, device: str) -> Deployment:
     """Returns whose law a question's answer follows: R1's is V3's, both on one engine and device.
 
+    Formats are left out, the experts' own, too: a re-quantised checkpoint is the same model.
+
     Args:
         question: what is asked.
         device: its name.
     """
     model = replace(
-        question.architecture, name="", model_type="", source="", stored_precision=Precision.BF16
+        question.architecture,
+        name="",
+        model_type="",
+        source="",
+        stored_precision=Precision.BF16,
+        stored_experts=None,
     )
     return Deployment(engine=question.engine, device=device, model=model)
 

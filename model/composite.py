@@ -108,10 +108,11 @@ class CompositeCostModel:
         """Returns the names of kernels that physics prices beside measured ones."""
         if not self.holds_precision:
             return frozenset()
+        others = COLLECTIVES | (_COEFFICIENTS if self._by_coefficients else OVERHEADS)
         return frozenset(
             operation.name
             for operation in operations
-            if not self._is_fitted(operation) and operation.kind not in COLLECTIVES | OVERHEADS
+            if not self._is_fitted(operation) and operation.kind not in others
         )
 
     @property
@@ -158,7 +159,8 @@ class CompositeCostModel:
         ]
         if not known:
             return [self._analytical.estimate(*part, confidence) for part in parts]
-        learnt = iter(self._fitted.estimate_phases(known, confidence, self._engine))
+        steps = self._fitted.estimate_phases(known, confidence, self._engine)
+        learnt = iter([self._floored(*pair) for pair in zip(known, steps, strict=True)])
         found = []
         for (rows, phase), mask in zip(parts, masks, strict=True):
             if all(mask):
@@ -171,6 +173,24 @@ class CompositeCostModel:
             factor = factor_at(confidence, self._analytical.engine.spread)
             return [_at_least(step, factor) for step in found]
         return found
+
+    def _floored(self, part: tuple[Sequence[Operation], Phase], step: StepEstimate) -> StepEstimate:
+        """Returns the step with no operation faster than the device can be."""
+        floors = [1e3 * self._analytical.floor_seconds(o) * o.count for o in part[0]]
+        each = tuple(map(max, step.operations_ms, floors))
+        added = sum(each) - sum(step.operations_ms)
+        if added <= 0.0:
+            return step
+        ratio = 1.0 + added / max(step.value_ms, 1e-12)
+        cases = zip(part[0], step.operations_ms, floors, strict=True)
+        return replace(
+            step,
+            value_ms=step.value_ms * ratio,
+            lower_ms=step.lower_ms * ratio,
+            upper_ms=step.upper_ms * ratio,
+            operations_ms=each,
+            bounded=tuple(sorted({o.name for o, ms, floor in cases if ms < floor})),
+        )
 
     def _is_fitted(self, operation: Operation) -> bool:
         key = operation.kind, operation.precision
@@ -205,4 +225,5 @@ def _joined(learnt: StepEstimate, guessed: StepEstimate, mask: Sequence[bool]) -
         upper_ms=learnt.upper_ms + guessed.upper_ms,
         operations_ms=tuple(next(first if held else second) for held in mask),
         outside=learnt.outside,
+        bounded=learnt.bounded,
     )

@@ -39,6 +39,7 @@ class StepEstimate:
         lower_ms, upper_ms: interval at the asked confidence.
         operations_ms: time of each operation (its ``count`` runs together), in order.
         outside: names of operations outside the measured domain.
+        bounded: names of those whose measurements tell of less than the device allows.
     """
 
     value_ms: float
@@ -46,6 +47,7 @@ class StepEstimate:
     upper_ms: float
     operations_ms: tuple[float, ...]
     outside: tuple[str, ...] = ()
+    bounded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ def _mla_features(shape: Array, sizes: Sizes) -> list[Array]:
 
 def _expert_features(shape: Array, sizes: Sizes) -> list[Array]:
     """Returns rows an expert, the weights touched, and the tiles of usual kernels."""
-    tokens, hidden, inner, held, assignments, touched = shape.T
+    tokens, hidden, inner, held, assignments, touched, count = shape.T
     each = assignments / touched
     tiles = [touched * np.ceil(each / rows) for rows in (16, 64, 128)]
     wide = touched * np.ceil(each / 64) * np.ceil(inner / 64)
@@ -58,6 +58,7 @@ def _expert_features(shape: Array, sizes: Sizes) -> list[Array]:
         touched * hidden * inner,
         touched / held,
         assignments / tokens,
+        count / held,
         wide,
         *tiles,
     ]

@@ -8,14 +8,14 @@ which R run together on a replica. While one request generates its ``n`` tokens 
 the other R - 1 brings one prefill, so that (R - 1) / n prefills are stolen from every
 decode step, and as many are ahead of a new request: TPOT = decode step + i (R - 1) / n x
 prefill, TTFT = prefill + i (R - 1) / n x prefill + half a decode step until the next batch
-is made up. With i = 1 that conserves work: TTFT + (n - 1) x TPOT is what R prefills and
-the decode steps take. An engine's ``interference`` i is less where prefills run beside
-decodes, which leave multipliers idle; no more of them is hidden than the decode step
-lasts. Its ``queueing`` q adds q (R - 1) x prefill to TTFT, for requests arrive in bursts.
-With chunked prefill the chunks run in mixed steps,
-and what they add to a decode step is the work that is stolen. Requests beyond R wait:
-with C in flight and R running a request takes C / R times as long, and all of the wait is
-in TTFT.
+is made up. What a request costs the host is in its own TTFT alone. With i = 1 that
+conserves work: TTFT + (n - 1) x TPOT is what R prefills and the decode steps take. An
+engine's ``interference`` i is less where prefills run beside decodes, which leave
+multipliers idle; no more of them is hidden than the decode step lasts. Its ``queueing`` q
+adds q (R - 1) x prefill to TTFT, for requests arrive in bursts. With chunked prefill the
+chunks run in mixed steps, and what they add to a decode step is the work that is stolen.
+Requests beyond R wait: with C in flight and R running a request takes C / R times as long,
+and all of the wait is in TTFT.
 
 Ends of intervals are combined with each other: the errors of the phases are taken as
 fully correlated. Under load TTFT depends on how requests arrive, too, and its interval is
@@ -36,6 +36,7 @@ from model.memory import (
 )
 from model.notices import (
     Notice,
+    bounded_notice,
     memory_notice,
     outside_notice,
     saturated_notice,
@@ -110,8 +111,10 @@ def predict(
     latency = _request_latency(question, ttft, tpot)
     throughput = _throughput(question, latency)
     outside = frozenset(name for phase in phases for name in phase.estimate.outside)
-    if outside:
-        notices.append(outside_notice(outside))
+    if outside and cost_model.fitted is not None:
+        notices.append(outside_notice(outside, cost_model.fitted.provenance))
+    if bounded := frozenset(name for phase in phases for name in phase.estimate.bounded):
+        notices.append(bounded_notice(bounded))
     operations = [o for phase in phases for o in phase.work.operations]
     if unmeasured := cost_model.unmeasured(operations):
         notices.append(unmeasured_notice(unmeasured))
@@ -237,11 +240,11 @@ def _continuous(
     phases = _priced(works, question, cost_model)
     engine = cost_model.analytical.engine
     chunks = chunk_count(workload) if mixed else 0
-    request_ms = phases[0].request_ms
+    device_share = 1.0 - phases[0].request_share
 
     def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
         # Of a pipeline one prefill occupies a stage at a time.
-        work = max(0.0, prefill_ms - request_ms - chunks * decode_ms) / planner.stages
+        work = max(0.0, device_share * prefill_ms - chunks * decode_ms) / planner.stages
         share = (running - 1) / generated * work
         # A prefill hides behind decodes, and behind no more of them than there are.
         stolen = max(engine.interference * share, share - decode_ms)

@@ -41,7 +41,7 @@ REGIMES = {
     OperationKind.BATCHED_LINEAR: 5,
     OperationKind.ATTENTION: 3,
     OperationKind.MLA: 3,
-    OperationKind.EXPERTS: 3,
+    OperationKind.EXPERTS: 6,
 }
 """Number of regimes of each kind; those of attention: decode, whole prompt, chunk."""
 
@@ -49,7 +49,10 @@ _ROW_REGIMES = (2, 3, 4, 16)
 """First rows of a linear's further regimes: libraries treat one, two and three rows apart."""
 
 _EXPERT_REGIMES = (8.0, 128.0)
-"""First rows an expert of further regimes: weights read, tiles half empty, tiles full."""
+"""First rows an expert of further regimes: weights read, tiles half empty, tiles full.
+
+A rank that holds a part of the experts has as many of its own: engines pick other kernels.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,9 @@ def _work(kind: OperationKind, shape: Array) -> tuple[Array, Array, NDArray[np.i
     if kind is OperationKind.EXPERTS:
         each = size["assignments"] / size["touched"]
         outputs = size["assignments"] * size["hidden_size"]
-        return outputs, size["touched"], np.searchsorted(_EXPERT_REGIMES, each, side="right")
+        regime = np.searchsorted(_EXPERT_REGIMES, each, side="right")
+        partial = size["local_experts"] < size["experts"]
+        return outputs, size["touched"], regime + partial * (1 + len(_EXPERT_REGIMES))
     latent = kind is OperationKind.MLA
     query, kv = size["query_tokens"], size["kv_tokens"]
     width = size["value_dim"] if latent else size["head_dim"]

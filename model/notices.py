@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from model.analytical import NODE_RANKS
 from model.engines import engine as engine_of
+from model.estimate import Provenance
 from model.execution import projections_of
 
 if TYPE_CHECKING:
@@ -80,12 +81,32 @@ def standing_notices(question: Question, cost_model: CompositeCostModel) -> Iter
         )
 
 
-def outside_notice(names: frozenset[str]) -> Notice:
-    """Returns the remark on operations outside the measured domain."""
+def outside_notice(names: frozenset[str], provenance: Provenance) -> Notice:
+    """Returns the remark on operations outside the measured domain.
+
+    Args:
+        names: of the operations.
+        provenance: whose measurements there are: it decides who can make more.
+    """
+    remedy = (
+        "profile longer to cover them"
+        if provenance is Provenance.MEASURED_LOCALLY
+        else "import measurements that cover them, or calibrate with rows of your own"
+    )
     return Notice(
         "OUTSIDE_MEASURED_DOMAIN",
         f"no measurement is near these sizes of {', '.join(sorted(names))}; the interval is"
-        " widened; profile longer to cover them",
+        f" widened; {remedy}",
+    )
+
+
+def bounded_notice(names: frozenset[str]) -> Notice:
+    """Returns the remark on operations that no kernel of the device can run so fast."""
+    return Notice(
+        "BOUND_BY_DEVICE",
+        f"measurements tell of {', '.join(sorted(names))} faster than the device's data sheet"
+        " allows; its bandwidth and peak rate count; are they of this device, and were these"
+        " sizes measured with caches cold?",
     )
 
 

@@ -99,6 +99,7 @@ SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
         "local_experts",
         "assignments",
         "touched",
+        "experts",
     ),
     OperationKind.EMBEDDING: ("tokens", "hidden_size"),
     OperationKind.LAYER_OVERHEAD: ("kernels", "elements", "sequences"),
@@ -436,7 +437,7 @@ def experts(
         OperationKind.EXPERTS,
         "experts",
         precision,
-        (tokens, hidden_size, inner, block.held, assignments, touched),
+        (tokens, hidden_size, inner, block.held, assignments, touched, block.count),
         2.0 * assignments * one,
         touched * one * (weight_bytes or precision.weight_bytes)
         + values * precision.activation_bytes,

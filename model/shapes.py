@@ -12,8 +12,8 @@
   query_tokens, kv_tokens and the dimensions of the architecture that ran
   (``model.dimensions``), enums as their index.
 - ``experts``: tokens, hidden_size, intermediate_size and local_experts of the rank, experts,
-  top_k, imbalance where it is not 1, and balanced (1) where the assignments were dealt out
-  in turn: they then meet every expert that they can.
+  top_k, imbalance where it is not 1 (the rank's share of the choices over the mean), and
+  touched where it is known how many experts of the rank were met.
 - ``mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, head_dim,
   value_dim.
 - ``batched_linear``: m, n, k, batch.
@@ -229,7 +229,7 @@ def _experts(shape: Mapping[str, float], precision: Precision) -> Operation:
     )
     tokens, hidden_size = _size(shape, "tokens"), _size(shape, "hidden_size")
     imbalance = shape.get("imbalance", 1.0)
-    touched = min(float(local), tokens * top_k * local / count) if "balanced" in shape else None
+    touched = float(_size(shape, "touched")) if "touched" in shape else None
     return experts(tokens, hidden_size, block, precision, imbalance=imbalance, touched=touched)
 
 

@@ -94,10 +94,11 @@ class PhaseCost:
         )
 
     @property
-    def request_ms(self) -> float:
-        """What new requests cost the host, which holds up no other request."""
-        pairs = zip(self.work.operations, self.estimate.operations_ms, strict=True)
-        return sum(ms for o, ms in pairs if o.kind is OperationKind.REQUEST_OVERHEAD)
+    def request_share(self) -> float:
+        """Share of what new requests cost the host, which holds up no other request."""
+        pairs = zip(self.work.operations, self.operations_ms, strict=True)
+        request = sum(ms for o, ms in pairs if o.kind is OperationKind.REQUEST_OVERHEAD)
+        return request / max(self.milliseconds.value, 1e-12)
 
     @property
     def milliseconds(self) -> Estimate:

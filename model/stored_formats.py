@@ -17,11 +17,14 @@ _DTYPES = {
     "float": Precision.FP32,
     "half": Precision.FP16,
 }
-_METHODS = ("fp8", "mxfp4", "compressed-tensors", "gptq", "awq")
+_METHODS = ("fp8", "mxfp4", "compressed-tensors", "modelopt", "gptq", "awq")
+_MODELOPT = {"FP8": Precision.FP8, "NVFP4": Precision.FP4}
+"""Its ``quant_algo`` where no group of modules tells more."""
 _MXFP4 = PackedFormat(Precision.FP4, 0.5 + 1 / 32)
 """One exponent of 8 bits for 32 values (OCP Microscaling Formats, version 1.0)."""
 _SCALE_BYTES = {"int": 2, "float": 1}
 """Scales of a group: bf16 beside integers, fp8 or an exponent beside 4-bit floats."""
+_ANY_LAYER = "layers.N."
 _ATTENTION, _EXPERT = "layers.N.self_attn.o_proj", "layers.N.mlp.experts.N.down_proj"
 """What stands for all projections of attention and of routed experts."""
 
@@ -60,7 +63,7 @@ def stored_formats(reader: ConfigReader, *, has_experts: bool) -> StoredFormats:
             # transformers packs the experts alone so.
             packed = _MXFP4
             left_out = [_ATTENTION] if has_experts else []
-        elif method == "compressed-tensors":
+        elif method == "compressed-tensors" or "config_groups" in quantization:
             packed = _compressed(inner)
             left_out = _left_out(inner)
         else:
@@ -98,6 +101,13 @@ def _whole(reader: ConfigReader, method: str | None) -> Precision:
     if method == "fp8":
         block = reader.values.get("weight_block_size")
         return Precision.FP8 if block is None else Precision.FP8_BLOCK
+    if method == "modelopt":
+        algorithm = reader.text("quant_algo", None)
+        if algorithm in _MODELOPT:
+            return _MODELOPT[algorithm]
+        raise InvalidFieldError(
+            "quant_algo", f"{quoted(algorithm)} is not known; known: {', '.join(_MODELOPT)}"
+        )
     if method in {"gptq", "awq"}:
         bits = reader.integer("bits", 4, 1, 32)
         if bits in {4, 8}:
@@ -160,12 +170,17 @@ def _left_out(reader: ConfigReader) -> list[str]:
 def _covers(entry: str, name: str) -> bool:
     """Returns whether an entry of an ignore list names a module, of whatever layer.
 
-    An entry is a name or, behind ``re:``, a pattern. Of patterns the literal pieces between
-    ``.*`` are looked for, one behind the other: a stranger's regular expression may take for
-    ever, and published lists need no more.
+    An entry is a name, the beginning of one before ``*`` or, behind ``re:``, a pattern. One
+    that takes whole layers out names no module of all layers: it says nothing of the others.
+    Of patterns the literal pieces between ``.*`` are looked for, one behind the other: a
+    stranger's regular expression may take for ever, and published lists need no more.
     """
     if not entry.startswith("re:"):
-        return re.sub(r"\d+", "N", entry).endswith(name)
+        plain = re.sub(r"\d+", "N", entry)
+        if not plain.endswith("*"):
+            return plain.endswith(name)
+        stem = plain.rstrip("*").rpartition(_ANY_LAYER)[2]
+        return bool(stem) and name.removeprefix(_ANY_LAYER).startswith(stem)
     place = 0
     for piece in entry.removeprefix("re:").replace("\\.", ".").split(".*"):
         found = name.find(piece, place)

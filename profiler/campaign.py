@@ -10,33 +10,19 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import astuple, fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from model.errors import NotEnoughMeasurementsError
-from model.training import fit_cost_model
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
-from profiler.experts import measure_experts
 from profiler.interface import Skipped
-from profiler.latent import measure_batched_linear, measure_latent
-from profiler.memory import FREE_SHARE, point_bytes
-from profiler.models import measure_model
-from profiler.operations import measure_attention, measure_linear
 from profiler.pace import CONTENDED_FLAG, Pace
-from profiler.points import (
-    AttentionPoint,
-    BatchedLinearPoint,
-    ExpertsPoint,
-    LatentPoint,
-    LinearPoint,
-    Point,
-)
+from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import least_sure
-from profiler.timing import Effort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +31,7 @@ if TYPE_CHECKING:
     from model.measurement import Measurement
     from model.precision import Precision
     from profiler.interface import CampaignRequest
+    from profiler.points import Point
 
 WEIGHTS = {"linear": 0.32, "attention": 0.18, "model": 0.5}
 """Share of the time that each kind of point gets."""
@@ -61,33 +48,12 @@ MIXTURE_POINTS = {"experts": 30, "latent": 60, "mixture": 8}
 MIXTURES_FROM_S = 360.0
 """Seconds that a campaign must have for experts and latent attention; dense models come first."""
 
-_SHAPES = {
-    "linear": ("m", "n", "k"),
-    "linear_transposed": ("m", "n", "k"),
-    "attention": tuple(field.name for field in fields(AttentionPoint)),
-    "experts": (
-        "hidden_size",
-        "intermediate_size",
-        "local_experts",
-        "experts",
-        "top_k",
-        "tokens",
-        "imbalance",
-    ),
-    "mla": tuple(field.name for field in fields(LatentPoint)),
-    "batched_linear": ("n", "k", "batch", "m"),
-}
 _MIXTURE_SHARE = 0.3
 """Time of experts and latent attention over that of a precision's dense points, in the end."""
 _MOST_SKIPPED = 20
 """So many points in a row that memory does not hold end the campaign."""
 _CANDIDATES = 12
 _REFIT_S = 30.0
-_EFFORT = {
-    "linear": Effort(seconds=0.05, min_samples=2),
-    "attention": Effort(seconds=0.06),
-    "model": Effort(seconds=0.25, min_samples=2),
-}
 _FIRST_GUESS_S = {
     "linear": 1.0,
     "attention": 0.5,
@@ -104,8 +70,8 @@ _PLURALS = {
     "latent": "latent attentions",
     "mixture": "models of experts",
 }
-_IN_ACTIVATIONS = frozenset({"attention", "mla", "batched_linear"})
-"""Kinds that hold no packed weights: precisions of one activation share them."""
+_FREE_SHARE = 0.8
+"""A point that needs more than this share of what is free is not measured."""
 
 
 class Campaign:
@@ -180,16 +146,17 @@ class Campaign:
         self, track: _Track, kind: str, point: Point, cost_model: FittedCostModel | None
     ) -> Iterator[Measurement | Skipped]:
         begin = self._clock()
-        needed, free = point_bytes(point, track.precision, self._device), self._device.free_bytes()
+        needed = point.needed_bytes(track.precision, self._device)
+        free = self._device.free_bytes()
         self.text = track.describe(cost_model)
         self._skipped_in_a_row += 1
         reason = ""
-        if needed > FREE_SHARE * free:
+        if needed > _FREE_SHARE * free:
             reason = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
         else:
             try:
                 self._pace.lap()
-                for measurement in measure(point, track.precision, self._device):
+                for measurement in point.measure(track.precision, self._device):
                     self._skipped_in_a_row = 0
                     kept = self._marked(measurement)
                     self._rows.append(kept)
@@ -220,6 +187,9 @@ class Campaign:
         return self._start + self._seconds - self._clock()
 
     def _fit(self) -> FittedCostModel | None:
+        # scikit-learn takes a second to load, and few campaigns get so far.
+        from model.training import fit_cost_model  # noqa: PLC0415
+
         try:
             return fit_cost_model(self._rows)
         except NotEnoughMeasurementsError:
@@ -264,16 +234,7 @@ class _Track:
         self._seconds = dict.fromkeys(self._weights, 0.0)
         self._taken = Counter[str]()
         self._dealt = Counter[str]()
-        self._measured: Counter[tuple[str, str]] = Counter()
-        self._shapes: set[tuple[str | float, ...]] = set()
-        for row in rows:
-            runs_in = precision.activation if row.kind in _IN_ACTIVATIONS else precision
-            if row.precision is runs_in:
-                self._measured[row.kind, row.group] += 1
-                if row.kind in _SHAPES:
-                    even = {"imbalance": 1.0} | row.shape
-                    sizes = (even.get(name, 0.0) for name in _SHAPES[row.kind])
-                    self._shapes.add((row.kind, *sizes))
+        self._measured = Measured(rows)
         for kind in self._weights:
             self._fill(kind, 1)
 
@@ -314,7 +275,7 @@ class _Track:
         pool = self._pools[kind]
         while len(pool) < count:
             point = next(self._points[kind])
-            if self._is_measured(point):
+            if point.is_measured(self.precision, self._measured):
                 self._taken[kind] += 1
             else:
                 pool.append(point)
@@ -324,40 +285,6 @@ class _Track:
         if not self._dealt[kind]:
             return _FIRST_GUESS_S[kind]
         return self._seconds[kind] / self._dealt[kind]
-
-    def _is_measured(self, point: Point) -> bool:
-        if isinstance(point, LinearPoint):
-            return all((point.kind, m, point.n, point.k) in self._shapes for m in point.rows)
-        if isinstance(point, AttentionPoint):
-            return ("attention", *astuple(point)) in self._shapes
-        if isinstance(point, LatentPoint):
-            return ("mla", *astuple(point)) in self._shapes
-        if isinstance(point, BatchedLinearPoint):
-            sizes = (point.n, point.k, point.batch)
-            return all(("batched_linear", *sizes, m) in self._shapes for m in point.rows)
-        if isinstance(point, ExpertsPoint):
-            *experts, tokens, imbalance = astuple(point)
-            return all(("experts", *experts, t, imbalance) in self._shapes for t in tokens)
-        return self._measured["decode", point.group] >= len(point.generates)
-
-
-def measure(point: Point, precision: Precision, device: Device) -> Iterator[Measurement]:
-    """Yields all measurements of a point.
-
-    Raises:
-        MemoryError, RuntimeError: the device's memory does not hold it.
-    """
-    if isinstance(point, LinearPoint):
-        return measure_linear(point, precision, device, _EFFORT["linear"])
-    if isinstance(point, AttentionPoint):
-        return measure_attention(point, precision, device, _EFFORT["attention"])
-    if isinstance(point, ExpertsPoint):
-        return measure_experts(point, precision, device, _EFFORT["linear"])
-    if isinstance(point, LatentPoint):
-        return measure_latent(point, precision, device, _EFFORT["attention"])
-    if isinstance(point, BatchedLinearPoint):
-        return measure_batched_linear(point, precision, device, _EFFORT["linear"])
-    return measure_model(point, precision, device, _EFFORT["model"])
 
 
 def step_error(cost_model: FittedCostModel, precision: Precision) -> float:

@@ -19,16 +19,10 @@ from model.dimensions import architecture_of_dimensions
 from model.execution import layer_operations
 from model.precision import Precision
 from model.workload import Sequences
-from profiler.points import (
-    AttentionPoint,
-    BatchedLinearPoint,
-    ExpertsPoint,
-    ForwardPoint,
-    GeneratePoint,
-    LatentPoint,
-    LinearPoint,
-    ModelPoint,
-)
+from profiler.experts import ExpertsPoint
+from profiler.latent import BatchedLinearPoint, LatentPoint
+from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
+from profiler.operations import AttentionPoint, LinearPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

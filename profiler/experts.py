@@ -7,6 +7,7 @@ pass of its own does not.)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,98 @@ from torch import nn
 from transformers import AutoConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
+from model.blocks import Experts, FeedForward
 from model.errors import InvalidFieldError
+from model.operations import experts
 from model.precision import Precision
 from profiler.device import Device, dtype_of
 from profiler.operations import MAX_COPIES, copies_beyond_cache, measurement_of, time_graphed
+from profiler.points import MATRIX_EFFORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model.measurement import Measurement
-    from profiler.points import ExpertsPoint
+    from model.operations import Operation
+    from profiler.points import Measured
     from profiler.timing import Effort, Run
 
 _IMPLEMENTATION = "grouped_mm"
 """What transformers picks for a model that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsPoint:
+    """The routed experts of one rank at several numbers of tokens: the weights are made once.
+
+    Attributes:
+        hidden_size: width of the residual stream.
+        intermediate_size: inner width of one expert on the rank.
+        local_experts: on the rank, of ``experts`` in all.
+        experts: that tokens choose from.
+        top_k: experts that a token is sent to.
+        tokens: that are routed, those of all ranks that share the experts.
+        imbalance: load of this rank over the mean, at most ``experts / local_experts``.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    local_experts: int
+    experts: int
+    top_k: int
+    tokens: tuple[int, ...]
+    imbalance: float = 1.0
+
+    @property
+    def group(self) -> str:
+        """Points of one set of experts are held out together."""
+        return (
+            f"experts-{self.local_experts}of{self.experts}x{self.top_k}"
+            f"-{self.hidden_size}x{self.intermediate_size}"
+        )
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns what a cost model prices it by."""
+        block = Experts(
+            expert=FeedForward(intermediate_size=self.intermediate_size),
+            count=self.experts,
+            top_k=self.top_k,
+            local=self.local_experts,
+        )
+        return [
+            experts(tokens, self.hidden_size, block, precision, imbalance=self.imbalance)
+            for tokens in self.tokens
+        ]
+
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        # In flight: each choice's input, gate and up, product, output, and it in order.
+        row = 3 * self.hidden_size + 3 * self.intermediate_size
+        rows = max(self.tokens) * (self.top_k * row + self.hidden_size + 4 * self.top_k)
+        item = dtype_of(precision).itemsize
+        return item * (2 * expert_values(self) + rows) + device.cold_bytes
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return all(measured.holds("experts", precision, self.shape(t)) for t in self.tokens)
+
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurements of a campaign."""
+        return measure_experts(self, precision, device, MATRIX_EFFORT)
+
+    def shape(self, tokens: int) -> dict[str, float]:
+        """Returns the sizes at so many tokens as a measurement has them."""
+        sizes: dict[str, float] = {
+            "tokens": tokens,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "local_experts": self.local_experts,
+            "experts": self.experts,
+            "top_k": self.top_k,
+        }
+        if self.imbalance != 1.0:
+            sizes["imbalance"] = self.imbalance
+        return sizes
 
 
 @torch.inference_mode()
@@ -66,17 +145,7 @@ def measure_experts(
                 met += max(1, touched)
                 runs.append(partial(module, x, chosen.to(device.torch_device), weights))
         timing = time_graphed(device, runs, effort)
-        shape: dict[str, float] = {
-            "tokens": tokens,
-            "hidden_size": point.hidden_size,
-            "intermediate_size": point.intermediate_size,
-            "local_experts": point.local_experts,
-            "experts": point.experts,
-            "top_k": point.top_k,
-        }
-        if point.imbalance != 1.0:
-            shape["imbalance"] = point.imbalance
-        yield measurement_of("experts", precision, shape, timing, point.group)
+        yield measurement_of("experts", precision, point.shape(tokens), timing, point.group)
 
 
 def expert_values(point: ExpertsPoint) -> int:

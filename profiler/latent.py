@@ -8,12 +8,15 @@ as transformers runs them.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from model.blocks import LatentAttention
+from model.operations import batched_linear, mla
 from profiler.device import Device, dtype_of
 from profiler.operations import (
     AttentionModule,
@@ -22,14 +25,106 @@ from profiler.operations import (
     measurement_of,
     time_graphed,
 )
+from profiler.points import ATTENTION_EFFORT, MATRIX_EFFORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model.measurement import Measurement
+    from model.operations import Operation
     from model.precision import Precision
-    from profiler.points import BatchedLinearPoint, LatentPoint
+    from profiler.points import Measured
     from profiler.timing import Effort, Run
+
+
+@dataclass(frozen=True, slots=True)
+class LatentPoint:
+    """Latent attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+    query_heads: int
+    kv_rank: int
+    rope_dim: int
+    head_dim: int
+    value_dim: int
+
+    @property
+    def group(self) -> str:
+        """Points of one set of heads are held out together."""
+        return (
+            f"mla-{self.query_heads}-{self.kv_rank}-{self.rope_dim}"
+            f"-{self.head_dim}-{self.value_dim}"
+        )
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns what a cost model prices it by."""
+        latent = LatentAttention(
+            query_heads=self.query_heads,
+            kv_rank=self.kv_rank,
+            query_rank=0,
+            head_dim=self.head_dim,
+            rope_dim=self.rope_dim,
+            value_dim=self.value_dim,
+        )
+        return [mla(self.sequences, self.query_tokens, self.kv_tokens, latent, precision)]
+
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        # In flight: latents and keys joined, scores in fp32 and as they are.
+        keys = self.kv_tokens * self.query_heads * (self.head_dim + self.rope_dim)
+        scores = 3 * self.query_tokens * self.kv_tokens * self.query_heads
+        values = 2 * latent_values(self) + self.sequences * (keys + scores)
+        return dtype_of(precision).itemsize * values + device.cold_bytes
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return measured.holds("mla", precision.activation, asdict(self))
+
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurement of a campaign."""
+        return measure_latent(self, precision, device, ATTENTION_EFFORT)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedLinearPoint:
+    """``batch`` products ``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``."""
+
+    n: int
+    k: int
+    batch: int
+    rows: tuple[int, ...]
+
+    @property
+    def group(self) -> str:
+        """Points of one set of matrices are held out together."""
+        return f"batched_linear-{self.batch}-{self.n}x{self.k}"
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns what a cost model prices it by."""
+        return [
+            batched_linear("batched_linear", m, self.n, self.k, self.batch, precision)
+            for m in self.rows
+        ]
+
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        values = 2 * self.n * self.k + max(self.rows) * (self.n + self.k)
+        return dtype_of(precision).itemsize * self.batch * values + device.cold_bytes
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        runs_in = precision.activation
+        return all(measured.holds("batched_linear", runs_in, self.shape(m)) for m in self.rows)
+
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurements of a campaign."""
+        return measure_batched_linear(self, precision, device, MATRIX_EFFORT)
+
+    def shape(self, m: int) -> dict[str, float]:
+        """Returns the sizes at ``m`` rows as a measurement has them."""
+        return {"m": m, "n": self.n, "k": self.k, "batch": self.batch}
 
 
 @torch.inference_mode()
@@ -41,18 +136,8 @@ def measure_latent(
     copies = copies_beyond_cache(latent_values(point) * dtype.itemsize, device)
     make = _absorbed_run if point.query_tokens == 1 else _expanded_run
     timing = time_graphed(device, [make(point, device, dtype) for _ in range(copies)], effort)
-    shape: dict[str, float] = {
-        "sequences": point.sequences,
-        "query_tokens": point.query_tokens,
-        "kv_tokens": point.kv_tokens,
-        "query_heads": point.query_heads,
-        "kv_rank": point.kv_rank,
-        "rope_dim": point.rope_dim,
-        "head_dim": point.head_dim,
-        "value_dim": point.value_dim,
-    }
     # As of other attentions only activations and the cache count.
-    yield measurement_of("mla", precision.activation, shape, timing, point.group)
+    yield measurement_of("mla", precision.activation, asdict(point), timing, point.group)
 
 
 @torch.inference_mode()
@@ -69,7 +154,7 @@ def measure_batched_linear(
     for m in point.rows:
         x = device.random(m, point.batch, point.k, dtype=dtype)
         timing = time_graphed(device, [partial(multiply_heads, x, w) for w in weights], effort)
-        shape: dict[str, float] = {"m": m, "n": point.n, "k": point.k, "batch": point.batch}
+        shape = point.shape(m)
         yield measurement_of("batched_linear", precision.activation, shape, timing, point.group)
 
 

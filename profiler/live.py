@@ -7,9 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from profiler.interface import LiveResult, Progressed, Scope
-from profiler.models import LayerSpans, generate_once
+from profiler.models import GeneratePoint, LayerSpans, generate_once
 from profiler.modules import build_model, shard, with_depth
-from profiler.points import GeneratePoint
 from profiler.timing import DISTURBED_FLAG, distribution
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,11 +13,16 @@ import torch
 from transformers import DynamicCache
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
+from model.blocks import LatentAttention
+from model.execution import layer_operations, projections_of
+from model.laws import KERNELS
 from model.measurement import Measurement
 from model.shapes import architecture_shape
 from model.workload import Sequences
+from profiler.device import Device, dtype_of
 from profiler.modules import build_model
 from profiler.operations import ENGINE
+from profiler.points import MODEL_EFFORT
 from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, Effort, RunDelay, distribution
 
 if TYPE_CHECKING:
@@ -25,13 +30,94 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from model.architecture import Architecture
+    from model.operations import Operation
     from model.precision import Precision
-    from profiler.device import Device
-    from profiler.points import ForwardPoint, GeneratePoint, ModelPoint
+    from profiler.points import Measured
 
 
 _FEWEST_RUNS = 2
 """Runs of ``generate()``, each of several steps, that a median needs at the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPoint:
+    """One forward pass of equal sequences through the layers of a model."""
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+
+    @property
+    def step(self) -> Sequences:
+        """What runs in the pass."""
+        return Sequences(
+            count=self.sequences, query_tokens=self.query_tokens, kv_tokens=self.kv_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratePoint:
+    """One real ``generate()``."""
+
+    sequences: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPoint:
+    """A small model built once: passes through its layers, and real ``generate()`` runs."""
+
+    architecture: Architecture
+    forwards: tuple[ForwardPoint, ...]
+    generates: tuple[GeneratePoint, ...]
+
+    @property
+    def group(self) -> str:
+        """All that one architecture is measured in is held out together."""
+        return self.architecture.name
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns the kernels of its passes, which a cost model prices it by."""
+        layer = self.architecture.layers[0].layer
+        projections = projections_of(self.architecture, ENGINE)
+        return [
+            operation
+            for forward in self.forwards
+            for operation in layer_operations(
+                self.architecture.hidden_size,
+                layer,
+                (forward.step,),
+                precision,
+                precision,
+                projections,
+            )
+            if operation.kind in KERNELS
+        ]
+
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        architecture = self.architecture
+        widest = max(
+            [f.sequences * f.kv_tokens for f in self.forwards]
+            + [g.sequences * (g.input_tokens + g.output_tokens) for g in self.generates]
+        )
+        layer = architecture.layers[0].layer
+        row = 8 * architecture.hidden_size + 2 * layer.feed_forward.activation_values
+        if isinstance(layer.attention, LatentAttention):
+            row += layer.attention.activation_values  # keys and values are wider than their cache
+        cache = 2 * architecture.layer_count * layer.attention.cached_values
+        values = 1.1 * architecture.parameter_count() + widest * (row + cache)
+        return dtype_of(precision).itemsize * values
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return measured.count("decode", precision, self.group) >= len(self.generates)
+
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurements of a campaign."""
+        return measure_model(self, precision, device, MODEL_EFFORT)
 
 
 class Stopwatch:
@@ -234,12 +320,7 @@ def measure_model(
     timer = ForwardTimer(model, device)
     for forward in point.forwards:
         samples, disturbed = timer.layer_ms(forward, effort)
-        step = Sequences(
-            count=forward.sequences,
-            query_tokens=forward.query_tokens,
-            kv_tokens=forward.kv_tokens,
-        )
-        yield make("layer", step, samples, disturbed=disturbed)
+        yield make("layer", forward.step, samples, disturbed=disturbed)
     timer.close()
     for run in point.generates:
         generate_once(model, replace(run, output_tokens=2), device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
@@ -11,21 +12,109 @@ from torch import nn
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from model.blocks import Attention
 from model.measurement import Measurement
+from model.operations import OperationKind, attention, linear
 from model.precision import Precision
 from profiler.device import Device, dtype_of
 from profiler.int8 import int8_linear, quantize
+from profiler.points import ATTENTION_EFFORT, MATRIX_EFFORT
 from profiler.timing import Effort, Run, Timing, time_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from profiler.points import AttentionPoint, LatentPoint, LinearPoint
+    from model.operations import Operation
+    from profiler.points import Measured
 
 MAX_COPIES = 256
 """Runs that one point rotates over, at the most."""
 ENGINE = "transformers"
 """Whose attention code runs; linears are torch's own under any engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearPoint:
+    """``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``: the weights are made once."""
+
+    n: int
+    k: int
+    rows: tuple[int, ...]
+    transposed: bool = False
+
+    @property
+    def kind(self) -> OperationKind:
+        """Kind of the operation."""
+        return OperationKind.LINEAR_TRANSPOSED if self.transposed else OperationKind.LINEAR
+
+    @property
+    def group(self) -> str:
+        """Points of one weight matrix are held out together."""
+        return f"{self.kind}-{self.n}x{self.k}"
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns what a cost model prices it by."""
+        return [linear("linear", m, self.n, self.k, precision, kind=self.kind) for m in self.rows]
+
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        values = 2 * self.n * self.k + max(self.rows) * (self.n + self.k)
+        return dtype_of(precision).itemsize * values + device.cold_bytes
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return all(measured.holds(self.kind, precision, self.shape(m)) for m in self.rows)
+
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurements of a campaign."""
+        return measure_linear(self, precision, device, MATRIX_EFFORT)
+
+    def shape(self, m: int) -> dict[str, float]:
+        """Returns the sizes at ``m`` rows as a measurement has them."""
+        return {"m": m, "n": self.n, "k": self.k}
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPoint:
+    """Attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def group(self) -> str:
+        """Points of one set of heads are held out together."""
+        return f"attention-{self.query_heads}-{self.kv_heads}-{self.head_dim}"
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns what a cost model prices it by."""
+        heads = Attention(
+            query_heads=self.query_heads, kv_heads=self.kv_heads, head_dim=self.head_dim
+        )
+        return [attention(self.sequences, self.query_tokens, self.kv_tokens, heads, precision)]
+
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        item = dtype_of(precision).itemsize
+        copies = 2 * item * attention_values(self) + device.cold_bytes
+        # In flight: keys and values joined, and repeated for each query head where a
+        # kernel takes no groups; the output; a mask.
+        rows = 2 * self.kv_tokens * (self.kv_heads + self.query_heads)
+        rows += self.query_tokens * self.query_heads
+        mask = self.query_tokens * self.kv_tokens
+        return copies + item * self.sequences * (rows * self.head_dim + mask)
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return measured.holds("attention", precision.activation, asdict(self))
+
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurement of a campaign."""
+        return measure_attention(self, precision, device, ATTENTION_EFFORT)
 
 
 def measure_linear(
@@ -51,9 +140,7 @@ def measure_linear(
         x = device.random(m, point.k, dtype=dtype)
         runs = [partial(project, x, *weight) for weight in weights]
         timing = time_graphed(device, runs, effort)
-        yield measurement_of(
-            point.kind, precision, {"m": m, "n": point.n, "k": point.k}, timing, point.group
-        )
+        yield measurement_of(point.kind, precision, point.shape(m), timing, point.group)
 
 
 @torch.inference_mode()
@@ -75,16 +162,8 @@ def measure_attention(
         old = [_keys(point, past, device, dtype) for _ in range(2)] if past else []
         runs.append(partial(_attend, module, query, new, old, mask))
     timing = time_graphed(device, runs, effort)
-    shape = {
-        "sequences": point.sequences,
-        "query_tokens": point.query_tokens,
-        "kv_tokens": point.kv_tokens,
-        "query_heads": point.query_heads,
-        "kv_heads": point.kv_heads,
-        "head_dim": point.head_dim,
-    }
     # Weights are none of its business: only activations and the cache count.
-    yield measurement_of("attention", precision.activation, shape, timing, point.group)
+    yield measurement_of("attention", precision.activation, asdict(point), timing, point.group)
 
 
 def attention_values(point: AttentionPoint) -> int:
@@ -144,7 +223,18 @@ def _keys(point: AttentionPoint, tokens: int, device: Device, dtype: torch.dtype
     return device.random(point.sequences, point.kv_heads, tokens, point.head_dim, dtype=dtype)
 
 
-def causal_mask(point: AttentionPoint | LatentPoint, device: Device) -> torch.Tensor | None:
+class _Tokens(Protocol):
+    """Queries over keys of several sequences."""
+
+    @property
+    def sequences(self) -> int: ...
+    @property
+    def query_tokens(self) -> int: ...
+    @property
+    def kv_tokens(self) -> int: ...
+
+
+def causal_mask(point: _Tokens, device: Device) -> torch.Tensor | None:
     """Returns the mask that transformers makes: none for a whole prompt or a single query."""
     past = point.kv_tokens - point.query_tokens
     if past == 0 or point.query_tokens == 1:

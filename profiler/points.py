@@ -1,151 +1,71 @@
-"""What can be timed alone, and which sizes a measurement of it carries."""
+"""What a campaign asks of a point, whatever is timed, and what it has measured already.
+
+Each kind is one class beside the code that times it; to add one, write its class and have the
+design draw it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
 
-from model.operations import OperationKind
+from model.precision import Precision
+from profiler.timing import Effort
 
 if TYPE_CHECKING:
-    from model.architecture import Architecture
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from model.measurement import Measurement
+    from model.operations import Operation
+    from profiler.device import Device
+
+MATRIX_EFFORT = Effort(seconds=0.05, min_samples=2)
+ATTENTION_EFFORT = Effort(seconds=0.06)
+MODEL_EFFORT = Effort(seconds=0.25, min_samples=2)
 
 
-@dataclass(frozen=True, slots=True)
-class LinearPoint:
-    """``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``: the weights are made once."""
+class Measured:
+    """Which shapes and groups were measured already.
 
-    n: int
-    k: int
-    rows: tuple[int, ...]
-    transposed: bool = False
-
-    @property
-    def kind(self) -> OperationKind:
-        """Kind of the operation."""
-        return OperationKind.LINEAR_TRANSPOSED if self.transposed else OperationKind.LINEAR
-
-    @property
-    def group(self) -> str:
-        """Points of one weight matrix are held out together."""
-        return f"{self.kind}-{self.n}x{self.k}"
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionPoint:
-    """Attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
-
-    sequences: int
-    query_tokens: int
-    kv_tokens: int
-    query_heads: int
-    kv_heads: int
-    head_dim: int
-
-    @property
-    def group(self) -> str:
-        """Points of one set of heads are held out together."""
-        return f"attention-{self.query_heads}-{self.kv_heads}-{self.head_dim}"
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertsPoint:
-    """The routed experts of one rank at several numbers of tokens: the weights are made once.
-
-    Attributes:
-        hidden_size: width of the residual stream.
-        intermediate_size: inner width of one expert on the rank.
-        local_experts: on the rank, of ``experts`` in all.
-        experts: that tokens choose from.
-        top_k: experts that a token is sent to.
-        tokens: that are routed, those of all ranks that share the experts.
-        imbalance: load of this rank over the mean, at most ``experts / local_experts``.
+    Args:
+        rows: what was measured, in any precision.
     """
 
-    hidden_size: int
-    intermediate_size: int
-    local_experts: int
-    experts: int
-    top_k: int
-    tokens: tuple[int, ...]
-    imbalance: float = 1.0
+    def __init__(self, rows: Iterable[Measurement]) -> None:
+        self._shapes: set[tuple[str, Precision, frozenset[tuple[str, float]]]] = set()
+        self._groups = Counter[tuple[str, Precision, str]]()
+        for row in rows:
+            self._shapes.add((row.kind, row.precision, frozenset(row.shape.items())))
+            self._groups[row.kind, row.precision, row.group] += 1
+
+    def holds(self, kind: str, precision: Precision, shape: Mapping[str, float]) -> bool:
+        """Returns whether that shape was measured."""
+        return (kind, precision, frozenset(shape.items())) in self._shapes
+
+    def count(self, kind: str, precision: Precision, group: str) -> int:
+        """Returns how many measurements there are of a group."""
+        return self._groups[kind, precision, group]
+
+
+class Point(Protocol):
+    """What can be timed alone, or a small model."""
 
     @property
     def group(self) -> str:
-        """Points of one set of experts are held out together."""
-        return (
-            f"experts-{self.local_experts}of{self.experts}x{self.top_k}"
-            f"-{self.hidden_size}x{self.intermediate_size}"
-        )
+        """Points that are held out together have one name."""
 
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns the kernels that a cost model prices it by."""
 
-@dataclass(frozen=True, slots=True)
-class LatentPoint:
-    """Latent attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
 
-    sequences: int
-    query_tokens: int
-    kv_tokens: int
-    query_heads: int
-    kv_rank: int
-    rope_dim: int
-    head_dim: int
-    value_dim: int
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
 
-    @property
-    def group(self) -> str:
-        """Points of one set of heads are held out together."""
-        return (
-            f"mla-{self.query_heads}-{self.kv_rank}-{self.rope_dim}"
-            f"-{self.head_dim}-{self.value_dim}"
-        )
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurements of a campaign.
 
-
-@dataclass(frozen=True, slots=True)
-class BatchedLinearPoint:
-    """``batch`` products ``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``."""
-
-    n: int
-    k: int
-    batch: int
-    rows: tuple[int, ...]
-
-    @property
-    def group(self) -> str:
-        """Points of one set of matrices are held out together."""
-        return f"batched_linear-{self.batch}-{self.n}x{self.k}"
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardPoint:
-    """One forward pass of equal sequences through the layers of a model."""
-
-    sequences: int
-    query_tokens: int
-    kv_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratePoint:
-    """One real ``generate()``."""
-
-    sequences: int
-    input_tokens: int
-    output_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPoint:
-    """A small model built once: passes through its layers, and real ``generate()`` runs."""
-
-    architecture: Architecture
-    forwards: tuple[ForwardPoint, ...]
-    generates: tuple[GeneratePoint, ...]
-
-    @property
-    def group(self) -> str:
-        """All that one architecture is measured in is held out together."""
-        return self.architecture.name
-
-
-Point = LinearPoint | AttentionPoint | ExpertsPoint | LatentPoint | BatchedLinearPoint | ModelPoint
+        Raises:
+            MemoryError, RuntimeError: the device's memory does not hold it.
+        """

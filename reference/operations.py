@@ -2,18 +2,20 @@
 
 Where several kernels of an engine were timed for one shape, the fastest counts: engines
 pick by such tables. Experts are taken with balanced assignments alone; imbalance is a
-factor of the question.
+factor of the question. What cannot be right is left out, and counted.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reference import parquet
+from reference.faults import fault
+from reference.routing import met
 from reference.rows import Row, thinned
-from reference.tables import Table, newest_of, newest_of_each
+from reference.tables import Table, newest_of, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,14 +38,36 @@ PRECISIONS = {
 """Theirs to ours; rows of other formats are left out."""
 _DEEPSEEK = {"kv_rank": 512.0, "rope_dim": 64.0, "head_dim": 128.0, "value_dim": 128.0}
 """Latent attention was timed with DeepSeek V3's dimensions (arXiv 2412.19437, section 4.2)."""
+_TWO_MATRICES = {
+    (1024.0, 2688.0),
+    (2048.0, 5120.0),
+    (2688.0, 1856.0),
+    (4096.0, 2688.0),
+    (8192.0, 5120.0),
+}
+"""Sizes (hidden, inner) of experts without a gate, which not every table marks."""
 _MISSING = {"window_size": 0, "attn_dtype": "bfloat16", "kernel_source": "", "kv_cache_dtype": ""}
 """What a column that older tables lack stands for there."""
 _COLLECTIVES = {"all_reduce": "all_reduce", "alltoall": "all_to_all"}
 _LAUNCH_BOUND = 2.0
 
 
-def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[tuple[Table, list[Row]]]:
-    """Yields the rows of each table that stands for an engine on a device.
+class Read(NamedTuple):
+    """What a table holds.
+
+    Attributes:
+        table: that was read.
+        rows: its measurements.
+        left_out: how many cannot be right, by reason.
+    """
+
+    table: Table
+    rows: list[Row]
+    left_out: Counter[str]
+
+
+def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[Read]:
+    """Yields each table that stands for an engine on a device.
 
     Args:
         device: our name of it.
@@ -54,13 +78,13 @@ def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[tuple[T
     """
     for kind, name, read in _TABLES:
         held: set[str] = set()
-        for table in newest_of_each(device, kind, name, engine, folder):
-            found = _fastest(read(_columns(table.path), table.engine))
-            wanted = {row.precision for row in found} - held - _launch_bound(found)
-            kept = thinned([row for row in found if row.precision in wanted], limit)
-            if kept:
+        for table in tables_of(device, kind, name, engine, folder):
+            every = list(read(_columns(table.path), table.engine))
+            wanted = {row.precision for row in every} - held - _launch_bound(every)
+            found, left_out = _possible((r for r in every if r.precision in wanted), device)
+            if found:
                 held |= wanted
-                yield table, kept
+                yield Read(table, thinned(_fastest(found), limit), left_out)
     yield from _collectives(device, engine, folder)
 
 
@@ -81,15 +105,28 @@ def _launch_bound(found: Iterable[Row]) -> set[str]:
     return {name for name, least in shortest.items() if least > _LAUNCH_BOUND * plain}
 
 
-def _collectives(device: str, engine: str, folder: Path) -> Iterator[tuple[Table, list[Row]]]:
+def _collectives(device: str, engine: str, folder: Path) -> Iterator[Read]:
     """Yields the engine's own all-reduce, and NCCL's for what it has none of."""
     own = newest_of(device, "comm", "custom_allreduce_perf.parquet", engine, folder)
     if own is not None:
-        yield own, list(_all_reduce(_columns(own.path), engine))
+        yield Read(own, list(_all_reduce(_columns(own.path), engine)), Counter())
     library = newest_of(device, "comm", "nccl_perf.parquet", "nccl", folder)
     if library is not None:
         found = _nccl(_columns(library.path), "nccl")
-        yield library, [row for row in found if own is None or row.kind != "all_reduce"]
+        rest = [row for row in found if own is None or row.kind != "all_reduce"]
+        yield Read(library, rest, Counter())
+
+
+def _possible(found: Iterable[Row], device: str) -> tuple[list[Row], Counter[str]]:
+    kept: list[Row] = []
+    left_out: Counter[str] = Counter()
+    for row in found:
+        reason = fault(row, device)
+        if reason:
+            left_out[reason] += 1
+        else:
+            kept.append(row)
+    return kept, left_out
 
 
 def _columns(path: Path) -> Columns:
@@ -181,19 +218,22 @@ def _experts(columns: Columns, engine: str) -> Iterator[Row]:
         if dtype not in PRECISIONS or spread != "balanced" or "nongated" in source:
             continue
         tokens, hidden, inner, count, top_k = (float(size) for size in sizes)
-        if count % ep or inner % tp:
+        if count % ep or inner % tp or (hidden, inner) in _TWO_MATRICES:
             continue
+        held = int(count) // ep
+        rank = met(int(tokens), int(count), int(top_k), held, rounded=engine == "vllm")
         shape = {
             "tokens": tokens,
             "hidden_size": hidden,
             "intermediate_size": inner // tp,
-            "local_experts": count // ep,
+            "local_experts": float(held),
             "experts": count,
             "top_k": top_k,
-            "balanced": 1.0,
+            "imbalance": rank.assignments / (tokens * top_k / ep),
+            "touched": float(rank.touched),
         }
         group = f"{hidden:.0f}x{inner:.0f}x{count:.0f}"
-        yield Row("experts", PRECISIONS[dtype], engine, shape, latency, group)
+        yield Row("experts", PRECISIONS[dtype], engine, shape, latency, group, source)
 
 
 def _all_reduce(columns: Columns, engine: str) -> Iterator[Row]:

@@ -22,6 +22,7 @@ class Row(NamedTuple):
         shape: sizes by name, those of the kind.
         latency_ms: time of one run.
         group: rows of one shape or model share it; held out together.
+        kernel: that the table names, where several may have run.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     shape: dict[str, float]
     latency_ms: float
     group: str
+    kernel: str = ""
 
 
 def thinned(found: Iterable[Row], limit: int) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ class Source:
     Attributes:
         device: our name of it.
         engine: that they stand for.
-        text: who measured, licence and versions.
+        text: who measured, licence, versions, and what was left out.
         rows: the measurements.
     """
 
@@ -44,11 +45,14 @@ def package_source(device: str, engine: str, limit: int) -> Source:
     """
     rows: list[Row] = []
     versions: dict[str, None] = {}
-    for table, found in operations.rows(device, engine, tables.data_folder(), limit):
+    left_out: Counter[str] = Counter()
+    for table, found, faults in operations.rows(device, engine, tables.data_folder(), limit):
         rows += found
+        left_out += faults
         versions[f"{table.engine} {table.version}"] = None
     text = (
         f"{tables.DISTRIBUTION} {tables.package_version()} ({tables.LICENCE}),"
         f" {', '.join(versions)}; at most {limit} rows a kind and precision"
+        + "".join(f"; left out {count} {reason}" for reason, count in left_out.items())
     )
     return Source(device=device, engine=engine, text=text, rows=rows)

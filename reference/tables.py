@@ -78,8 +78,11 @@ def package_version() -> str:
         return ""
 
 
-def newest_of_each(device: str, kind: str, name: str, engine: str, folder: Path) -> Iterator[Table]:
-    """Yields the newest table of an engine, then those of the others that may stand in.
+def tables_of(device: str, kind: str, name: str, engine: str, folder: Path) -> Iterator[Table]:
+    """Yields an engine's tables, the newest first, then those of others that may stand in.
+
+    A later version's need not hold all: TensorRT-LLM's newest one of experts has those
+    without a gate alone.
 
     Args:
         device: our name of it.
@@ -89,16 +92,18 @@ def newest_of_each(device: str, kind: str, name: str, engine: str, folder: Path)
         folder: of all devices' tables.
     """
     for one in (engine, *(other for other in ENGINES if other != engine)):
-        table = newest_of(device, kind, name, one, folder)
-        if table is not None:
-            yield table
+        yield from _versions(device, kind, name, one, folder)
 
 
 def newest_of(device: str, kind: str, name: str, engine: str, folder: Path) -> Table | None:
     """Returns the newest table of exactly that engine, None where it has none."""
-    versions = (folder / DEVICES[device] / kind / engine).glob(f"*/{name}")
-    found = max(versions, key=lambda path: _order(path.parent.name), default=None)
-    return None if found is None else Table(found, engine, found.parent.name)
+    return next(_versions(device, kind, name, engine, folder), None)
+
+
+def _versions(device: str, kind: str, name: str, engine: str, folder: Path) -> Iterator[Table]:
+    found = (folder / DEVICES[device] / kind / engine).glob(f"*/{name}")
+    for path in sorted(found, key=lambda path: _order(path.parent.name), reverse=True):
+        yield Table(path, engine, path.parent.name)
 
 
 def _order(version: str) -> tuple[tuple[int, int, str], ...]:

@@ -1,5 +1,6 @@
 """What tests of several folders share."""
 
+import gc
 from dataclasses import dataclass, field
 
 import hypothesis
@@ -158,3 +159,19 @@ class SyntheticDevice:
 def synthetic_device():
     """Makes a device that obeys a known law; equal seeds make equal devices."""
     return lambda seed=0, **changes: SyntheticDevice(np.random.default_rng(seed), **changes)
+
+
+def pytest_collection() -> None:
+    """Collects no garbage while torch and the rest of the modules load."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what they hold out of all collections to come, each of which would walk it."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Lets the interpreter's end collect all in good order."""
+    gc.unfreeze()

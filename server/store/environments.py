@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 
 from profiler.interface import Environment
 from server.store.tables import environments, measurements
@@ -55,7 +57,17 @@ def ensure(connection: Connection, environment: Environment) -> str:
     fingerprint = environment.fingerprint
     known = select(environments.c.fingerprint).where(environments.c.fingerprint == fingerprint)
     if connection.scalar(known) is None:
-        connection.execute(
-            insert(environments).values(fingerprint=fingerprint, **asdict(environment))
-        )
+        row = insert(environments).values(fingerprint=fingerprint, **asdict(environment))
+        # Where several may write at once, another may have stored it meanwhile.
+        with contextlib.suppress(IntegrityError), connection.begin_nested():
+            connection.execute(row)
     return fingerprint
+
+
+def lock(connection: Connection, fingerprint: str) -> None:
+    """Waits for all others that have locked the environment, until the transaction ends.
+
+    SQLite has one writer at a time and knows no such lock; its queries leave it out.
+    """
+    row = select(environments.c.fingerprint).where(environments.c.fingerprint == fingerprint)
+    connection.execute(row.with_for_update())

@@ -11,7 +11,7 @@ from model.errors import InvalidFieldError
 from model.measurement import Distribution, Measurement
 from model.precision import Precision
 from server.records import MeasurementRecord
-from server.store.environments import ensure
+from server.store.environments import ensure, lock
 from server.store.paging import Page, PageRequest, newest_first
 from server.store.tables import jobs, measurements
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Row
+    from sqlalchemy.engine import Connection
 
     from profiler.interface import Environment
     from server.store.database import Database
@@ -55,16 +56,9 @@ class Measurements:
         """
         if not rows:
             return
-        now = datetime.now(UTC)
         with self._database.write() as connection:
             fingerprint = ensure(connection, environment)
-            common = {
-                "job_id": job_id or None,
-                "device": device,
-                "fingerprint": fingerprint,
-                "create_time": now,
-            }
-            connection.execute(insert(measurements), [common | _columns(row) for row in rows])
+            _insert(connection, rows, device=device, fingerprint=fingerprint, job_id=job_id)
             if job_id:
                 connection.execute(
                     update(jobs)
@@ -77,6 +71,9 @@ class Measurements:
     ) -> int:
         """Stores those rows of a source that are not held yet, and returns how many are now.
 
+        Of clients that import one source at the same moment each waits for the one before,
+        whatever daemon they talk to.
+
         Args:
             rows: in the order of their source.
             first: number of the first of them in their source.
@@ -88,13 +85,20 @@ class Measurements:
             StoreFullError: there is no room; none is stored.
             StoreUnavailableError: the store cannot be written.
         """
-        held = self.count(device, environment.fingerprint)
-        if first > held:
-            raise InvalidFieldError(
-                "first_row", f"{first} leaves a gap: {held} rows of this source are held"
-            )
-        fresh = rows[held - first :]
-        self.append(fresh, device=device, environment=environment)
+        if not rows and not first:
+            return self.count(device, environment.fingerprint)
+        with self._database.write() as connection:
+            fingerprint = ensure(connection, environment)
+            # Only one writer at a time gets so far; what it counts is then all there is.
+            lock(connection, fingerprint)
+            held = _count(connection, device, fingerprint)
+            if first > held:
+                raise InvalidFieldError(
+                    "first_row", f"{first} leaves a gap: {held} rows of this source are held"
+                )
+            fresh = rows[held - first :]
+            if fresh:
+                _insert(connection, fresh, device=device, fingerprint=fingerprint)
         return held + len(fresh)
 
     def of(self, device: str, fingerprint: str) -> tuple[Measurement, ...]:
@@ -115,13 +119,8 @@ class Measurements:
 
     def count(self, device: str, fingerprint: str) -> int:
         """Returns the number of rows of a device in one environment."""
-        query = (
-            select(func.count())
-            .select_from(measurements)
-            .where(measurements.c.device == device, measurements.c.fingerprint == fingerprint)
-        )
         with self._database.read() as connection:
-            return connection.scalar(query) or 0
+            return _count(connection, device, fingerprint)
 
     def of_job(self, job_id: str) -> tuple[Measurement, ...]:
         """Returns all that a job measured, oldest first."""
@@ -155,6 +154,32 @@ class Measurements:
         with self._database.read() as connection:
             page = newest_first(connection, measurements, request, conditions)
         return Page(tuple(_record(row) for row in page.items), page.next_token, page.total_size)
+
+
+def _count(connection: Connection, device: str, fingerprint: str) -> int:
+    query = (
+        select(func.count())
+        .select_from(measurements)
+        .where(measurements.c.device == device, measurements.c.fingerprint == fingerprint)
+    )
+    return connection.scalar(query) or 0
+
+
+def _insert(
+    connection: Connection,
+    rows: Sequence[Measurement],
+    *,
+    device: str,
+    fingerprint: str,
+    job_id: str = "",
+) -> None:
+    common = {
+        "job_id": job_id or None,
+        "device": device,
+        "fingerprint": fingerprint,
+        "create_time": datetime.now(UTC),
+    }
+    connection.execute(insert(measurements), [common | _columns(row) for row in rows])
 
 
 def _columns(row: Measurement) -> dict[str, object]:

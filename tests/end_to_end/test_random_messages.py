@@ -27,6 +27,8 @@ METHODS = {
 }
 # These start a process, or a job that does: fewer of them, with budgets of at most 1 s.
 MEASURING = {"Measure", "CreateProfileJob", "CreateSchedule"}
+# These watch the processor for 50 ms, and few fields say what they are asked.
+WATCHING = {"ListDevices", "GetDevice"}
 
 INTS = st.sampled_from([0, 1, 2, 3, 8, 16, 128, -1, -(2**31), 2**31 - 1]) | st.integers(
     -(2**31), 2**31 - 1
@@ -220,7 +222,7 @@ def test_no_message_makes_the_daemon_fail(daemon, name):
 
     @given(strategy)
     @settings(
-        max_examples=6 if slow else 60,
+        max_examples=6 if slow else 20 if method.name in WATCHING else 60,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -188,7 +188,7 @@ def test_routed_experts_cost_what_is_assigned_and_touched():
     row = experts(16, 7168, BLOCK, Precision.FP8)
     touched = 256 * (1 - (1 - 8 / 256) ** 16)
     one = 3 * 7168 * 2048
-    assert row.shape == (16, 7168, 2048, 256, 128, pytest.approx(touched))
+    assert row.shape == (16, 7168, 2048, 256, 128, pytest.approx(touched), 256)
     assert row.flops == 2 * 128 * one
     assert row.bytes == pytest.approx(touched * one + 128 * 2 * (7168 + 2048) * 2)
 

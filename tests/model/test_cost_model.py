@@ -250,9 +250,9 @@ def test_bytes_hold_all_there_is(fitted):
         b"null",
         b"[]",
         b"{}",
-        b'{"format": 1}',
-        b'{"format": 1, "kernels": 3, "engines": [], "scores": [], "measurement_count": 1}',
-        b'{"format": 1, "kernels": [{}], "engines": [], "scores": [], "measurement_count": 1}',
+        b'{"format": 2}',
+        b'{"format": 2, "kernels": 3, "engines": [], "scores": [], "measurement_count": 1}',
+        b'{"format": 2, "kernels": [{}], "engines": [], "scores": [], "measurement_count": 1}',
     ],
 )
 def test_bytes_that_are_no_cost_model_are_refused(data):

@@ -1,11 +1,14 @@
 """Fitting as a process of its own: measurements in, a cost model or a reason out."""
 
 import io
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from model import fit
 from model.cost_model import FittedCostModel
 from model.measurement import write_json
 from model.training import fit_cost_model
@@ -17,20 +20,19 @@ def as_json(measurements):
     return file.getvalue()
 
 
-def run(text):
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "model.fit"],
-        input=text,
+def test_the_process_fits_as_the_function_does_and_loads_no_torch(synthetic_device):
+    rows = synthetic_device(seed=4).campaign(linears=8, attentions=16, models=2)
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "importtime", "-m", "model.fit"],
+        input=as_json(rows),
         capture_output=True,
         timeout=120,
         check=False,
     )
-
-
-def test_the_process_fits_as_the_function_does(synthetic_device):
-    rows = synthetic_device(seed=4).campaign(linears=8, attentions=16, models=2)
-    done = run(as_json(rows))
     assert done.returncode == 0, done.stderr
+    loaded = set(re.findall(r"\| +(\S+)$", done.stderr.decode(), re.MULTILINE))
+    assert "sklearn" in loaded
+    assert not {"torch", "transformers", "grpc"} & loaded
     written = FittedCostModel.from_bytes(done.stdout)
     fitted = fit_cost_model(rows)
     assert [(s.kind, s.rows, s.groups) for s in written.scores] == [
@@ -50,17 +52,12 @@ def test_the_process_fits_as_the_function_does(synthetic_device):
         (b"not JSON", b"Expecting value"),
     ],
 )
-def test_the_reason_is_on_standard_error_and_the_exit_code_is_1(text, reason):
-    done = run(text)
-    assert done.returncode == 1
-    assert reason in done.stderr
-    assert b"Traceback" not in done.stderr
-    assert done.stdout == b""
-
-
-def test_the_process_that_fits_loads_no_torch():
-    program = (
-        "import sys, io, model.fit;"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'grpc')))"
-    )
-    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+def test_the_reason_is_on_standard_error_and_the_exit_code_is_1(
+    monkeypatch, capsysbinary, text, reason
+):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+    assert fit.main() == 1
+    printed = capsysbinary.readouterr()
+    assert reason in printed.err
+    assert b"Traceback" not in printed.err
+    assert printed.out == b""

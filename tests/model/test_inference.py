@@ -1,7 +1,7 @@
 """Composition: static and continuous batching, chunks, pipelines, intervals, notices."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -67,7 +67,7 @@ class Fitted:
 
     engine: str = "transformers"
     outside: tuple[str, ...] = ()
-    provenance = Provenance.MEASURED_LOCALLY
+    provenance: Provenance = Provenance.MEASURED_LOCALLY
 
     def supports(self, precision, engine):
         return precision is Precision.BF16 and engine == self.engine
@@ -144,7 +144,8 @@ def test_a_cached_prefix_is_not_prefilled_again():
         ask(work(input_tokens=4096)),
         ask(work(input_tokens=4096, cached_prefix_tokens=4000)),
     )
-    assert cached.ttft_ms.value < whole.ttft_ms.value / 5
+    request = 1e3 * engine("vllm").request_s
+    assert cached.ttft_ms.value - request < (whole.ttft_ms.value - request) / 5
     assert cached.tpot_ms == whole.tpot_ms
     assert cached.memory.kv_cache_bytes == whole.memory.kv_cache_bytes
 
@@ -229,17 +230,19 @@ def test_work_is_conserved_in_the_closed_loop():
     """A cycle of R requests is R prefills and the decode steps, and half a step of waiting."""
     running = 32
     answer = ask(work(concurrency=running), engine="torch")
-    prefill = ask(work(), engine="torch").ttft_ms.value
+    request = 1e3 * engine("torch").request_s
+    prefill = ask(work(), engine="torch").ttft_ms.value - request
     decode = ask(work(batch_size=running), engine="torch").tpot_ms.value
-    cycle = running * prefill + 127 * decode
+    cycle = running * prefill + 127 * decode + request
     assert answer.request_latency_ms.value == pytest.approx(cycle + decode / 2)
     assert answer.tpot_ms.value == pytest.approx(decode + 31 / 128 * prefill)
 
 
 def test_prefill_alone_waits_for_all_the_others():
     answer = ask(work(output_tokens=0, concurrency=10), engine="torch")
-    alone = ask(work(), engine="torch").ttft_ms.value
-    assert answer.ttft_ms.value == pytest.approx(10 * alone)
+    request = 1e3 * engine("torch").request_s
+    alone = ask(work(), engine="torch").ttft_ms.value - request
+    assert answer.ttft_ms.value == pytest.approx(request + 10 * alone)
 
 
 def test_requests_that_join_and_leave_fill_the_cache_by_their_mean_length():
@@ -264,7 +267,7 @@ def test_a_load_widens_the_interval_of_ttft_more_with_more_confidence():
 def test_no_more_prefill_hides_behind_decodes_than_they_last(name):
     for output_tokens in (2, 8, 1024):
         loop = ask(work(concurrency=64, output_tokens=output_tokens), engine=name)
-        prefill = ask(work(), engine=name).ttft_ms.value
+        prefill = ask(work(), engine=name).ttft_ms.value - 1e3 * engine(name).request_s
         decode = ask(work(batch_size=64), engine=name).tpot_ms.value
         hidden = 63 / output_tokens * prefill - (loop.tpot_ms.value - decode)
         assert hidden <= 1.05 * decode
@@ -368,6 +371,31 @@ def test_kernels_carry_over_to_an_engine_whose_overheads_are_unknown():
     assert rows["step_overhead"] == pytest.approx(1e3 * engine("vllm").step_s, rel=0.1)
 
 
+def test_published_kernels_stand_beside_the_engines_coefficients_for_them():
+    """Steps were not measured: the interval is that of deployments, not of kernels."""
+    fitted = Fitted(provenance=Provenance.REFERENCE_DATA)
+    answer = ask(work(), engine="vllm", fitted=fitted, breakdown=True)
+    assert answer.provenance is Provenance.REFERENCE_DATA
+    rows = {row.name: row.latency_ms for row in answer.breakdown if row.phase is Phase.DECODE}
+    beside = engine("vllm").with_measured_kernels()
+    assert rows["step_overhead"] == pytest.approx(1e3 * beside.step_s, rel=0.1)
+    assert beside.step_s < engine("vllm").step_s
+    assert beside.with_measured_kernels() == beside
+    for figure in (answer.ttft_ms, answer.tpot_ms):
+        assert figure.upper == pytest.approx(beside.spread * figure.value)
+        assert figure.lower == pytest.approx(figure.value / beside.spread)
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang"])
+def test_what_a_request_costs_the_host_holds_up_no_other_request(name, monkeypatch):
+    quick = ask(work(concurrency=32), engine=name)
+    slow = replace(engine(name), request_s=engine(name).request_s + 1.0)
+    monkeypatch.setattr("model.analytical.engine_of", lambda _: slow)
+    answer = ask(work(concurrency=32), engine=name)
+    assert answer.ttft_ms.value == pytest.approx(quick.ttft_ms.value + 1e3)
+    assert answer.tpot_ms.value == pytest.approx(quick.tpot_ms.value)
+
+
 def test_a_precision_that_was_not_measured_is_priced_by_physics():
     answer = ask(work(), engine="transformers", precision=Precision.FP16, fitted=Fitted())
     assert {"PRECISION_NOT_MEASURED", "ENGINE_NOT_FITTED"} <= codes(answer)
@@ -431,6 +459,15 @@ def test_operations_outside_the_measured_domain_are_named():
     answer = ask(work(), engine="transformers", fitted=Fitted(outside=("attention", "head")))
     (notice,) = [n for n in answer.notices if n.code == "OUTSIDE_MEASURED_DOMAIN"]
     assert "attention, head" in notice.text
+    assert "profile longer" in notice.text
+
+
+@pytest.mark.parametrize("provenance", [Provenance.REFERENCE_DATA, Provenance.TRANSFERRED])
+def test_what_nobody_here_can_measure_has_another_remedy_than_profiling(provenance):
+    answer = ask(work(), fitted=Fitted("vllm", outside=("head",), provenance=provenance))
+    (notice,) = [n for n in answer.notices if n.code == "OUTSIDE_MEASURED_DOMAIN"]
+    assert "profile" not in notice.text
+    assert "import measurements that cover them, or calibrate" in notice.text
 
 
 def test_the_breakdown_adds_up_to_the_phases():

@@ -50,7 +50,8 @@ def rows():
     for tokens in (1, 8, 64, 512):
         for count in (8, 64):
             shape = {"tokens": tokens, "hidden_size": 1024, "intermediate_size": 512}
-            shape |= {"local_experts": count, "experts": count, "top_k": 4, "balanced": 1}
+            shape |= {"local_experts": count, "experts": count, "top_k": 4}
+            shape["touched"] = min(count, 4 * tokens)
             found.append(row("experts", shape, group=str(count)))
     messages = [(size, ranks) for ranks in (2, 8) for size in (1 << 10, 1 << 16, 1 << 22)]
     return found + [row("all_reduce", {"message_bytes": s, "ranks": r}) for s, r in messages]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from model.blocks import Experts, LatentAttention
 from model.dimensions import architecture_of_dimensions, dimensions_of
 from profiler.design import Design, Space, space_of
+from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.modules import configuration_of
-from profiler.points import BatchedLinearPoint, LatentPoint
 
 CPU = space_of(is_cuda=False, flops_per_second=1e11, cold_bytes=6e7, free_bytes=2e10)
 GPU = space_of(is_cuda=True, flops_per_second=5e14, cold_bytes=1e8, free_bytes=8e10)

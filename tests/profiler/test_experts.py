@@ -10,8 +10,7 @@ from model.errors import InvalidFieldError
 from model.precision import Precision
 from model.shapes import operations_of
 from profiler.device import Device, open_device
-from profiler.experts import draw_assignment, expert_values, measure_experts
-from profiler.points import ExpertsPoint
+from profiler.experts import ExpertsPoint, draw_assignment, expert_values, measure_experts
 from profiler.timing import Effort
 
 SMALL_CACHE = Device("cpu", 1 << 16)

@@ -10,10 +10,9 @@ from model.precision import Precision
 from model.shapes import operations_of
 from profiler.device import Device
 from profiler.int8 import Int8Linear, quantize
-from profiler.models import generate_once, measure_model
+from profiler.models import ForwardPoint, GeneratePoint, ModelPoint, generate_once, measure_model
 from profiler.modules import build_model
-from profiler.operations import measure_attention, measure_linear
-from profiler.points import AttentionPoint, ForwardPoint, GeneratePoint, LinearPoint, ModelPoint
+from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
 from profiler.timing import Effort
 
 CPU = Device("cpu", 1 << 16)

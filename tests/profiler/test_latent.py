@@ -12,6 +12,8 @@ from model.precision import Precision
 from model.shapes import operations_of
 from profiler.device import Device, open_device
 from profiler.latent import (
+    BatchedLinearPoint,
+    LatentPoint,
     attend_expanded,
     attend_to_latents,
     latent_values,
@@ -21,7 +23,6 @@ from profiler.latent import (
 )
 from profiler.modules import build_model
 from profiler.operations import AttentionModule, causal_mask
-from profiler.points import BatchedLinearPoint, LatentPoint
 from profiler.timing import Effort
 
 SMALL_CACHE = Device("cpu", 1 << 16)

@@ -7,21 +7,11 @@ from hypothesis import strategies as st
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from profiler.device import Device
-from profiler.experts import measure_experts
-from profiler.latent import measure_batched_linear, measure_latent
-from profiler.memory import point_bytes
+from profiler.experts import ExpertsPoint, measure_experts
+from profiler.latent import BatchedLinearPoint, LatentPoint, measure_batched_linear, measure_latent
+from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
 from profiler.modules import build_model
-from profiler.operations import measure_attention, measure_linear
-from profiler.points import (
-    AttentionPoint,
-    BatchedLinearPoint,
-    ExpertsPoint,
-    ForwardPoint,
-    GeneratePoint,
-    LatentPoint,
-    LinearPoint,
-    ModelPoint,
-)
+from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
 from profiler.timing import Effort
 
 QUICK = Effort(seconds=0.0, min_samples=1, max_samples=1, sample_ms=0.001)
@@ -55,7 +45,7 @@ small = st.integers(1, 4)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 64), precisions)
 def test_a_linear_never_takes_more_than_its_bound(n, k, m, precision):
     point = LinearPoint(n, k, (m,))
-    assert bytes_made(measure_linear, point, precision) <= point_bytes(point, precision, CPU)
+    assert bytes_made(measure_linear, point, precision) <= point.needed_bytes(precision, CPU)
 
 
 @settings(max_examples=20)
@@ -64,7 +54,7 @@ def test_an_attention_never_takes_more_than_its_bound(
     sequences, query, past, kv_heads, groups, precision
 ):
     point = AttentionPoint(sequences, query, query + past, kv_heads * groups, kv_heads, 16)
-    assert bytes_made(measure_attention, point, precision) <= point_bytes(point, precision, CPU)
+    assert bytes_made(measure_attention, point, precision) <= point.needed_bytes(precision, CPU)
 
 
 @settings(max_examples=20, deadline=None)
@@ -72,7 +62,7 @@ def test_an_attention_never_takes_more_than_its_bound(
 def test_experts_never_take_more_than_their_bound(local, ranks, tokens, hidden, inner):
     point = ExpertsPoint(8 * hidden, 8 * inner, local, local * ranks, 1, (1, tokens))
     made = bytes_made(measure_experts, point, Precision.FP32)
-    assert made <= point_bytes(point, Precision.FP32, CPU)
+    assert made <= point.needed_bytes(Precision.FP32, CPU)
 
 
 @settings(max_examples=20, deadline=None)
@@ -81,7 +71,7 @@ def test_a_latent_attention_never_takes_more_than_its_bound(
     sequences, query, past, heads, precision
 ):
     point = LatentPoint(sequences, query, query + past, heads, 16, 8, 12, 10)
-    assert bytes_made(measure_latent, point, precision) <= point_bytes(point, precision, CPU)
+    assert bytes_made(measure_latent, point, precision) <= point.needed_bytes(precision, CPU)
 
 
 @settings(max_examples=20, deadline=None)
@@ -89,7 +79,7 @@ def test_a_latent_attention_never_takes_more_than_its_bound(
 def test_products_of_heads_never_take_more_than_their_bound(n, k, batch, m, precision):
     point = BatchedLinearPoint(n, k, batch, (m,))
     made = bytes_made(measure_batched_linear, point, precision)
-    assert made <= point_bytes(point, precision, CPU)
+    assert made <= point.needed_bytes(precision, CPU)
 
 
 def model_point(sequences=1, tokens=8, layer_count=2):
@@ -112,13 +102,13 @@ def test_a_model_takes_its_weights_and_more_for_its_passes(precision):
     point = model_point()
     model = build_model(point.architecture, precision, CPU)
     weights = sum(p.nbytes for p in model.parameters())
-    assert weights < point_bytes(point, precision, CPU)
+    assert weights < point.needed_bytes(precision, CPU)
 
 
 @given(small, st.integers(8, 200), st.integers(1, 8))
 def test_longer_wider_and_deeper_passes_take_more(sequences, tokens, layer_count):
     def need(*sizes):
-        return point_bytes(model_point(*sizes), Precision.FP32, CPU)
+        return model_point(*sizes).needed_bytes(Precision.FP32, CPU)
 
     whole = need(sequences, tokens, layer_count)
     assert whole < need(sequences + 1, tokens, layer_count)

@@ -10,15 +10,17 @@ from model.shapes import architecture_of_shape, operations_of, step_of_shape
 from model.workload import Sequences
 from profiler.device import Device, open_device
 from profiler.models import (
+    ForwardPoint,
     ForwardTimer,
+    GeneratePoint,
     LayerSpans,
+    ModelPoint,
     decoder,
     generate_once,
     measure_model,
     repeat_generate,
 )
 from profiler.modules import build_model
-from profiler.points import ForwardPoint, GeneratePoint, ModelPoint
 from profiler.timing import Effort
 
 CPU = Device("cpu", 1 << 20)

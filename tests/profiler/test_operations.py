@@ -9,8 +9,13 @@ import profiler.operations
 from model.precision import Precision
 from model.shapes import operations_of
 from profiler.device import Device, open_device
-from profiler.operations import attention_values, measure_attention, measure_linear
-from profiler.points import AttentionPoint, LinearPoint
+from profiler.operations import (
+    AttentionPoint,
+    LinearPoint,
+    attention_values,
+    measure_attention,
+    measure_linear,
+)
 from profiler.timing import Effort
 
 SMALL_CACHE = Device("cpu", 1 << 16)

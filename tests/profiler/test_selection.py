@@ -5,16 +5,10 @@ import pytest
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from model.training import fit_cost_model
-from profiler.points import (
-    AttentionPoint,
-    BatchedLinearPoint,
-    ExpertsPoint,
-    ForwardPoint,
-    GeneratePoint,
-    LatentPoint,
-    LinearPoint,
-    ModelPoint,
-)
+from profiler.experts import ExpertsPoint
+from profiler.latent import BatchedLinearPoint, LatentPoint
+from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
+from profiler.operations import AttentionPoint, LinearPoint
 from profiler.selection import least_sure
 
 

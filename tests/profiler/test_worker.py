@@ -1,4 +1,4 @@
-"""The real worker process over a socket pair: campaign, pause, live measurements, faults, ends."""
+"""The worker, as a process and in this one: campaign, pause, live measurements, faults, ends."""
 
 import os
 import socket
@@ -128,31 +128,6 @@ def live(scope=Scope.MODEL, **changes):
     return LiveRequest(**values | changes)
 
 
-def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget():
-    begin = time.monotonic()
-    with worker(campaign(budget_s=10.0)) as running:
-        connection = running.connection
-        assert running.receive() == Started(environment=current_environment("cpu"))
-        events = running.until(Measured)
-        connection.send(Pause())
-        *last, _ = running.until(Paused, timeout_s=10)
-        # The point at hand is finished; nothing is measured while paused.
-        assert sum(isinstance(event, Measured) for event in last) <= 2
-        assert not connection.poll(0.3)
-        connection.send(Resume())
-        events += [*last, *running.until((Finished, Failed), timeout_s=30)]
-        assert running.process.wait(timeout=10) == 0
-    assert events[-1] == Finished()
-    assert time.monotonic() - begin < 10.0 + 10.0
-    assert {type(event) for event in events} <= {Measured, Progressed, Skipped, Finished}
-    fractions = [event.fraction for event in events if isinstance(event, Progressed)]
-    assert fractions == sorted(fractions)
-    assert all(0 <= fraction <= 1 for fraction in fractions)
-    measured = [event.measurement for event in events if isinstance(event, Measured)]
-    assert {row.precision for row in measured} == {Precision.FP32}
-    assert len(measured) >= 4
-
-
 def test_a_worker_whose_daemon_is_gone_ends_by_itself():
     with worker(campaign(budget_s=600.0)) as running:
         running.until(Measured)
@@ -188,6 +163,39 @@ def events_of(connection):
         assert connection.poll(LOADING_S)
         events.append(connection.recv())
     return events
+
+
+def until(connection, kind):
+    """Returns the events up to the first of a kind."""
+    events = [connection.recv()]
+    while not isinstance(events[-1], kind):
+        assert connection.poll(LOADING_S), "the worker said nothing"
+        events.append(connection.recv())
+    return events
+
+
+def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served):
+    begin = time.monotonic()
+    connection, code = served(campaign(budget_s=6.0))
+    started, *events = until(connection, Measured)
+    assert started == Started(environment=current_environment("cpu"))
+    connection.send(Pause())
+    *last, _ = until(connection, Paused)
+    # The point at hand is finished; nothing is measured while paused.
+    assert sum(isinstance(event, Measured) for event in last) <= 2
+    assert not connection.poll(1.5)  # longer than a point takes
+    connection.send(Resume())
+    events += [*last, *events_of(connection)]
+    assert code.result(timeout=10) == 0
+    assert events[-1] == Finished()
+    assert time.monotonic() - begin < 6.0 + 10.0
+    assert {type(event) for event in events} <= {Measured, Progressed, Skipped, Finished}
+    fractions = [event.fraction for event in events if isinstance(event, Progressed)]
+    assert fractions == sorted(fractions)
+    assert all(0 <= fraction <= 1 for fraction in fractions)
+    measured = [event.measurement for event in events if isinstance(event, Measured)]
+    assert {row.precision for row in measured} == {Precision.FP32}
+    assert len(measured) >= 4
 
 
 @pytest.mark.parametrize("scope", Scope)
@@ -227,10 +235,7 @@ def test_what_cannot_be_done_is_told_with_the_reason(served, request_, code, wor
 def test_a_paused_worker_whose_daemon_is_gone_ends_too(served):
     connection, returned = served(campaign(budget_s=600.0))
     connection.send(Pause())
-    event = connection.recv()
-    while not isinstance(event, Paused):
-        assert connection.poll(LOADING_S)
-        event = connection.recv()
+    until(connection, Paused)
     connection.close()
     with pytest.raises((EOFError, OSError)):
         returned.result(timeout=5)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from reference import operations, sources, tables
+from reference import faults, operations, sources, tables
 from reference.errors import NotInstalledError
 
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra `reference`) is not installed")
@@ -38,7 +38,7 @@ def gemm(folder, version, latency, engine="vllm"):
 
 
 def read(folder, engine="vllm", limit=100):
-    return list(operations.rows("h100-sxm", engine, folder, limit))
+    return [(r.table, r.rows) for r in operations.rows("h100-sxm", engine, folder, limit)]
 
 
 def test_the_newest_version_and_the_fastest_kernel_count(tmp_path):
@@ -94,7 +94,7 @@ def test_experts_are_those_of_one_rank_dealt_out_in_turn(tmp_path):
             "moe_tp_size": [2, 2, 2],
             "moe_ep_size": [4, 4, 4],
             "num_tokens": [16] * 3,
-            "hidden_size": [7168] * 3,
+            "hidden_size": [6144] * 3,
             "inter_size": [2048] * 3,
             "num_experts": [256] * 3,
             "topk": [8] * 3,
@@ -104,7 +104,48 @@ def test_experts_are_those_of_one_rank_dealt_out_in_turn(tmp_path):
     ((_, (row,)),) = read(tmp_path)
     assert row.precision == "fp8-block"
     assert (row.shape["intermediate_size"], row.shape["local_experts"]) == (1024, 64)
+    assert (row.shape["touched"], row.shape["imbalance"]) == (32, 1)
     assert row.latency_ms == 0.3
+
+
+def experts(folder, path="vllm/1", **changed):
+    columns = {
+        "kernel_source": ["one"],
+        "moe_dtype": ["fp8_block"],
+        "distribution": ["balanced"],
+        "moe_tp_size": [1],
+        "moe_ep_size": [1],
+        "num_tokens": [64],
+        "hidden_size": [7168],
+        "inter_size": [2048],
+        "num_experts": [256],
+        "topk": [8],
+        "latency": [4.0],
+    } | changed
+    rows = max(len(column) for column in columns.values())
+    columns = {name: (column * rows)[:rows] for name, column in columns.items()}
+    write(folder, f"h100_sxm/moe/{path}/moe_perf.parquet", columns)
+
+
+def test_what_cannot_be_right_is_left_out_and_counted(tmp_path):
+    # 11.3 GB of weights take 3.4 ms at 3.35 TB/s.
+    experts(tmp_path, "trtllm/1", num_tokens=[64, 80, 96], latency=[3.3, 3.5, 3.2])
+    (found,) = operations.rows("h100-sxm", "trtllm", tmp_path, 100)
+    assert [row.latency_ms for row in found.rows] == [3.5]
+    assert found.left_out == {faults.TOO_FAST: 2}
+
+
+def test_an_older_version_stands_in_where_the_newest_lacks_the_kind(tmp_path):
+    experts(tmp_path, "trtllm/2", kernel_source=["one_nongated"])
+    experts(tmp_path, "trtllm/1")
+    ((table, (row,)),) = read(tmp_path, "trtllm")
+    assert (table.engine, table.version) == ("trtllm", "1")
+    assert row.shape["touched"] == 256
+
+
+def test_experts_without_a_gate_are_none_of_ours(tmp_path):
+    experts(tmp_path, hidden_size=[2688], inter_size=[1856])
+    assert read(tmp_path) == []
 
 
 def test_messages_are_in_bytes_and_the_engines_own_all_reduce_counts(tmp_path):
@@ -151,3 +192,9 @@ def test_the_real_tables_hold_every_kind_in_plausible_times(device):
     assert tables.LICENCE in source.text
     assert all(0 < row.latency_ms < math.inf for row in source.rows)
     assert len(source.text) <= 500
+
+
+@REAL
+def test_the_source_says_what_was_left_out():
+    source = sources.package_source("h100-sxm", "vllm", limit=50)
+    assert f"left out 351 {faults.IN_GROUPS}" in source.text

@@ -1,5 +1,7 @@
 """Imported measurements: stored once, refused with the field, fitted, borrowed by others."""
 
+from contextlib import contextmanager
+
 import grpc
 import pytest
 from google.rpc import error_details_pb2
@@ -13,8 +15,8 @@ from tokenpace.v1 import catalog_pb2, catalog_pb2_grpc, latency_pb2, latency_pb2
 SOURCE = "a paper (CC-BY), vLLM 0.1"
 
 
-@pytest.fixture
-def channel(tmp_path):
+@contextmanager
+def serving(tmp_path):
     logs.set_up("error", "json")
     configuration, _ = load(
         {"address": "127.0.0.1:0", "data_dir": tmp_path, "drain_seconds": 0}, {}
@@ -28,8 +30,21 @@ def channel(tmp_path):
 
 
 @pytest.fixture
+def channel(tmp_path):
+    with serving(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
 def catalog(channel):
     return catalog_pb2_grpc.CatalogServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """Of a daemon that nothing is ever stored in."""
+    with serving(tmp_path_factory.mktemp("empty")) as opened:
+        yield catalog_pb2_grpc.CatalogServiceStub(opened)
 
 
 def linear(m, n=4096, k=4096, **changes):
@@ -108,14 +123,14 @@ def test_rows_are_stored_once_however_often_they_are_sent(catalog):
         ({"measurements": [linear(1, latency_ms=None)]}, "measurements[0].latency_ms.median"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_and_named(catalog, changes, field):
-    assert failure(catalog.ImportMeasurements, request(**changes)) == ("INVALID_ARGUMENT", [field])
-    assert send(catalog) == 0
+def test_what_cannot_be_fitted_is_refused_and_named(empty, changes, field):
+    assert failure(empty.ImportMeasurements, request(**changes)) == ("INVALID_ARGUMENT", [field])
+    assert send(empty) == 0
 
 
-def test_nothing_imported_cannot_be_fitted(catalog):
+def test_nothing_imported_cannot_be_fitted(empty):
     message = catalog_pb2.FitCostModelRequest(device="h100-sxm")
-    assert failure(catalog.FitCostModel, message)[0] == "FAILED_PRECONDITION"
+    assert failure(empty.FitCostModel, message)[0] == "FAILED_PRECONDITION"
 
 
 def test_the_source_that_is_named_is_fitted_and_answers_else_the_last_one(channel, catalog):

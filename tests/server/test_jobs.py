@@ -147,11 +147,11 @@ def test_a_budget_that_measured_nothing_is_told_with_the_remedy(manager, cpu, be
 def test_the_budget_covers_measuring_and_the_fit(manager, cpu):
     jobs = manager("campaign")
     begin = time.monotonic()
-    job = ended(jobs, jobs.create(cpu, budget_s=2.5))
-    assert time.monotonic() - begin < 4.5
+    job = ended(jobs, jobs.create(cpu, budget_s=2))
+    assert time.monotonic() - begin < 4
     assert job.state is JobState.SUCCEEDED
-    assert job.measurement_count > 10
-    assert 1.5 < job.spent_s < 4
+    assert job.measurement_count > 5
+    assert 1.2 < job.spent_s < 3.5
 
 
 def test_a_fit_that_hangs_ends_the_job_10_s_after_its_budget(manager, state, cpu, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_full_store_fails_the_job_and_keeps_what_was_committed(manager, state,
 
 def test_jobs_of_a_device_run_one_after_the_other(manager, cpu, eventually, workers):
     jobs = manager("campaign")
-    first, second = jobs.create(cpu, budget_s=1.5), jobs.create(cpu, budget_s=1.5)
+    first, second = jobs.create(cpu, budget_s=1.5), jobs.create(cpu, budget_s=1)
     eventually(lambda: jobs.board.get(first.id).measurement_count > 1)
     assert jobs.board.get(second.id).state is JobState.QUEUED
     assert jobs.occupant(cpu) == f"job {first.id} is running"
@@ -247,22 +247,22 @@ def test_a_job_is_taken_up_after_a_drain_with_what_is_left(
     manager, state, cpu, eventually, workers
 ):
     jobs = manager("campaign")
-    job = jobs.create(cpu, budget_s=5)
-    eventually(lambda: jobs.board.get(job.id).measurement_count > 20)
+    job = jobs.create(cpu, budget_s=3)
+    eventually(lambda: jobs.board.get(job.id).measurement_count > 5)
     begin = time.monotonic()
     jobs.drain()
     assert time.monotonic() - begin < 2
     assert not workers()
     kept = state.store.jobs.get(job.id)
     assert kept.state is JobState.RUNNING
-    assert 0 < kept.spent_s < 5
+    assert 0 < kept.spent_s < 3
     with pytest.raises(BoardClosedError):
-        jobs.create(cpu, budget_s=5)
+        jobs.create(cpu, budget_s=3)
 
     begin = time.monotonic()
     again = manager("campaign")
     finished = ended(again, job)
-    assert time.monotonic() - begin < 5 - kept.spent_s + 2
+    assert time.monotonic() - begin < 3 - kept.spent_s + 2
     assert finished.state is JobState.SUCCEEDED
     assert finished.measurement_count > kept.measurement_count
     assert finished.spent_s > kept.spent_s
@@ -314,7 +314,7 @@ def test_a_measurement_goes_ahead_of_a_campaign(manager, cpu, eventually):
 
 def test_watching_shows_the_job_until_it_ends(manager, cpu):
     jobs = manager("campaign")
-    job = jobs.create(cpu, budget_s=2)
+    job = jobs.create(cpu, budget_s=1.5)
     seen = list(jobs.board.watch(job, Cancellation()))
     assert seen[0].state is JobState.QUEUED
     assert seen[-1].state is JobState.SUCCEEDED

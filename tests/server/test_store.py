@@ -1,6 +1,8 @@
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta, timezone
+from threading import Barrier
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +19,7 @@ from server.records import (
     ScheduleRecord,
     ScheduleRun,
 )
+from server.store import Store
 from server.store.paging import PageRequest, page_of
 
 
@@ -132,6 +135,37 @@ class TestMeasurements:
                 break
             store.measurements.append([point()] * count, device="cpu", environment=environment)
         assert seen == before
+
+    @pytest.mark.parametrize("daemons", [1, 2])
+    def test_two_that_import_one_source_at_one_moment_store_it_once(
+        self, tmp_path, environment, point, daemons
+    ):
+        rows = [point(m) for m in range(50)]
+        url = f"sqlite:///{tmp_path / 'shared.db'}"
+        meeting = Barrier(2)
+
+        def send(store):
+            held = []
+            for number in range(10):
+                source = replace(environment, source=f"paper {number}")
+                meeting.wait(30)
+                for first in (0, 25):
+                    batch = rows[first : first + 25]
+                    held.append(
+                        store.measurements.append_imported(
+                            batch, first=first, device="h100-sxm", environment=source
+                        )
+                    )
+            return held
+
+        with ExitStack() as opened, ThreadPoolExecutor(2) as pool:
+            folders = [tmp_path / str(index) for index in range(daemons)]
+            stores = [opened.enter_context(Store(folder, url)) for folder in folders]
+            sent = list(pool.map(send, (stores[0], stores[-1])))
+            for number in range(10):
+                source = replace(environment, source=f"paper {number}")
+                assert stores[0].measurements.of("h100-sxm", source.fingerprint) == tuple(rows)
+        assert all(counts[1::2] == [50] * 10 for counts in sent)
 
     def test_threads_may_write_at_one_time(self, store, environment, point, job):
         store.jobs.add(job())

@@ -236,7 +236,7 @@ def example():
 def test_ones_own_measurements_are_brought_in_and_answer(address, tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text(example(), encoding="utf-8")
-    where = ("--device", "l40s", "--address", address)
+    where = ("--device", "b200-sxm", "--address", address)
     wrong = tmp_path / "wrong.csv"
     wrong.write_text(example().replace("linear,bf16", "linear,bf61"), encoding="utf-8")
     refused = run("reference", "import", str(file), str(wrong), *where, "--engine", "vllm")
@@ -246,7 +246,7 @@ def test_ones_own_measurements_are_brought_in_and_answer(address, tmp_path):
     assert unknown.returncode == 1
     assert "vroom" in unknown.stderr
     with Client(address) as client:
-        assert client.measurements(device="l40s").total_size == 0
+        assert client.measurements(device="b200-sxm").total_size == 0
     what = ("--engine", "vllm", "--source", "nobody, made up", "--json")
     done = run("reference", "import", str(file), *where, *what)
     assert done.returncode == 0, done.stderr
@@ -256,9 +256,11 @@ def test_ones_own_measurements_are_brought_in_and_answer(address, tmp_path):
     again = run("reference", "import", str(file), *where, *what)
     assert json.loads(again.stdout)["costModel"]["measurementCount"] == model["measurementCount"]
     with Client(address) as client:
-        held = client.measurements(device="l40s")
+        held = client.measurements(device="b200-sxm")
         assert held.total_size == model["measurementCount"]
-        answer = client.predict("llama-3.1-8b", input_tokens=512, output_tokens=64, device="l40s")
+        answer = client.predict(
+            "llama-3.1-8b", input_tokens=512, output_tokens=64, device="b200-sxm"
+        )
     assert answer.cost_model == json.loads(again.stdout)["costModel"]["id"]
     assert answer.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
     # What is written for one token, over the layers: the products of the model's weights.

@@ -1,0 +1,81 @@
+"""What is wrong with a published row, where it can be told from the row alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from reference.rows import Row
+
+TOO_FAST = "faster than memory allows"
+IN_GROUPS = "experts routed in groups that tie"
+TOO_FAST_KERNEL = "of a kernel timed faster than memory allows"
+
+_DEEPSEEK_EXPERTS = "7168x2048x256"
+"""DeepSeek V3's experts are chosen within the best 4 of 8 groups (arXiv 2412.19437, section 2.1.2).
+
+Choices dealt out at equal distances (``reference.routing``) lie one in each group, so all
+groups tie: vLLM and SGLang took the first 4 alone, and the first experts for the half of the
+choices that was lost. Half of the experts stay untouched and some get every token, which no
+router does. TensorRT-LLM's rows met them all.
+"""
+
+
+_TOO_FAST_KERNEL = "moe_torch_flow_min_latency"
+"""TensorRT-LLM's for few tokens, on B200: a tenth of its large rows is too fast, by up to 3.3."""
+
+
+class Memory(NamedTuple):
+    """Of a device, by its data sheet (those of ``model/data/devices.json``)."""
+
+    bytes_per_second: float
+    cache_bytes: float
+
+
+MEMORIES = {
+    "a100-sxm": Memory(2.039e12, 40 << 20),
+    "h100-sxm": Memory(3.35e12, 50 << 20),
+    "h200-sxm": Memory(4.8e12, 50 << 20),
+    "b200-sxm": Memory(8e12, 126 << 20),
+    "l40s": Memory(0.864e12, 96 << 20),
+}
+_WEIGHT_BYTES = {"bf16": 2.0, "fp16": 2.0, "int4": 0.5, "fp4": 0.5}
+_OTHER_WEIGHT_BYTES = 1.0
+_READ_IN_WHOLE = 2.0
+"""What exceeds the last-level cache so many times is read from memory."""
+
+
+def fault(row: Row, device: str) -> str:
+    """Returns why a row cannot be right, empty where nothing speaks against it.
+
+    Args:
+        row: as measured.
+        device: one of ``MEMORIES``.
+    """
+    if row.kind == "experts" and row.group == _DEEPSEEK_EXPERTS and row.engine != "trtllm":
+        return IN_GROUPS
+    if row.kernel == _TOO_FAST_KERNEL:
+        return TOO_FAST_KERNEL
+    memory, read = MEMORIES[device], read_bytes(row)
+    from_memory = read > _READ_IN_WHOLE * memory.cache_bytes
+    if from_memory and 1e-3 * row.latency_ms * memory.bytes_per_second < read:
+        return TOO_FAST
+    return ""
+
+
+def read_bytes(row: Row) -> float:
+    """Returns the bytes that a run reads at least once: weights, or keys and values.
+
+    Scales of packed formats are not counted; 0 for kinds that nothing is said of.
+    """
+    each = _WEIGHT_BYTES.get(row.precision, _OTHER_WEIGHT_BYTES)
+    size = row.shape
+    if row.kind in {"linear", "batched_linear"}:
+        return size.get("batch", 1.0) * size["n"] * size["k"] * each
+    if row.kind == "experts":
+        return 3 * size["touched"] * size["hidden_size"] * size["intermediate_size"] * each
+    if row.kind == "attention":
+        seen = size.get("window", size["kv_tokens"]) + size["query_tokens"] - 1
+        keys = size["sequences"] * min(size["kv_tokens"], seen) * size["kv_heads"]
+        return 2 * keys * size["head_dim"] * each
+    return 0.0

@@ -1,0 +1,78 @@
+"""Every kind of point: what it measures is what it is priced by, and is not measured twice."""
+
+import pytest
+
+from model.dimensions import architecture_of_dimensions
+from model.measurement import Measurement
+from model.precision import Precision
+from model.shapes import operations_of
+from profiler.device import Device
+from profiler.experts import ExpertsPoint
+from profiler.latent import BatchedLinearPoint, LatentPoint
+from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
+from profiler.operations import AttentionPoint, LinearPoint
+from profiler.points import Measured
+
+CPU = Device("cpu", 1 << 16)
+SMALL = architecture_of_dimensions(
+    name="small",
+    hidden_size=32,
+    layer_count=2,
+    query_heads=4,
+    intermediate_size=64,
+    vocab_size=128,
+)
+ALONE = [
+    LinearPoint(64, 32, (1, 4)),
+    LinearPoint(64, 32, (1, 4), transposed=True),
+    AttentionPoint(2, 1, 30, 4, 2, 16),
+    ExpertsPoint(64, 32, 4, 8, 2, (1, 9)),
+    ExpertsPoint(64, 32, 4, 8, 2, (1, 9), 1.2),
+    LatentPoint(1, 1, 90, 4, 32, 8, 16, 16),
+    BatchedLinearPoint(32, 16, 4, (1, 9)),
+]
+MODEL = ModelPoint(
+    SMALL, (ForwardPoint(1, 1, 9),), (GeneratePoint(1, 8, 4), GeneratePoint(2, 8, 3))
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """What was measured of each point in fp32."""
+    points = [*ALONE, MODEL]
+    return {point: list(point.measure(Precision.FP32, CPU)) for point in points}
+
+
+@pytest.mark.parametrize("point", ALONE, ids=lambda point: point.group)
+def test_what_is_measured_is_what_is_priced(rows, point):
+    assert all(isinstance(row, Measurement) for row in rows[point])
+    measured = [operation for row in rows[point] for operation in operations_of(row)]
+    priced = point.operations(Precision.FP32)
+    assert [(o.kind, o.shape, o.precision, o.flops, o.bytes) for o in measured] == [
+        (o.kind, o.shape, o.precision, o.flops, o.bytes) for o in priced
+    ]
+
+
+@pytest.mark.parametrize("point", [*ALONE, MODEL], ids=lambda point: point.group)
+def test_a_point_is_measured_once_all_of_it_is(rows, point):
+    others = [row for other, found in rows.items() if other is not point for row in found]
+    assert not point.is_measured(Precision.FP32, Measured(others))
+    assert not point.is_measured(Precision.FP32, Measured([*others, *rows[point][:-1]]))
+    assert point.is_measured(Precision.FP32, Measured(rows[point]))
+    assert not point.is_measured(Precision.BF16, Measured(rows[point]))
+
+
+def test_what_holds_no_weights_is_measured_in_all_precisions_of_one_activation():
+    point, weights = AttentionPoint(2, 1, 30, 4, 2, 16), LinearPoint(64, 32, (1,))
+    for it in (point, weights):
+        measured = Measured(it.measure(Precision.BF16, CPU))
+        shared = it.is_measured(Precision.INT8_WEIGHT_ONLY, measured)
+        assert shared is (it is point)
+
+
+def test_a_model_is_priced_by_the_kernels_of_its_passes():
+    longer = ModelPoint(SMALL, (ForwardPoint(1, 1, 9), ForwardPoint(1, 1, 90)), MODEL.generates)
+    short, both = (point.operations(Precision.FP32) for point in (MODEL, longer))
+    assert both[: len(short)] == short
+    assert len(both) == 2 * len(short)
+    assert {operation.kind.value for operation in both} == {"linear", "attention"}

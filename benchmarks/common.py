@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from evaluation.heading import ROOT, heading
 from tokenpace.v1 import (
     latency_pb2,
     latency_pb2_grpc,
@@ -28,7 +25,6 @@ from tokenpace.v1 import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
 QUESTION = latency_pb2.PredictRequest(
     model=types_pb2.ModelSpec(preset="smollm2-135m"),
     workload=types_pb2.Workload(input_tokens=128, output_tokens=16),
@@ -123,25 +119,6 @@ def profile(data_dir: Path, seconds: int, precisions: Sequence[types_pb2.Precisi
         assert running.has_cost_model()
 
 
-def processor_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def heading(title: str, command: str) -> str:
-    """Returns a page's first lines: date, commit, hardware, versions and the command."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ("torch", "transformers", "grpcio", "protobuf", "treelite")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"""# {title}
-
-{datetime.now(UTC):%Y-%m-%d}, commit {commit or "unknown"}.
-Hardware: {processor_name()}, {os.cpu_count()} cores, {memory:.0f} GiB.
-Versions: Python {platform.python_version()}, {versions}.
-Command: `{command}`
-"""
+def page_heading(title: str, command: str) -> str:
+    """Returns a page's first lines, with the versions that what is measured here hangs on."""
+    return heading(title, command, ("torch", "transformers", "grpcio", "protobuf", "treelite"))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, daemon, heading, profile
+from common import ROOT, daemon, page_heading, profile
 
 from tokenpace.client import Client
 
@@ -289,7 +289,7 @@ def page(which: str, budget: int, figures: list[Figure], lines: list[str]) -> st
     command = f"python benchmarks/end_to_end_cpu.py --set {which} --budget {budget} --write-page"
     return "\n".join(
         [
-            heading(title, command),
+            page_heading(title, command),
             f"In fp32. Campaign of {budget} s, predictions before any measurement of these models;",
             f"medians of {REPEATS} `generate()` runs of {OUTPUT_TOKENS} tokens, random weights.",
             "",

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, daemon, heading, profile
+from common import ROOT, daemon, page_heading, profile
 
 from model.errors import NotEnoughMeasurementsError
 from model.measurement import Distribution, Measurement
@@ -102,7 +102,7 @@ def main() -> int:
     print(verdict)
     if options.write_page:
         command = f"python benchmarks/learning_curve.py --budget {options.budget} --write-page"
-        text = [heading("What a longer campaign buys", command), *lines, "", verdict + ".", ""]
+        text = [page_heading("What a longer campaign buys", command), *lines, "", verdict + ".", ""]
         (ROOT / "benchmarks" / "learning_curve.md").write_text("\n".join(text))
     return 0 if longest < quick else 1
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from common import ROOT, Daemon, address_of, campaign, daemon, heading, profile, wait_for
+from common import ROOT, Daemon, address_of, campaign, daemon, page_heading, profile, wait_for
 from google.protobuf.empty_pb2 import Empty
 
 from tokenpace.v1 import (
@@ -244,7 +244,7 @@ def table(figures: list[Figure]) -> str:
 
 
 def page(figures: list[Figure]) -> str:
-    return f"""{heading("What a Predict costs", "python benchmarks/rpc.py --write-page")}
+    return f"""{page_heading("What a Predict costs", "python benchmarks/rpc.py --write-page")}
 Client and servers share the machine; calls go over the loopback. The empty handler runs
 in a process of its own, without interceptors, and its calls take turns with Predict's.
 

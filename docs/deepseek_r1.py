@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-from benchmarks.common import heading
+from benchmarks.common import page_heading
 from reference.tables import deployments_file
 from tokenpace.benchmark_files import deployments
 from tokenpace.client import Client, predict_request
@@ -429,7 +429,7 @@ def page(client: Client) -> str:
     dense, dense_found = small_models(client)
     return "\n".join(
         [
-            heading(TITLE, COMMAND),
+            page_heading(TITLE, COMMAND),
             f"**On eight H200, in the FP8 of its checkpoint, about"
             f" {interval(alone.tpot_ms, ' ms')} a token for one sequence of 1,024 tokens alone, and"
             f" {interval(crowd.tpot_ms, ' ms')} for each of 64 decoded together; the first token of"

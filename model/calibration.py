@@ -6,7 +6,7 @@ each of which is in part common to all deployments and in part their own (an eng
 model's under an engine, a single deployment's). So a factor is learnt from the first rows,
 how it changes with the load from some more, and far from all rows the correction fades to
 what they have in common while the interval widens. The hyper-parameters are fixed, which is
-what lets four rows do: rows of one deployment could not tell them. ``benchmarks/few_rows.py``
+what lets four rows do: rows of one deployment could not tell them. ``tokenpace evaluate``
 scores them, and others in their place.
 
 Rows that all others contradict (a queue that nobody mentioned) weigh less the further off

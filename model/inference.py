@@ -276,7 +276,7 @@ def _loaded(ttft: Estimate, confidence: float) -> Estimate:
     """Returns a TTFT with what queueing adds to its interval.
 
     How requests arrive is not asked: of deployments on H100 and H200 whose architecture was
-    left out, an interval without this held 73 of 100 (``benchmarks/silicon.py``).
+    left out, an interval without this held 73 of 100 (``evaluation/deployments.py``).
     """
     factor = factor_at(confidence, _QUEUEING_FACTOR)
     return Estimate(ttft.value, ttft.lower / factor, ttft.upper * factor)

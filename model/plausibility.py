@@ -27,7 +27,7 @@ _TOLERANCE = 0.8
 _SLOW = 5.0
 """Measured over predicted, beyond which waiting is likelier than work."""
 _CONTRADICTION = {"tpot": 1.3, "ttft": 2.0}
-"""Largest over smallest of one setting. Repeats of the deployments in ``benchmarks/silicon.py``
+"""Largest over smallest of one setting. Repeats of the deployments in ``evaluation/deployments.py``
 differ by 0.3% in TPOT and 1.7% in TTFT at the median."""
 _OUTLIER = 4.0
 """Predicted deviations that a row may lie off what all others say of it."""

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenpace.arguments import ArgumentError
-from tokenpace.commands import calibration, catalog, daemon, jobs, latency, reference, schedules
+from tokenpace.commands import (
+    calibration,
+    catalog,
+    daemon,
+    evaluate,
+    jobs,
+    latency,
+    reference,
+    schedules,
+)
 from tokenpace.commands.session import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, CommandError
 from tokenpace.errors import TokenpaceError
 
@@ -52,6 +61,7 @@ app.command()(calibration.calibrations)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(reference.app, name="reference")
+app.command()(evaluate.evaluate)
 app.command()(daemon.config)
 
 

@@ -1,12 +1,13 @@
 """Labels of deployments, and the fit of coefficients on rows made from known ones."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
-from benchmarks.engine_fit import START, Row, fit, predicted, score, table
-from benchmarks.silicon import row_of
-from model.engines import engine
+from evaluation.deployments import row_of
+from evaluation.engine_fit import START, fit, unfitted
+from evaluation.rows import Row, answered, predicted
+from model.engines import Engine, engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
@@ -156,9 +157,25 @@ def test_the_fit_finds_the_coefficients_that_made_the_rows():
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.03)
 
 
-def test_the_table_counts_rows_errors_and_coverage():
+def test_nothing_that_rows_tell_is_left_in_an_unfitted_engine():
+    """Else a row held out would have told it: coefficients in use were fitted on all."""
+    kept = {"name", "linear_attention_compute", "spread", "microbatches", "continuous"}
+    for name in ("vllm", "sglang", "trtllm", "gpt-fast"):
+        found, round_figures = unfitted(name), Engine(name=name)
+        for field in fields(Engine):
+            if field.name in kept:
+                assert getattr(found, field.name) == getattr(engine(name), field.name)
+            else:
+                assert getattr(found, field.name) == getattr(round_figures, field.name)
+
+
+def test_what_made_the_rows_predicts_them():
     truth = engine("vllm")
-    rows = rows_made_with(truth)
-    scored = [cell for row in rows for cell in score(row, truth)]
-    (line_,) = [text for text in table(scored) if text.startswith("| all | all | TPOT")]
-    assert "| 5 | 3 | 0.0 / 0.0 / 0.0 | +0.0% | 100% |" in line_
+    for row in rows_made_with(truth):
+        found = answered(row, truth)
+        assert set(found.figures) == {"TTFT", "TPOT"}
+        for name in found.figures:
+            cell = found.cell(name)
+            assert cell.inside
+            assert cell.error == pytest.approx(0.0)
+            assert cell.width > 0.1

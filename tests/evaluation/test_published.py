@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.engine_fit import predicted
-from benchmarks.published import COEFFICIENTS, fit_engine, read_rows
+from evaluation.published import COEFFICIENTS, fit_engine, read_rows
+from evaluation.rows import predicted
 from model.engines import engine
 
 ROWS = read_rows()

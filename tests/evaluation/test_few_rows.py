@@ -4,19 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.engine_fit import Row, predicted
-from benchmarks.few_rows import (
+from evaluation.few_rows import (
     DRAWS,
-    answered,
     calibrated,
     cells,
     few_rows,
     other_laws,
     random_folds,
     ridge,
-    size,
     unchanged,
 )
+from evaluation.rows import Row, answered, predicted
+from evaluation.scores import size
 from model.calibration import FEATURES, LAW
 from model.engines import engine
 from model.precision import Precision

@@ -4,51 +4,38 @@ Fits each engine's coefficients (``model.engines``) on the published rows, and s
 with whole models left out: a model's rows are predicted by coefficients fitted on the
 other models of that engine. Nothing is measured: ``data/published_latency.csv`` names the
 document of each row.
-
-    python benchmarks/published.py --write-page
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections import defaultdict
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from benchmarks.common import heading
-from benchmarks.engine_fit import (
-    CONFIDENCE,
-    START,
-    Row,
-    Scored,
-    coefficient_lines,
-    fit,
-    plot,
-    score,
-    table,
-)
+from evaluation import plots
+from evaluation.engine_fit import START, coefficient_lines, fit, unfitted
+from evaluation.page import Section, markdown
+from evaluation.peers import roofline
+from evaluation.rows import CONFIDENCE, Answered, Row, answered
+from evaluation.scores import COLUMNS, columns, shown, size, size_of
 from model.architecture import Norm
 from model.blocks import Activation
 from model.dimensions import architecture_of_dimensions
-from model.engines import Engine, engine
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
 from model.workload import Parallelism, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from evaluation.inputs import Inputs
     from model.architecture import Architecture
+    from model.engines import Engine
 
-ROWS = Path(__file__).parent / "data" / "published_latency.csv"
-PAGE = Path(__file__).with_suffix(".md")
-PLOT = Path(__file__).with_suffix(".png")
-COMMAND = "python benchmarks/published.py --write-page"
-LIMIT = 0.12
+MUST = 12.0
+"""Mean error of decode figures, in %; of five fitted terms it is 16 (DESIGN)."""
 
 COEFFICIENTS = {
     "gpt-fast": ("kernel_s", "bandwidth", "int8_share", "int4_share", "collective_s"),
@@ -149,11 +136,13 @@ def architecture_of(name: str) -> Architecture:
 
 
 def read_rows() -> list[Row]:
-    with ROWS.open(encoding="utf-8") as file:
-        return [row_of(line) for line in csv.DictReader(file)]
+    """Returns the published rows."""
+    text = (files("evaluation") / "data" / "published_latency.csv").read_text(encoding="utf-8")
+    return [row_of(line) for line in csv.DictReader(text.splitlines())]
 
 
 def row_of(line: dict[str, str]) -> Row:
+    """Returns one published figure."""
     precision = PRECISIONS[line["precision"]]
     batch, value = int(line["batch"]), float(line["value"])
     gpu, metric = line["gpu"], line["metric"]
@@ -191,54 +180,80 @@ def row_of(line: dict[str, str]) -> Row:
 
 def fit_engine(rows: Sequence[Row]) -> Engine:
     """Returns the engine of the rows with its coefficients fitted on them."""
-    today = engine(rows[0].engine)
     # The rows are of older versions: what they do not tell keeps round figures.
-    base = Engine(name=today.name, microbatches=today.microbatches, continuous=today.continuous)
+    base = unfitted(rows[0].engine)
     return fit(rows, base, {name: START[name] for name in COEFFICIENTS[base.name]})
 
 
-def left_out(rows: Sequence[Row]) -> list[Scored]:
-    """Returns each figure as predicted by coefficients that never saw its model."""
-    result = []
+def left_out(rows: Sequence[Row]) -> Iterator[Answered]:
+    """Yields each row of an engine as predicted by coefficients that never saw its model."""
     for model in dict.fromkeys(row.model for row in rows):
         others = fit_engine([row for row in rows if row.model != model])
         for row in rows:
             if row.model == model:
-                result += score(row, others)
-    return result
+                yield answered(row, others)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write-page", action="store_true", help="write the page and its plot")
-    arguments = parser.parse_args()
+def section(inputs: Inputs) -> Section:
+    """Returns the table by engine, and the coefficients fitted on all rows."""
     by_engine: dict[str, list[Row]] = defaultdict(list)
     for row in read_rows():
         by_engine[row.engine].append(row)
-    scored, fitted = [], []
-    for rows in by_engine.values():
+    found: list[Answered] = []
+    fitted = []
+    for name, rows in by_engine.items():
         fitted.append(fit_engine(rows))
-        scored += left_out(rows)
-    decode = [
-        abs(found[0] / row.figures[name] - 1) for row, name, found in scored if name != "TTFT"
+        found += left_out(rows)
+        inputs.say(f"published latencies of {name}: {len(rows)} rows")
+    decode = [one.cell(name) for one in found for name in one.figures if name != "TTFT"]
+    ideal = [
+        value.value / one.row.figures[name] - 1
+        for one in found
+        for name, value in roofline.deployment_ms(one.row).items()
+        if name != "TTFT"
     ]
-    summary = f"{len(decode)} decode rows: MAPE {np.mean(decode):.1%} (limit {LIMIT:.0%})"
-    lines = [summary, "", *table(scored), "", *coefficient_lines(fitted, COEFFICIENTS)]
-    print("\n".join(lines))
-    if arguments.write_page:
-        title = "Latencies that engines publish for A100 and H100"
-        plot(scored, title, PLOT)
-        intro = (
-            f"{len(scored)} rows of engines' own documents (`data/published_latency.csv` names"
-            " the document of each), predicted by physics and a handful of coefficients an"
-            " engine. A model's rows are predicted by coefficients fitted on the engine's other"
-            " models. Errors in % of the published figure; a latency a token is that of a"
-            " request over its generated tokens, prefill included.\n\n![predicted against"
-            f" published]({PLOT.name})"
-        )
-        text = heading(f"{title}, whole models left out", COMMAND)
-        PAGE.write_text("\n".join([text, intro, "", *lines, ""]), encoding="utf-8")
+    mean = size(decode)[0]
+    title = "Published latencies, whole models left out"
+    picture = plots.scatter(
+        {
+            figure: [
+                plots.Point(one.row.engine, seen.measured, seen.predicted.value)
+                for one in found
+                for name, seen in one.figures.items()
+                if name == figure
+            ]
+            for figure in ("TPOT", "latency a token", "TTFT")
+        },
+        title,
+        inputs.out / "published.png",
+    )
+    return Section(
+        title,
+        [
+            f"{len(found)} rows of engines' own documents (`evaluation/data/published_latency.csv`"
+            " names the document of each), predicted by physics and a handful of coefficients an"
+            " engine, fitted on the engine's other models. A latency a token is that of a request"
+            " over its generated tokens, prefill included.",
+            "",
+            f"{len(decode)} decode figures: {shown(size(decode))} (must: a mean of {MUST:g};"
+            f" {'reached' if mean <= MUST else 'not reached'}). Roofline on the same rows:"
+            f" {shown(size_of(ideal))}.",
+            "",
+            *plots.paragraphs(picture),
+            *markdown(("engine", "figure", *COLUMNS), list(_lines(found))),
+            "",
+            *coefficient_lines(fitted, COEFFICIENTS),
+        ],
+    )
 
 
-if __name__ == "__main__":
-    main()
+def _lines(found: Sequence[Answered]) -> Iterator[list[str]]:
+    for engine_name in ("all", *sorted({one.row.engine for one in found})):
+        for figure in ("TPOT", "latency a token", "TTFT"):
+            cells = [
+                one.cell(figure)
+                for one in found
+                if figure in one.figures and engine_name in ("all", one.row.engine)
+            ]
+            if cells:
+                yield [engine_name, figure, *columns(cells)]

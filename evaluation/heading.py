@@ -1,0 +1,62 @@
+"""The first lines of a page of results: date, commit, hardware, versions and the command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def heading(title: str, command: str, packages: Iterable[str]) -> str:
+    """Returns the lines, a line feed at their end.
+
+    Args:
+        title: of the page.
+        command: that made it.
+        packages: distributions whose versions count; those not installed are left out.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = "".join(f", {name} {found}" for name in packages if (found := _version(name)))
+    return f"""# {title}
+
+{datetime.now(UTC):%Y-%m-%d}, commit {_commit() or "unknown"}.
+Hardware: {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB.
+Versions: Python {platform.python_version()}{versions}.
+Command: `{command}`
+"""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    # An installed package may lie within a repository that is not ours.
+    if not (ROOT / ".git").exists():
+        return ""
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,239 @@
+"""Errors of single operations on published tables, whole shapes left out.
+
+The rows are aiconfigurator-core's (0.12.0, Apache-2.0); nothing of them is kept here.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from evaluation import plots
+from evaluation.kernels import measurements
+from evaluation.page import Section, markdown
+from evaluation.peers import forest, roofline
+from evaluation.rows import CONFIDENCE
+from evaluation.scores import of_logs, shown
+from model.conformal import coverage, half_width
+from model.cost_model import FittedCostModel
+from model.kernel_fitting import kernel_errors
+from model.operations import OperationKind
+from model.published import fit_published
+from model.validation import held_out_errors
+from reference import sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evaluation.inputs import Inputs
+    from model.laws import Array
+    from model.measurement import Measurement
+    from model.rows import Row
+    from model.validation import Errors, Predictor
+
+FEW = 500
+
+
+class Case(NamedTuple):
+    """One line of the table: which rows, and what is asked of their mean error in %."""
+
+    name: str
+    device: str
+    kind: str
+    precision: str
+    must: float
+    must_few: float
+    wanted: Callable[[Mapping[str, float]], bool] = lambda shape: True
+
+    def holds(self, row: Measurement) -> bool:
+        """Returns whether it is one of the rows."""
+        same = row.kind == self.kind and row.precision == self.precision
+        return same and self.wanted(row.shape)
+
+
+def _large(shape: Mapping[str, float]) -> bool:
+    return shape["n"] >= 512 and shape["k"] >= 512
+
+
+def _plain(shape: Mapping[str, float]) -> bool:
+    return shape["head_dim"] == 128 and "window" not in shape
+
+
+def _decode(shape: Mapping[str, float]) -> bool:
+    return _plain(shape) and shape["query_tokens"] == 1
+
+
+def _prefill(shape: Mapping[str, float]) -> bool:
+    return _plain(shape) and shape["query_tokens"] > 1
+
+
+CASES = (
+    Case("linear bf16", "h100-sxm", "linear", "bf16", 3.5, 5.0, _large),
+    Case("linear fp8 block", "h100-sxm", "linear", "fp8-block", 3.5, 5.0, _large),
+    Case("linear bf16", "a100-sxm", "linear", "bf16", 3.5, 5.0, _large),
+    Case("attention decode", "h100-sxm", "attention", "bf16", 1.5, 3.0, _decode),
+    Case("attention prefill", "h100-sxm", "attention", "bf16", 3.0, 5.0, _prefill),
+    Case("experts fp8 block", "h100-sxm", "experts", "fp8-block", 7.0, 9.0),
+    Case("latent attention bf16", "h100-sxm", "mla", "bf16", 3.0, 5.0),
+)
+"""Head counts are left out whole for attention, models for experts, weight shapes for linears."""
+_SPEED_DEVICE = "h100-sxm"
+_SPEEDS = ((100_000, 60.0), (1_000, 5.0))
+"""Measurements of a device, and the seconds that fitting on them may take."""
+_LARGEST_LOAD_MS = 200
+
+
+class Scored(NamedTuple):
+    """A line of the table before it is text: errors in %, the interval's share and width."""
+
+    case: Case
+    points: int
+    groups: int
+    ours: tuple[float, float, float]
+    forest: tuple[float, float, float]
+    roofline: tuple[float, float, float]
+    covered: float
+    width: float
+
+    @property
+    def label(self) -> str:
+        """What a picture calls it."""
+        few = f", {FEW} points" if self.points == FEW else ""
+        return f"{self.case.name}\n{self.case.device}{few}"
+
+
+def section(inputs: Inputs) -> Section:
+    """Returns the table of all cases, and how long fitting takes."""
+    found = []
+    for case in CASES:
+        rows = inputs.operations(case.device, case.holds)
+        counts = (None, FEW) if len(rows) > FEW else (None,)
+        found += [scored(case, rows, points) for points in counts]
+        inputs.say(f"{case.name} on {case.device}: {len(rows):,} points")
+    picture = plots.bars(
+        {
+            "mean error on shapes left out": {
+                one.label: {
+                    "ours": one.ours[0],
+                    "random forest": one.forest[0],
+                    "roofline": one.roofline[0],
+                }
+                for one in found
+            }
+        },
+        "Operations, whole shapes left out",
+        inputs.out / "operations.png",
+        unit="%",
+        log=True,
+    )
+    head = (
+        *("operations", "device", "points", "groups", "error", "must (mean)", "reached"),
+        *("random forest", "roofline", "covered", "width"),
+    )
+    lines = [
+        "aiconfigurator-core's tables of vLLM (what it lacks: another engine's), fitted by what a"
+        " device's own measurements are fitted by; whole groups left out (weight shapes of"
+        " linears, head counts of attention, models of experts). The random forest is fitted on"
+        " the same points of the same groups.",
+        "",
+        *plots.paragraphs(picture),
+        *markdown(head, [_line(one) for one in found]),
+    ]
+    if inputs.limit is None:
+        inputs.say("fit times")
+        speeds = ("fitting on", "takes", "loading the result", "its size")
+        lines += ["", *markdown(speeds, fit_times(measurements(_SPEED_DEVICE, "vllm", _MANY)))]
+    return Section("Single operations, whole shapes left out", lines)
+
+
+_MANY = sources.DEFAULT_LIMIT
+
+
+def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
+    """Returns the errors of a case, ours and the peers' on the same groups left out.
+
+    Args:
+        case: the rows' own.
+        rows: all of them.
+        points: fit on so many rows of each fold alone; None takes all.
+    """
+    ours = _logs(kernel_errors(OperationKind(case.kind), rows, points=points))
+    by_forest = _logs(held_out_errors(rows, _few(forest.fit_operations, points)))
+    by_roofline = np.log([row.latency_ms for row in rows]) - np.log(
+        roofline.operations_ms(rows, case.device)
+    )
+    logs = np.concatenate(ours)
+    return Scored(
+        case=case,
+        points=points or len(rows),
+        groups=len(ours),
+        ours=of_logs(logs),
+        forest=of_logs(np.concatenate(by_forest)),
+        roofline=of_logs(by_roofline),
+        covered=coverage([np.abs(group) for group in ours], CONFIDENCE),
+        width=float(np.expm1(half_width(np.sort(np.abs(logs)), CONFIDENCE))),
+    )
+
+
+def _logs(errors: Errors) -> list[Array]:
+    return [np.array([error for _, error in group]) for group in errors]
+
+
+def _few(
+    fit: Callable[[Sequence[Row]], Predictor], points: int | None
+) -> Callable[[list[Row]], Predictor]:
+    """Returns a fit on the points that ``kernel_errors`` draws, or on all."""
+
+    def drawn(training: list[Row]) -> Predictor:
+        if points is None or points >= len(training):
+            return fit(training)
+        chosen = np.random.default_rng(0).choice(len(training), points, replace=False)
+        return fit([training[index] for index in chosen])
+
+    return drawn
+
+
+def _line(one: Scored) -> list[str]:
+    must = one.case.must_few if one.points == FEW else one.case.must
+    return [
+        one.case.name,
+        one.case.device,
+        f"{one.points:,}",
+        f"{one.groups}",
+        shown(one.ours),
+        f"{must:g}",
+        "yes" if one.ours[0] <= must else "no",
+        shown(one.forest),
+        shown(one.roofline),
+        f"{one.covered:.0%}",
+        f"{one.width:.0%}",
+    ]
+
+
+def fit_times(rows: Sequence[Measurement]) -> list[list[str]]:
+    """Returns the lines on how long fitting and loading take.
+
+    Args:
+        rows: of one device, as many as the largest fit takes.
+    """
+    pick = np.random.default_rng(0)
+    lines = []
+    for count, limit in _SPEEDS:
+        chosen = [rows[i] for i in pick.choice(len(rows), min(count, len(rows)), replace=False)]
+        start = time.perf_counter()
+        blob = fit_published(chosen).to_bytes()
+        took = time.perf_counter() - start
+        start = time.perf_counter()
+        FittedCostModel.from_bytes(blob)
+        loaded = 1e3 * (time.perf_counter() - start)
+        lines.append(
+            [
+                f"{len(chosen):,} rows",
+                f"{took:.1f} s (limit {limit:g})",
+                f"{loaded:.0f} ms (limit {_LARGEST_LOAD_MS})",
+                f"{len(blob) / 1e6:.1f} MB",
+            ]
+        )
+    return lines

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from model.analytical import AnalyticalCostModel
-from model.estimate import Provenance, StepEstimate
+from model.estimate import Provenance, StepEstimate, factor_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +21,10 @@ _ENGINE = "vllm"
 """Any will do: its shares of the peaks are the same on both sides of the ratio."""
 _FURTHEST = math.log(6.0)
 """A device that differs by more in rate or bandwidth is another kind of machine."""
-_WIDER = 0.25
-"""Half-width added: assumed, as no device was left out yet to measure it."""
+_WIDER = 0.3
+"""Half-width that a 90% interval gains for each unit of distance: what H100's and H200's
+measurements need where A100's and H100's stand in for them, linears, attention and experts
+alike (``tokenpace evaluate --table devices``)."""
 
 
 def nearest(sheet: DataSheet, candidates: Sequence[DataSheet]) -> DataSheet | None:
@@ -29,15 +32,16 @@ def nearest(sheet: DataSheet, candidates: Sequence[DataSheet]) -> DataSheet | No
 
     None where there is none of the same kind within a factor of six in both.
     """
-
-    def distance(other: DataSheet) -> float:
-        ratios = [other.bandwidth_bytes_per_second / sheet.bandwidth_bytes_per_second]
-        ratios += [other.peaks[p] / rate for p, rate in sheet.peaks.items() if p in other.peaks]
-        return max(abs(math.log(ratio)) for ratio in ratios)
-
     alike = [c for c in candidates if c.kind == sheet.kind and c.name != sheet.name]
-    best = min(alike, key=distance, default=None)
-    return best if best is not None and distance(best) <= _FURTHEST else None
+    best = min(alike, key=partial(_distance, sheet), default=None)
+    return best if best is not None and _distance(sheet, best) <= _FURTHEST else None
+
+
+def _distance(first: DataSheet, second: DataSheet) -> float:
+    """Returns the log of the largest ratio between two devices' bandwidths or rates."""
+    ratios = [second.bandwidth_bytes_per_second / first.bandwidth_bytes_per_second]
+    ratios += [second.peaks[p] / rate for p, rate in first.peaks.items() if p in second.peaks]
+    return max(abs(math.log(ratio)) for ratio in ratios)
 
 
 class TransferredCostModel:
@@ -58,6 +62,7 @@ class TransferredCostModel:
         self._measured = measured
         self._source = AnalyticalCostModel(source, _ENGINE)
         self._target = AnalyticalCostModel(target, _ENGINE)
+        self._factor_90 = math.exp(_WIDER * _distance(source, target))
 
     def prices(self, precision: Precision) -> bool:
         """Returns whether the measured cost model does."""
@@ -85,17 +90,21 @@ class TransferredCostModel:
     ) -> list[StepEstimate]:
         """Returns the scaled latency of several steps; arguments as in ``MeasuredCostModel``."""
         found = self._measured.estimate_phases(parts, confidence, engine)
-        return [self._scaled(rows, step) for (rows, _), step in zip(parts, found, strict=True)]
+        wider = factor_at(confidence, self._factor_90)
+        pairs = zip(parts, found, strict=True)
+        return [self._scaled(rows, step, wider) for (rows, _), step in pairs]
 
-    def _scaled(self, operations: Sequence[Operation], step: StepEstimate) -> StepEstimate:
+    def _scaled(
+        self, operations: Sequence[Operation], step: StepEstimate, wider: float
+    ) -> StepEstimate:
         pairs = zip(operations, step.operations_ms, strict=True)
         each = [ms * self._target.seconds(o) / self._source.seconds(o) for o, ms in pairs]
         value = sum(each)
         ratio = value / max(step.value_ms, 1e-12)
         return StepEstimate(
             value_ms=value,
-            lower_ms=step.lower_ms * ratio * math.exp(-_WIDER),
-            upper_ms=step.upper_ms * ratio * math.exp(_WIDER),
+            lower_ms=step.lower_ms * ratio / wider,
+            upper_ms=step.upper_ms * ratio * wider,
             operations_ms=tuple(each),
             outside=step.outside,
         )

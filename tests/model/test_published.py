@@ -131,6 +131,9 @@ def test_a_borrowed_cost_model_is_scaled_and_wider(published):
     own, other = (model.estimate(big, Phase.DECODE, 0.9) for model in (published, borrowed))
     assert other.value_ms > own.value_ms
     assert other.upper_ms / other.value_ms > own.upper_ms / own.value_ms
+    far = TransferredCostModel(published, source, data_sheet("l40s"))
+    further = far.estimate(big, Phase.DECODE, 0.9)
+    assert further.upper_ms / further.value_ms > other.upper_ms / other.value_ms
     assert borrowed.prices(Precision.BF16)
     assert not borrowed.prices(Precision.INT4)
 

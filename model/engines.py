@@ -1,9 +1,9 @@
 """Inference engines by name, and their coefficients where nobody measured them on the device.
 
 Those with ``fitted_on`` are fitted on end-to-end rows: of deployments on H100 and H200
-(``python benchmarks/silicon.py``), or on the latencies that the engines' own documents
-publish (``python benchmarks/published.py``); both print the coefficients and their error on
-models left out. The others are round figures; those of ``transformers`` are set against eager
+(``tokenpace evaluate --table coefficients``), or on the latencies that the engines' own
+documents publish (``--table published``); their error on models left out is told by ``--table
+deployments`` and ``published``. The others are round figures; those of ``transformers`` are set against eager
 decoding of 7B models (25 to 30 ms a token on A100 and H100). A cost model that was fitted
 on the device replaces them.
 """

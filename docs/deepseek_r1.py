@@ -439,7 +439,7 @@ def page(client: Client) -> str:
             " others it soon reads all experts, and the batch pays for that once.",
             "",
             f"Where these figures come from: {provenance(alone)}. How good such answers are is"
-            " measured on [other pages](../benchmarks/silicon.md).",
+            " measured on [a page of its own](../benchmarks/accuracy/accuracy.md).",
             "",
             "## Batch and context",
             "",
@@ -472,7 +472,7 @@ def page(client: Client) -> str:
             "Deployments on H200 (aiconfigurator-core, Apache-2.0, `silicon_sample.csv`), each"
             " measurement once, labels corrected as `tokenpace/benchmark_files/deployments.py`"
             " says. The engines' coefficients were fitted on these rows among others; the error"
-            " with R1 left out is on [the page of deployments](../benchmarks/silicon.md)."
+            " with R1 left out is on [the page of deployments](../benchmarks/accuracy/accuracy.md)."
             " TensorRT-LLM's faster rows get faster still with longer outputs, which no engine"
             " does that decodes one token a step: they probably speculate, though no label says"
             " so.",

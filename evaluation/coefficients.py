@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from evaluation.deployments import BESIDE_KERNELS, fit_engines
+from evaluation.deployments import BESIDE_KERNELS, REQUEST, fit_engines
 from evaluation.engine_fit import coefficient_lines
 from evaluation.page import Section
 
@@ -26,7 +26,7 @@ def section(inputs: Inputs) -> Section:
     return Section(
         "Engines' coefficients",
         [
-            *coefficient_lines(fitted.values(), dict.fromkeys(fitted, BESIDE_KERNELS)),
+            *coefficient_lines(fitted.values(), dict.fromkeys(fitted, BESIDE_KERNELS | REQUEST)),
             "",
             f"Rows: {rows}.",
         ],

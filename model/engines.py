@@ -88,7 +88,7 @@ class Engine:
         return replace(self, beside_kernels={}, **self.beside_kernels)
 
 
-_BESIDE_KERNELS = {
+ROUND_BESIDE_KERNELS = {
     "kernel_s": 2.5e-6,
     "elementwise_traffic": 0.5,
     "step_s": 0.5e-3,
@@ -147,11 +147,11 @@ _ENGINES = {
             experts_bandwidth=0.64,
             int4_share=0.881,
             beside_kernels={
-                **_BESIDE_KERNELS,
-                "elementwise": 0.181,
-                "interference": 0.773,
-                "queueing": 0.0786,
-                "request_s": 0.0323,
+                **ROUND_BESIDE_KERNELS,
+                "elementwise": 0.163,
+                "interference": 0.775,
+                "queueing": 0.0742,
+                "request_s": 0.0326,
             },
             fitted_on="495 rows of vLLM 0.11 to 0.18 on H100 and H200",
         ),
@@ -176,10 +176,10 @@ _ENGINES = {
             experts_bandwidth=0.712,
             int4_share=0.88,
             beside_kernels={
-                **_BESIDE_KERNELS,
-                "elementwise": 0.181,
-                "interference": 0.688,
-                "queueing": 0.0786,
+                **ROUND_BESIDE_KERNELS,
+                "elementwise": 0.163,
+                "interference": 0.652,
+                "queueing": 0.0742,
                 "request_s": 0.227,
             },
             fitted_on="200 rows of SGLang 0.5.1 to 0.5.9 on H100 and H200",
@@ -204,10 +204,10 @@ _ENGINES = {
             experts_bandwidth=0.792,
             int4_share=0.88,
             beside_kernels={
-                **_BESIDE_KERNELS,
-                "elementwise": 0.178,
-                "interference": 0.736,
-                "queueing": 0.0786,
+                **ROUND_BESIDE_KERNELS,
+                "elementwise": 0.161,
+                "interference": 0.734,
+                "queueing": 0.0742,
                 "request_s": 0.108,
             },
             fitted_on="711 rows of TensorRT-LLM 1.0 to 1.3 on H100 and H200",

@@ -182,7 +182,7 @@ def gpus(client: Client) -> list[str]:
         Case("8 A100, int4 weights, tp 8", a100(8, "int4")),
         Case("32 A100, bf16, tp 16 x pp 2", a100(16, "bf16") | {"pipeline": 2}),
     ]
-    return configurations(client, cases, "GPUs")
+    return configurations(client, cases, "GPU and precision")
 
 
 def a100(tensor: int, precision: str) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluation.engine_fit import START, fit, unfitted
 from evaluation.rows import CONFIDENCE, Answered, Row, answered
+from model.engines import ROUND_BESIDE_KERNELS
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
@@ -45,13 +46,6 @@ REQUEST = {"request_s": 60e-3}
 """What a request costs the host shows where hardly any wait for each other."""
 QUIET = 8
 """Most requests in flight of rows that it is fitted on."""
-FIXED: dict[str, Any] = {
-    "kernel_s": 2.5e-6,
-    "elementwise_traffic": 0.5,
-    "step_s": 0.5e-3,
-    "sequence_s": 5e-6,
-}
-"""What the rows do not tell apart from those."""
 BESIDE_PULL = 8.0
 POOLED_ROWS, ENGINE_ROWS = 400, 300
 """A fit takes so many rows, drawn at random: more tell it no more."""
@@ -126,7 +120,7 @@ def fit_engines(rows: Sequence[Row], kernels: Kernels) -> dict[str, Engine]:
         for row in rows
         if row.question.workload.concurrency <= QUIET
     ]
-    base = replace(unfitted("vllm"), **FIXED)
+    base = replace(unfitted("vllm"), **ROUND_BESIDE_KERNELS)
     base = fit(drawn(quiet, POOLED_ROWS), base, REQUEST, POOLED_PULL, kernels)
     pooled = fit(drawn(rows, POOLED_ROWS), base, BESIDE_KERNELS, POOLED_PULL, kernels)
     request = {"request_s": pooled.request_s}
@@ -134,7 +128,7 @@ def fit_engines(rows: Sequence[Row], kernels: Kernels) -> dict[str, Engine]:
     begin = {name: value for name, value in shared.items() if name != SHARED}
     found = {}
     for name in engines:
-        its = replace(unfitted(name), **(FIXED | request | shared))
+        its = replace(unfitted(name), **(ROUND_BESIDE_KERNELS | request | shared))
         if unqueued := own(quiet, name):
             its = fit(unqueued, its, request, POOLED_PULL, kernels)
         found[name] = fit(own(rows, name), its, begin, BESIDE_PULL, kernels)

@@ -3,9 +3,9 @@
 Those with ``fitted_on`` are fitted on end-to-end rows: of deployments on H100 and H200
 (``tokenpace evaluate --table coefficients``), or on the latencies that the engines' own
 documents publish (``--table published``); their error on models left out is told by ``--table
-deployments`` and ``published``. The others are round figures; those of ``transformers`` are set against eager
-decoding of 7B models (25 to 30 ms a token on A100 and H100). A cost model that was fitted
-on the device replaces them.
+deployments`` and ``published``. The others are round figures; those of ``transformers`` are set
+against eager decoding of 7B models (25 to 30 ms a token on A100 and H100). A cost model that was
+fitted on the device replaces them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Engine:
         return replace(self, beside_kernels={}, **self.beside_kernels)
 
 
-ROUND_BESIDE_KERNELS = {
+ROUND_BESIDE_KERNELS: dict[str, Any] = {
     "kernel_s": 2.5e-6,
     "elementwise_traffic": 0.5,
     "step_s": 0.5e-3,

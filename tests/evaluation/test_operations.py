@@ -142,7 +142,7 @@ def test_a_device_that_obeys_its_data_sheet_needs_no_wider_interval(linears):
     found = scored_device("linear bf16", "a100-sxm", "h100-sxm", known, asked)
     assert found.transferred[0] < 3
     assert found.covered == 1.0
-    assert found.added == pytest.approx(0.25)
+    assert 0.3 < found.added < 0.45  # of a distance of a little more than 1
     assert found.needed < 0.05
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT = "tokenpace campaign"
 VERSION = 1
+_BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
 _LARGEST_BYTES = 256 << 20
 _TEXTS = ("kind", "precision", "engine", "group")
 
@@ -86,7 +87,7 @@ def read(path: Path) -> CampaignFile | None:
     complete = content.rfind(b"\n") + 1
     lines = content[:complete].splitlines()
     if not lines:
-        if content:
+        if content[: len(_BEGINNING)] != _BEGINNING[: len(content)]:
             raise MeasurementFileError([f"{path}: is no campaign's file; name another one"])
         return None
     header = _header(lines[0], path)

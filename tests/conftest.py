@@ -3,7 +3,8 @@
 import gc
 import sys
 from dataclasses import dataclass, field
-from types import ModuleType
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 
 import numpy as np
 import pytest
@@ -19,31 +20,22 @@ try:
     import hypothesis
 except ModuleNotFoundError:
     # `make gpu-check` installs nothing: tests of random input skip, those beside them run.
-    class _Skipping(ModuleType):
-        strategies = property(lambda self: self)
-
+    class _Strategy:
         def __getattr__(self, name):
-            return lambda *arguments, **named: self
+            return _Strategy()
 
         def __call__(self, *arguments, **named):
             return self
 
-        @staticmethod
-        def given(*arguments, **named):
-            def skip(test):
-                @pytest.mark.skip(reason="needs hypothesis")
-                def test_skipped():
-                    pass
+    def _given(*arguments, **named):
+        return pytest.mark.skip(reason="needs hypothesis")
 
-                return test_skipped
-
-            return skip
-
-        @staticmethod
-        def settings(*arguments, **named):
-            return lambda test: test
-
-    sys.modules["hypothesis"] = sys.modules["hypothesis.strategies"] = _Skipping("hypothesis")
+    # torch looks for its specification.
+    hypothesis = module_from_spec(ModuleSpec("hypothesis", None))
+    hypothesis.given = _given
+    hypothesis.settings = lambda *arguments, **named: lambda test: test
+    hypothesis.strategies = _Strategy()
+    sys.modules["hypothesis"] = hypothesis
 else:
     # A machine that is shared may be slow at any moment: no example fails by the clock.
     hypothesis.settings.register_profile("shared machine", deadline=None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WHOLES = ("layer", "prefill", "decode")
 """Kinds that are no single operation."""
 PUBLISHED = "--published"
-"""Tells ``model.fit`` that the measurements are others', of kernels alone."""
+"""Tells ``model.fit`` that the measurements were made elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

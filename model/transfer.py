@@ -83,8 +83,11 @@ class TransferredCostModel:
         confidence: float,
         engine: str = "",
     ) -> list[StepEstimate]:
-        """Returns the scaled latency of several steps; arguments as in ``MeasuredCostModel``."""
-        found = self._measured.estimate_phases(parts, confidence, engine)
+        """Returns the scaled latency of several steps; arguments as in ``MeasuredCostModel``.
+
+        Of kernels alone: what an engine adds on the one device is no measure of the other.
+        """
+        found = self._measured.estimate_phases(parts, confidence)
         return [self._scaled(rows, step) for (rows, _), step in zip(parts, found, strict=True)]
 
     def _scaled(self, operations: Sequence[Operation], step: StepEstimate) -> StepEstimate:

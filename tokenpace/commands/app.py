@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenpace.arguments import ArgumentError
-from tokenpace.commands import calibration, catalog, daemon, jobs, latency, reference, schedules
+from tokenpace.commands import (
+    calibration,
+    catalog,
+    daemon,
+    jobs,
+    latency,
+    measurements,
+    reference,
+    schedules,
+)
 from tokenpace.commands.session import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, CommandError
 from tokenpace.errors import TokenpaceError
 
@@ -46,7 +55,7 @@ app.command()(jobs.profile)
 app.command()(catalog.devices)
 app.command()(catalog.architectures)
 app.command()(catalog.models)
-app.command()(catalog.measurements)
+app.add_typer(measurements.app, name="measurements")
 app.command()(calibration.calibrate)
 app.command()(calibration.calibrations)
 app.add_typer(jobs.app, name="jobs")

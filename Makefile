@@ -1,6 +1,7 @@
 # make run    installs, serves, profiles this device and prints what it predicts
 # make test   runs all tests          make lint   runs all checks
 # make reference brings published measurements of GPUs into the running daemon
+# make gpu-check runs the GPU's tests and a minute's campaign; installs nothing
 # make protos generates the gRPC code anew
 #
 # PYTHON=python3.12 picks an interpreter; ARGS="--address 127.0.0.1:50052" goes to the daemon.
@@ -14,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 PROTOS := $(wildcard protos/tokenpace/v1/*.proto)
 ARGS ?=
 
-.PHONY: run test lint format reference protos released
+.PHONY: run test lint format reference gpu-check protos released
 
 run: $(VENV)/.installed
 	@$(BIN)/python -m tokenpace.first_run $(ARGS)
@@ -38,6 +39,17 @@ format: $(VENV)/.installed-dev
 reference: $(VENV)/.installed
 	$(INSTALL) -e '.[reference]'
 	@$(BIN)/tokenpace reference import $(ARGS)
+
+# With the interpreter that has torch, as it is: a GPU machine may have no network.
+gpu-check:
+	@test -n "$(PYTHON)" || { echo "name the interpreter that has torch: make gpu-check PYTHON=python3" >&2; exit 1; }
+	$(PYTHON) -m pytest -m gpu tests/profiler $(ARGS)
+	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		out=$$(mktemp) && trap 'rm -f "$$out"' EXIT && set -x && \
+		$(PYTHON) -m profiler campaign --budget 60s --out "$$out"; \
+	else \
+		echo "torch of $(PYTHON) sees no CUDA device: the GPU's tests were skipped, nothing was checked" >&2; \
+	fi
 
 protos: $(VENV)/.installed-dev
 	$(BIN)/python -m grpc_tools.protoc -I protos \

@@ -204,7 +204,8 @@ class CompositeCostModel:
         return known
 
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
-        if kind in OVERHEADS:
+        # Beside published kernels an engine's coefficients price the embedding, too.
+        if kind in OVERHEADS or (kind is OperationKind.EMBEDDING and self._by_coefficients):
             return self.holds_engine
         # Collectives send any format; experts, indexers and choices have one of their own.
         held = precision in self._held or kind in _IN_ANY_PRECISION

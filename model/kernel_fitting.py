@@ -6,7 +6,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
-import treelite
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
@@ -17,6 +16,7 @@ from model.law_fitting import fit_law
 from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
 from model.operations import COLLECTIVES, OperationKind
 from model.rows import Row, in_order
+from model.trees import trees_of
 from model.validation import held_out_errors, score_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from model.kernels import AnyKernel
     from model.laws import Array
     from model.precision import Precision
+    from model.trees import Trees
     from model.validation import Errors, Predictor
 
 _FEWEST_FOR_A_REGIME = 8
@@ -106,14 +107,14 @@ def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, .
     return tuple(laws)
 
 
-def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
+def _fit_trees(columns_: Array, target: Array) -> Trees:
     # More threads gain nothing at these sizes, and lose much where others use the cores.
     with threadpool_limits(limits=1, user_api="openmp"):
         if len(target) < _MANY:
             regressor = ExtraTreesRegressor(
                 n_estimators=80, min_samples_leaf=2, max_features=0.8, random_state=0
             )
-            return treelite.sklearn.import_model(regressor.fit(columns_, target))
+            return trees_of(regressor.fit(columns_, target))
         weights, leaves = None, max(8, len(target) // 40)
         if len(target) < _LARGE:
             # Some kernels wait for their host: a few rows in a hundred are off by a factor.
@@ -122,7 +123,7 @@ def _fit_trees(columns_: Array, target: Array) -> treelite.Model:
         else:
             leaves = min(255, len(target) // 80)
         boosted = _boosting(120, leaves, 0.1).fit(columns_, target, weights)
-        return treelite.sklearn.import_model(boosted)
+        return trees_of(boosted)
 
 
 def _boosting(iterations: int, leaves: int, rate: float) -> HistGradientBoostingRegressor:

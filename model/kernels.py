@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import treelite
 
 from model.features import features
 from model.laws import Law, Sizes, law_ms
 from model.operations import COLLECTIVES, OperationKind
 from model.precision import Precision
+from model.trees import trees_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from model.collectives import Collective
     from model.laws import Array
+    from model.trees import Trees
 
     AnyKernel: TypeAlias = "Kernel | Collective"
 
@@ -41,7 +41,7 @@ class Kernel:
 
     kind: OperationKind
     laws: tuple[Law, ...]
-    trees: treelite.Model | None
+    trees: Trees | None
     low: Array
     high: Array
 
@@ -51,18 +51,14 @@ class Kernel:
         if self.trees is None:
             return by_law
         columns = features(self.kind, sizes, by_law)
-        residual = treelite.gtil.predict(self.trees, columns, nthread=1)
-        result: Array = by_law * np.exp(np.asarray(residual, dtype=np.float64).reshape(-1))
+        result: Array = by_law * np.exp(self.trees.predict(columns))
         return result
 
     def spread(self, sizes: Sizes) -> Array:
         """Returns the deviation between the residual's trees, (operations,); 1 without trees."""
         if self.trees is None:
             return np.ones(len(sizes.flops))
-        columns = features(self.kind, sizes, law_of(self.laws, sizes))
-        each = treelite.gtil.predict_per_tree(self.trees, columns, nthread=1)
-        result: Array = np.asarray(each, dtype=np.float64).reshape(len(columns), -1).std(axis=1)
-        return result
+        return self.trees.spread(features(self.kind, sizes, law_of(self.laws, sizes)))
 
     def outside(self, sizes: Sizes) -> Array:
         """Returns how far each operation is outside what was measured, (operations,).
@@ -77,12 +73,15 @@ class Kernel:
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what :meth:`from_json` reads."""
-        trees = b64encode(self.trees.serialize_bytes()).decode() if self.trees else None
+        """Returns what :meth:`from_json` reads.
+
+        Raises:
+            ModuleNotFoundError: there are trees, and treelite is missing.
+        """
         return {
             "kind": self.kind.value,
             "laws": [asdict(law) for law in self.laws],
-            "trees": trees,
+            "trees": self.trees.to_text() if self.trees is not None else None,
             "low": self.low.tolist(),
             "high": self.high.tolist(),
         }
@@ -97,7 +96,7 @@ class Kernel:
         return cls(
             OperationKind(data["kind"]),
             tuple(Law(**law) for law in data["laws"]),
-            _trees_of(data["trees"]),
+            trees_of_text(data["trees"]) if data["trees"] is not None else None,
             np.array(data["low"]),
             np.array(data["high"]),
         )
@@ -141,20 +140,6 @@ def _stand_ins(
         yield kind, Precision.BF16
     elif kind is OperationKind.BATCHED_LINEAR:
         yield kind, precision.activation
-
-
-def _trees_of(text: str | None) -> treelite.Model | None:
-    """Returns the trees in base64, None where there are none.
-
-    Raises:
-        ValueError: the text holds none, or trees that this treelite does not read.
-    """
-    if text is None:
-        return None
-    try:
-        return treelite.Model.deserialize_bytes(b64decode(text, validate=True))
-    except treelite.TreeliteError as error:
-        raise ValueError(f"unreadable trees: {str(error)[:200]}") from error
 
 
 def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:

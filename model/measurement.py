@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from model.precision import Precision
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WHOLES = ("layer", "prefill", "decode")
 """Kinds that are no single operation."""
 PUBLISHED = "--published"
-"""Tells ``model.fit`` that the measurements are others', of kernels alone."""
+"""Tells ``model.fit`` that the measurements were made elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +71,26 @@ def from_json(text: str | bytes) -> tuple[Measurement, ...]:
     """
     try:
         rows = json.loads(text)["measurements"]
-        return tuple(
-            Measurement(
-                kind=row["kind"],
-                precision=Precision(row["precision"]),
-                engine=row["engine"],
-                shape={name: float(size) for name, size in row["shape"].items()},
-                latency_ms=Distribution(**row["latency_ms"]),
-                group=row["group"],
-                flags=tuple(row["flags"]),
-            )
-            for row in rows
+        return tuple(measurement_of(row) for row in rows)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no measurements in this JSON: {error!r}") from error
+
+
+def measurement_of(row: dict[str, Any]) -> Measurement:
+    """Returns the measurement of the object that ``dataclasses.asdict`` makes of one.
+
+    Raises:
+        ValueError: it is no such object.
+    """
+    try:
+        return Measurement(
+            kind=row["kind"],
+            precision=Precision(row["precision"]),
+            engine=row["engine"],
+            shape={name: float(size) for name, size in row["shape"].items()},
+            latency_ms=Distribution(**row["latency_ms"]),
+            group=row["group"],
+            flags=tuple(row["flags"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no measurements in this JSON: {error!r}") from error
+        raise ValueError(f"no measurement in this JSON: {error!r}") from error

@@ -1,4 +1,8 @@
-"""Fits the cost model of a device that others have measured: kernels alone, no whole steps."""
+"""Fits the cost model of a device that was measured elsewhere.
+
+Published measurements are of kernels alone; a campaign brought home has layers and steps, too,
+and with them what its engine adds.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from model.kernel_fitting import fit_kernels
 from model.operations import OperationKind
 from model.overheads import Overheads
 from model.rows import in_order, usable_rows
+from model.training import fit_engines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +34,14 @@ _KEPT_SCORES = 200
 
 
 def fit_published(measurements: Sequence[Measurement]) -> FittedCostModel:
-    """Fits on kernels that others measured on a device and published.
+    """Fits on measurements that were made on a device elsewhere.
 
-    There are no whole steps to judge by: the interval of a step is that of the kernel
-    that is predicted worst, so errors may add up.
+    Where there are layers and steps, their engine has terms of its own, as on a local device.
+    For all other engines there are no whole steps to judge by: the interval of a step is that
+    of the kernel that is predicted worst, so errors may add up.
 
     Args:
-        measurements: of one device and engine; what cannot be read is left out.
+        measurements: of one device and source; what cannot be read is left out.
 
     Raises:
         NotEnoughMeasurementsError: there are no linears.
@@ -45,6 +51,7 @@ def fit_published(measurements: Sequence[Measurement]) -> FittedCostModel:
     precisions = [p for kind, p in kernels if kind in _FOR_PRECISION]
     if not any(kind is OperationKind.LINEAR for kind, _ in kernels):
         raise NotEnoughMeasurementsError("there are no linear points")
+    # These come first: an engine that was not measured gets no other one's overheads.
     engines = {
         (NO_ENGINE, precision): EngineTerms(
             overheads=Overheads({}),
@@ -53,7 +60,14 @@ def fit_published(measurements: Sequence[Measurement]) -> FittedCostModel:
         )
         for precision in in_order(precisions)
     }
-    return FittedCostModel(kernels, engines, tuple(scores), len(rows), Provenance.REFERENCE_DATA)
+    measured, step_scores = fit_engines(rows, kernels)
+    return FittedCostModel(
+        kernels,
+        engines | measured,
+        (*scores, *step_scores),
+        len(rows),
+        Provenance.REFERENCE_DATA,
+    )
 
 
 def _widest(

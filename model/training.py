@@ -52,10 +52,26 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
             steps measured.
     """
     rows = usable_rows(measurements)
-    complete = _complete(rows)
+    _check_complete(rows)
     kernels, scores, _ = fit_kernels(rows)
+    engines, step_scores = fit_engines(rows, kernels)
+    return FittedCostModel(kernels, engines, (*scores, *step_scores), len(rows))
+
+
+def fit_engines(
+    rows: Sequence[Row], kernels: Mapping[tuple[OperationKind, Precision], AnyKernel]
+) -> tuple[dict[tuple[str, Precision], EngineTerms], list[ValidationScore]]:
+    """Returns the terms and scores of each engine and precision with points of all kinds.
+
+    Args:
+        rows: kernels timed alone, layers and steps.
+        kernels: fitted on these rows.
+    """
     engines: dict[tuple[str, Precision], EngineTerms] = {}
-    for engine, precision in complete:
+    scores: list[ValidationScore] = []
+    for (engine, precision), lacking in _lacking(rows).items():
+        if lacking:
+            continue
         steps = [
             r
             for r in rows
@@ -64,15 +80,26 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
         ]
         engines[engine, precision], step_scores = _fit_engine(steps, kernels, precision)
         scores += step_scores
-    return FittedCostModel(kernels, engines, tuple(scores), len(rows))
+    return engines, scores
 
 
-def _complete(rows: Sequence[Row]) -> list[tuple[str, Precision]]:
-    """Returns the engines and precisions that have points of all kinds; kernels are any engine's.
+def _check_complete(rows: Sequence[Row]) -> None:
+    """Raises NotEnoughMeasurementsError where no engine and precision has points of all kinds.
 
-    Raises:
-        NotEnoughMeasurementsError: there are none; names what the closest one lacks.
+    It names what the closest one lacks.
     """
+    lacking = _lacking(rows)
+    if not lacking:
+        raise NotEnoughMeasurementsError("there are no measurements; profile the device first")
+    (_, precision), missing = min(lacking.items(), key=lambda item: len(item[1]))
+    if missing:
+        raise NotEnoughMeasurementsError(
+            f"{precision} lacks {' and '.join(missing)} points; profile for longer"
+        )
+
+
+def _lacking(rows: Sequence[Row]) -> dict[tuple[str, Precision], list[str]]:
+    """Returns the kinds that each engine and precision lacks; kernels are any engine's."""
     lacking: dict[tuple[str, Precision], list[str]] = {}
     for engine, precision in in_order(
         (r.measurement.engine, r.measurement.precision) for r in rows
@@ -85,15 +112,7 @@ def _complete(rows: Sequence[Row]) -> list[tuple[str, Precision]]:
         }
         kinds = (OperationKind.LINEAR, OperationKind.ATTENTION, *WHOLES)
         lacking[engine, precision] = [kind for kind in kinds if kind not in held]
-    complete = [pair for pair, kinds in lacking.items() if not kinds]
-    if complete:
-        return complete
-    if not lacking:
-        raise NotEnoughMeasurementsError("there are no measurements; profile the device first")
-    (_, precision), missing = min(lacking.items(), key=lambda item: len(item[1]))
-    raise NotEnoughMeasurementsError(
-        f"{precision} lacks {' and '.join(missing)} points; profile for longer"
-    )
+    return lacking
 
 
 def _precision_of(kind: str, precision: Precision) -> Precision:

@@ -88,8 +88,11 @@ class TransferredCostModel:
         confidence: float,
         engine: str = "",
     ) -> list[StepEstimate]:
-        """Returns the scaled latency of several steps; arguments as in ``MeasuredCostModel``."""
-        found = self._measured.estimate_phases(parts, confidence, engine)
+        """Returns the scaled latency of several steps; arguments as in ``MeasuredCostModel``.
+
+        Of kernels alone: what an engine adds on the one device is no measure of the other.
+        """
+        found = self._measured.estimate_phases(parts, confidence)
         wider = factor_at(confidence, self._factor_90)
         pairs = zip(parts, found, strict=True)
         return [self._scaled(rows, step, wider) for (rows, _), step in pairs]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from model.errors import InvalidFieldError
 from model.precision import Precision
+from profiler import processor
 
 _DTYPES = {
     Precision.FP32: torch.float32,
@@ -68,7 +68,7 @@ class Device:
         """Returns the memory that can still be taken."""
         if self.is_cuda:
             return int(torch.cuda.mem_get_info(self.torch_device)[0])
-        return int(psutil.virtual_memory().available)
+        return processor.available_bytes()
 
     def synchronize(self) -> None:
         """Waits until all that was launched has run."""

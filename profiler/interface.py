@@ -57,6 +57,14 @@ class Environment:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def reserve_s(budget_s: float) -> float:
+    """Returns the seconds of a budget that belong to the final fit.
+
+    A fit takes longer the more was measured; a small budget is left to measuring.
+    """
+    return min(60.0, max(0.15 * budget_s, min(10.0, 0.25 * budget_s)))
+
+
 class Scope(StrEnum):
     """How much of the model a live measurement runs."""
 

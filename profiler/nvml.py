@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
-import pynvml
+try:
+    import pynvml
+except ModuleNotFoundError:  # optional where there is no daemon
+    pynvml = None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -57,7 +60,9 @@ class GpuState:
 
 @lru_cache(maxsize=1)
 def gpus() -> tuple[Gpu, ...]:
-    """Returns the GPUs that CUDA may use; empty without a driver."""
+    """Returns the GPUs that CUDA may use; empty without a driver, or without pynvml."""
+    if pynvml is None:
+        return ()
     try:
         pynvml.nvmlInit()
         found = tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
@@ -149,6 +154,6 @@ def _float(value: float | None) -> float | None:
 
 def _process_name(pid: int) -> str:
     try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
         return "?"

@@ -6,10 +6,14 @@ import os
 import platform
 from pathlib import Path
 
-import psutil
+try:
+    import psutil
+except ModuleNotFoundError:  # optional where there is no daemon
+    psutil = None  # type: ignore[assignment]
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CPU_INFO = Path("/proc/cpuinfo")
+_MEMORY_INFO = Path("/proc/meminfo")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
@@ -55,8 +59,8 @@ def last_level_cache_bytes() -> int:
 
 def memory() -> tuple[int, int]:
     """Returns the bytes in use and in all; of the control group where that has a limit."""
-    state = psutil.virtual_memory()
-    used, total = state.total - state.available, state.total
+    available, total = _system_memory()
+    used = total - available
     limit = _text(_CONTROL_GROUP / "memory.max")
     if limit.isdecimal() and int(limit) < total:
         current = _text(_CONTROL_GROUP / "memory.current")
@@ -64,8 +68,18 @@ def memory() -> tuple[int, int]:
     return used, total
 
 
+def available_bytes() -> int:
+    """Returns the memory of the system that can be taken without swapping."""
+    return _system_memory()[0]
+
+
 def utilization(interval_s: float = 0.05) -> float:
-    """Returns the share of all cores in use, 0 to 1, watched for ``interval_s`` seconds."""
+    """Returns the share of all cores in use, 0 to 1, watched for ``interval_s`` seconds.
+
+    Without psutil: the load of the last minute.
+    """
+    if psutil is None:
+        return min(1.0, os.getloadavg()[0] / max(1, len(_usable())))
     return min(1.0, psutil.cpu_percent(interval=interval_s) / 100)
 
 
@@ -82,10 +96,28 @@ def temperature_celsius() -> float | None:
 def clock_mhz() -> float | None:
     """Returns the mean clock of the cores, None where it cannot be read."""
     try:
-        state = psutil.cpu_freq()
+        state = psutil.cpu_freq() if psutil is not None else None
     except (OSError, NotImplementedError):
         return None
     return float(state.current) if state is not None and state.current > 0 else None
+
+
+def _system_memory() -> tuple[int, int]:
+    """Returns the bytes that can be taken, and all.
+
+    Raises:
+        OSError: the system is not Linux, and psutil is missing.
+    """
+    if psutil is not None:
+        state = psutil.virtual_memory()
+        return state.available, state.total
+    if not _MEMORY_INFO.exists():
+        raise OSError("free memory cannot be read on this system without psutil; install psutil")
+    kilobytes = {
+        key: int(rest.split()[0])
+        for key, _, rest in (line.partition(":") for line in _text(_MEMORY_INFO).splitlines())
+    }
+    return kilobytes["MemAvailable"] << 10, kilobytes["MemTotal"] << 10
 
 
 def _usable() -> list[int]:

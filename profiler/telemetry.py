@@ -137,29 +137,44 @@ def current_environment(device: str) -> Environment:
     Raises:
         ValueError: there is no such device.
     """
-    torch_version, cuda_version = _torch_versions()
-    versions: dict[str, Any] = {
-        "torch_version": torch_version,
-        "transformers_version": _version("transformers"),
-        "platform": f"{platform.system()} {platform.release()}",
-        "python_version": platform.python_version(),
-    }
     if device == "cpu":
         return Environment(
             device_name=processor.name(),
             device_kind="cpu",
             threads=processor.threads(),
-            **versions,
+            **_versions(),
         )
     gpu = _gpu(device)
+    return gpu_environment(gpu.name, gpu.uuid, nvml.driver_version())
+
+
+def gpu_environment(name: str, uuid: str, driver_version: str) -> Environment:
+    """Returns where and with what a measurement on that GPU would be made now.
+
+    Args:
+        name: as the driver states it.
+        uuid: likewise, "GPU-" in front.
+        driver_version: of the driver.
+    """
+    _, cuda_version = _torch_versions()
     return Environment(
-        device_name=gpu.name,
+        device_name=name,
         device_kind="cuda",
-        device_uuid=gpu.uuid,
-        driver_version=nvml.driver_version(),
+        device_uuid=uuid,
+        driver_version=driver_version,
         cuda_version=cuda_version,
-        **versions,
+        **_versions(),
     )
+
+
+def _versions() -> dict[str, Any]:
+    torch_version, _ = _torch_versions()
+    return {
+        "torch_version": torch_version,
+        "transformers_version": _version("transformers"),
+        "platform": f"{platform.system()} {platform.release()}",
+        "python_version": platform.python_version(),
+    }
 
 
 def _gpu(device: str) -> nvml.Gpu:

@@ -20,6 +20,7 @@ from profiler.interface import (
     Progressed,
     Skipped,
     Started,
+    reserve_s,
 )
 from server.cancellation import CancelledError
 from server.devices import CPU
@@ -51,14 +52,6 @@ _log = structlog.get_logger(__name__)
 
 class CampaignError(Exception):
     """The job failed; the text says why. What was measured is kept."""
-
-
-def reserve_s(budget_s: float) -> float:
-    """Returns the seconds of a budget that belong to the final fit.
-
-    A fit takes longer the more was measured; a small budget is left to measuring.
-    """
-    return min(60.0, max(0.15 * budget_s, min(10.0, 0.25 * budget_s)))
 
 
 def worker_memory_bytes(state: State) -> int:

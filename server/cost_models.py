@@ -209,7 +209,7 @@ class CostModels:
             measurement_count=model.measurement_count,
             scores=tuple(model.scores),
             precisions=tuple(model.precisions),
-            engines=(environment.engine,) if environment.engine else tuple(model.engines),
+            engines=tuple(dict.fromkeys(filter(None, (environment.engine, *model.engines)))),
             provenance=model.provenance,
         )
         self._store.cost_models.add(record, blob, environment)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
-from model.measurement import WHOLES, Distribution, Measurement
+from model.measurement import Distribution, Measurement
 from model.shapes import operations_of
 from profiler.interface import Environment
 from server.conversions import REFERENCE_ENGINE, Violations, engine_name, precision_of
@@ -81,10 +81,6 @@ def _measurement(message: types_pb2.Measurement, engine: str) -> Measurement:
     latency = message.latency_ms
     if not 0 < latency.median < math.inf:
         raise InvalidFieldError("latency_ms.median", f"{latency.median} is no positive time")
-    if message.kind in WHOLES:
-        raise InvalidFieldError(
-            "kind", f"{message.kind} is no single operation; those alone can be imported"
-        )
     precision = precision_of(message.precision, "precision")
     if precision is None:
         raise InvalidFieldError("precision", "is required")

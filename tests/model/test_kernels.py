@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import treelite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesRegressor
@@ -36,6 +35,7 @@ from model.operations import (
     top_k,
 )
 from model.precision import Precision
+from model.trees import trees_of
 
 LAWS = {
     kind: tuple(Law(0.01 * (i + 1), 1e-9, 1e-8, 1e-7, 3.0) for i in range(count))
@@ -89,7 +89,7 @@ def kernel(kind, residual=None, seed=0):
         columns = features(kind, sizes, law_of(LAWS[kind], sizes))
         target = residual(sizes)
         regressor = ExtraTreesRegressor(n_estimators=30, random_state=0).fit(columns, target)
-        trees = treelite.sklearn.import_model(regressor)
+        trees = trees_of(regressor)
     spread = extent(sizes)
     return Kernel(kind, LAWS[kind], trees, spread.min(axis=0), spread.max(axis=0)), sizes
 

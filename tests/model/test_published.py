@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from model.analytical import AnalyticalCostModel
 from model.collectives import Collective, fit_collective
+from model.composite import CompositeCostModel
 from model.cost_model import FittedCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase, Provenance
 from model.hardware import data_sheet
 from model.laws import sizes_of
 from model.measurement import Distribution, Measurement
-from model.operations import OperationKind, all_reduce
+from model.operations import OperationKind, all_reduce, embedding
+from model.overheads import TERMS
 from model.precision import Precision
 from model.published import fit_published
 from model.shapes import operations_of
@@ -75,6 +77,48 @@ def test_it_predicts_every_kind_and_says_whose_it_is(published):
     found = np.array(step.operations_ms) / np.array([r.latency_ms.median for r in measured])
     assert np.median(np.abs(found - 1)) < 0.1
     assert step.lower_ms < step.value_ms < step.upper_ms
+
+
+@pytest.fixture
+def brought_home(synthetic_device):
+    """What a campaign measured elsewhere, layers and steps among it."""
+    device = synthetic_device(precision=Precision.BF16)
+    measured = device.campaign(linears=20, attentions=30, models=5)
+    return device, FittedCostModel.from_bytes(fit_published(measured).to_bytes())
+
+
+def test_layers_and_steps_give_their_engine_terms_and_no_other_one(brought_home):
+    device, fitted = brought_home
+    assert fitted.provenance is Provenance.REFERENCE_DATA
+    assert fitted.engines == ("transformers",)
+    assert {score.kind for score in fitted.scores} >= {"linear", "attention", "layer", "decode"}
+    steps = [row for row in device.campaign(models=3) if row.kind == "decode"]
+    assert np.median(fitted.errors_on(steps)) < 0.15
+    operations = operations_of(steps[0])
+    own, other = (
+        fitted.estimate(operations, Phase.DECODE, 0.9, engine)
+        for engine in ("transformers", "vllm")
+    )
+    for operation, here, elsewhere in zip(
+        operations, own.operations_ms, other.operations_ms, strict=True
+    ):
+        if operation.kind in TERMS:
+            assert elsewhere == 0.0
+            assert here >= 0.0
+    overhead = [o.kind is OperationKind.STEP_OVERHEAD for o in operations].index(True)
+    assert own.operations_ms[overhead] > 0.0
+
+
+def test_an_engine_that_was_not_measured_keeps_its_coefficients(brought_home):
+    _, fitted = brought_home
+    analytical = AnalyticalCostModel(data_sheet("h200-sxm"), "vllm")
+    composite = CompositeCostModel(fitted, analytical, Precision.BF16, Precision.BF16, "vllm")
+    one = [embedding(8, 4096, Precision.BF16)]
+    priced = composite.estimate(one, Phase.DECODE, 0.9).value_ms
+    guessed = analytical.beside_measured_kernels().estimate(one, Phase.DECODE, 0.9).value_ms
+    assert priced == guessed > 0.0
+    borrowed = TransferredCostModel(fitted, data_sheet("h200-sxm"), data_sheet("h100-sxm"))
+    assert not borrowed.supports(Precision.BF16, "transformers")
 
 
 def test_collectives_hold_for_any_precision(published):

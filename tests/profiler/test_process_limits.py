@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 
-import psutil
+import pytest
+
+psutil = pytest.importorskip("psutil")
 
 # Starts a child that is tied to it, tells the child's process id and lives on.
 PARENT = """

@@ -115,7 +115,7 @@ def test_rows_are_stored_once_however_often_they_are_sent(catalog):
         ({"source": "x" * 501}, "source"),
         ({"first_row": -1}, "first_row"),
         ({"first_row": 3}, "first_row"),
-        ({"measurements": [linear(1, kind="layer")]}, "measurements[0].kind"),
+        ({"measurements": [linear(1, kind="layer")]}, "measurements[0].shape"),
         ({"measurements": [linear(1), linear(1, kind="novel")]}, "measurements[1].shape"),
         ({"measurements": [linear(1, shape={"m": 1})]}, "measurements[0].shape"),
         ({"measurements": [linear(0.5)]}, "measurements[0].m"),

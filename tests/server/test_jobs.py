@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from model.precision import Precision
-from server.campaign_run import reserve_s
+from profiler.interface import reserve_s
 from server.cancellation import Cancellation, CancelledError
 from server.cost_models import CostModels
 from server.device_queue import QueueFullError

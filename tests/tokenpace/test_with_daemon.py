@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from model.dimensions import architecture_of_dimensions
+from model.execution import step_operations
+from model.precision import Precision
+from model.workload import Parallelism, Sequences
+from profiler.campaign_file import CampaignFile
+from reference import campaigns
+from reference.campaigns import Header
 from tokenpace.benchmark_files.rows import BenchmarkRow, long_queue
 from tokenpace.client import Client, TokenpaceError, predict_request
 from tokenpace.commands.reference_calibrations import calibrate_deployments
@@ -266,6 +273,106 @@ def test_ones_own_measurements_are_brought_in_and_answer(address, tmp_path):
     # What is written for one token, over the layers: the products of the model's weights.
     decode = sum(ms for ms in (0.0226, 0.0164, 0.091, 0.0475)) * 32
     assert decode < answer.tpot_ms.value < 2 * decode
+
+
+HEADER = Header(
+    device="h200-sxm",
+    environment={"device_name": "NVIDIA H200", "torch_version": "2.11.0"},
+    memory_bytes=150_000_000_000,
+    create_time="2026-01-02T00:00:00+00:00",
+    command="python -m profiler campaign",
+    commit="0" * 40,
+)
+
+
+@pytest.fixture
+def brought_home(synthetic_device, tmp_path):
+    """What a campaign on a synthetic device measured, in a file, and the device."""
+    device = synthetic_device(precision=Precision.BF16)
+    path = tmp_path / "campaign.jsonl"
+    with CampaignFile(path, HEADER) as file:
+        for row in device.campaign(linears=20, attentions=30, models=5):
+            file.append(row)
+    return path, device
+
+
+def test_a_campaign_without_a_daemon_is_brought_home_and_answers(address, brought_home):
+    path, device = brought_home
+    count = len(campaigns.read(path).rows)
+    what = ("import", str(path), "--source", "me, CC0", "--address", address, "--json")
+    done = run("measurements", *what)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)["costModel"]
+    assert model["provenance"] == "PROVENANCE_REFERENCE_DATA"
+    assert (model["device"], model["engines"]) == ("h200-sxm", ["transformers"])
+    assert run("measurements", *what).returncode == 0
+    sizes = {"hidden_size": 256, "layer_count": 6, "query_heads": 8, "kv_heads": 4, "head_dim": 32}
+    sizes |= {"intermediate_size": 512, "vocab_size": 8192, "tied_embeddings": True}
+    small = architecture_of_dimensions(name="small", **sizes)
+    step = (Sequences(count=1, query_tokens=1, kv_tokens=64 + 16),)
+    operations = step_operations(
+        small, step, Parallelism(), Precision.BF16, Precision.BF16, "transformers", first=False
+    )
+    with Client(address) as client:
+        held = client.measurements(device="h200-sxm", page_size=1000)
+        answers = {
+            engine: client.predict(
+                types_pb2.Architecture(**sizes),
+                device="h200-sxm",
+                engine=engine,
+                precision="bf16",
+                input_tokens=64,
+                output_tokens=32,
+            )
+            for engine in ("transformers", "vllm")
+        }
+    assert held.total_size == count  # the second import found them all
+    assert {row.kind for row in held.measurements} >= {"layer", "prefill", "decode"}
+    for answer in answers.values():
+        assert answer.provenance == types_pb2.PROVENANCE_REFERENCE_DATA
+    # Its own overheads are in the one, an engine's published coefficients in the other.
+    assert answers["transformers"].tpot_ms.value == pytest.approx(device.truth(operations), rel=0.2)
+    assert answers["vllm"].tpot_ms.value != answers["transformers"].tpot_ms.value
+
+
+def test_a_campaign_of_an_unknown_card_stands_for_the_one_that_is_named(address, brought_home):
+    path, _ = brought_home
+    known = run("measurements", "import", str(path), "--device", "l4", "--address", address)
+    assert (known.returncode, known.stdout) == (2, "")
+    assert "was measured on h200-sxm" in known.stderr
+    unknown = path.with_name("unknown.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    unknown.write_text(json.dumps(replace(HEADER, device="").to_json()) + "\n" + "".join(lines[1:]))
+    where = ("measurements", "import", str(unknown), "--address", address)
+    refused = run(*where)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "NVIDIA H200, which no data sheet is known of" in refused.stderr
+    assert "--device" in refused.stderr
+    here = run(*where, "--device", "cpu")
+    assert here.returncode == 1
+    assert "in this machine" in here.stderr
+    done = run(*where, "--device", "l40s")
+    assert done.returncode == 0, done.stderr
+    assert "note: what NVIDIA H200 measured stands for l40s" in done.stderr
+    misplaced = run("measurements", "--device", "l40s", "import", str(unknown))
+    assert misplaced.returncode == 2
+    assert "behind import" in misplaced.stderr
+
+
+def test_what_is_no_campaigns_file_is_refused(address, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    missing = run("measurements", "import", str(path), "--address", address)
+    path.write_text(json.dumps(HEADER.to_json()) + "\n")
+    empty = run("measurements", "import", str(path), "--address", address)
+    path.write_text("kind,precision\n")
+    other = run("measurements", "import", str(path), "--address", address)
+    for done, said in (
+        (missing, "No such file"),
+        (empty, "no measurement"),
+        (other, "no campaign"),
+    ):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
 
 
 def test_the_files_of_vidur_are_brought_in_and_answer(address, tmp_path):

@@ -17,6 +17,7 @@ from tokenpace.commands import (
     evaluate,
     jobs,
     latency,
+    measurements,
     reference,
     schedules,
 )
@@ -55,7 +56,7 @@ app.command()(jobs.profile)
 app.command()(catalog.devices)
 app.command()(catalog.architectures)
 app.command()(catalog.models)
-app.command()(catalog.measurements)
+app.add_typer(measurements.app, name="measurements")
 app.command()(calibration.calibrate)
 app.command()(calibration.calibrations)
 app.add_typer(jobs.app, name="jobs")

@@ -1,4 +1,4 @@
-"""`devices`, `architectures`, `models` and `measurements`."""
+"""`devices`, `architectures` and `models`."""
 
 from __future__ import annotations
 
@@ -78,21 +78,3 @@ def models(
                 device=device, page_size=page_size, page_token=page_token
             )
             session.show(listed, render.cost_models)
-
-
-def measurements(
-    *,
-    device: Annotated[str, typer.Option(help="List this device's.")] = "",
-    job: Annotated[str, typer.Option(help="List this job's.")] = "",
-    kind: Annotated[str, typer.Option(help="List this kind of point, such as linear.")] = "",
-    page_size: PageSize = 0,
-    page_token: Page = "",
-    address: Address = None,
-    json: Json = False,
-) -> None:
-    """List the stored measurements, newest first."""
-    with Session(address, json) as session:
-        answer = session.client.measurements(
-            device=device, job_id=job, kind=kind, page_size=page_size, page_token=page_token
-        )
-        session.show(answer, render.measurements)

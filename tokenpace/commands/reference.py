@@ -13,6 +13,7 @@ from reference.errors import MeasurementFileError, NotInstalledError
 from tokenpace import arguments
 from tokenpace.benchmark_files.deployments import merged
 from tokenpace.benchmark_files.reading import read
+from tokenpace.commands.importing import Rows, bring, held
 from tokenpace.commands.reference_calibrations import calibrate_deployments
 from tokenpace.commands.session import USAGE, Address, CommandError, Json, Session, progress_bar
 from tokenpace.render import catalog as render
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from tokenpace.commands.session import Report
 
 app = typer.Typer(help="Bring in measurements that others have published.", no_args_is_help=True)
-
-_ROWS_A_CALL = 5_000
 
 
 @app.callback()
@@ -126,7 +125,7 @@ def _bring_files(session: Session, found: FileImport) -> None:
         print(f"note: {note}", file=sys.stderr)
     # The daemon may know no such device or engine: that is heard before a row is sent.
     for source in found.sources:
-        _held(session, source)
+        held(session, Rows(source.device, source.engine, source.text, source.rows, _message))
     for source in found.sources:
         with progress_bar(f"{source.device} {source.engine}") as report:
             _bring(session, source, report)
@@ -149,34 +148,8 @@ def _chosen(asked: Sequence[str] | None, known: list[str], flag: str) -> Sequenc
 
 
 def _bring(session: Session, source: Source, report: Report) -> None:
-    where = f"{source.device} {source.engine}"
-    _send(session, source, report)
-    report(0.5, f"{where}: fitting on {len(source.rows):,} rows")
-    fitted = session.client.fit_cost_model(
-        device=source.device, engine=source.engine, source=source.text
-    )
-    report(1.0, f"{where}: fitted")
-    session.show(fitted, lambda answer: render.cost_model(answer.cost_model))
-
-
-def _send(session: Session, source: Source, report: Report) -> None:
-    held = _held(session, source)
-    while held < len(source.rows):
-        share = held / len(source.rows)
-        report(0.5 * share, f"{source.device} {source.engine}: {held:,} rows stored")
-        held = _held(session, source, source.rows[held : held + _ROWS_A_CALL], held)
-
-
-def _held(session: Session, source: Source, rows: Sequence[Row] = (), first_row: int = 0) -> int:
-    """Sends rows, none at first, and returns how many of the source the daemon holds."""
-    answer = session.client.import_measurements(
-        map(_message, rows),
-        device=source.device,
-        engine=source.engine,
-        source=source.text,
-        first_row=first_row,
-    )
-    return answer.measurement_count
+    rows = Rows(source.device, source.engine, source.text, source.rows, _message)
+    session.show(bring(session, rows, report), lambda answer: render.cost_model(answer.cost_model))
 
 
 def _message(row: Row) -> types_pb2.Measurement:

@@ -1,0 +1,167 @@
+"""``python -m profiler campaign --budget 8m --out FILE``: a campaign without a daemon.
+
+For a machine with a GPU and little else. ``tokenpace measurements import FILE`` brings the
+file home.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from model.precision import Precision
+from profiler import process_limits, processor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+_BEGIN = time.monotonic()
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:s|m|h))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_S = 86_400.0
+_MEMORY_SHARE = 0.8
+"""Of the memory that is free, as a worker of the daemon gets by default."""
+_DONE, _FAILED, _USAGE, _SIGNALLED = 0, 1, 2, 128
+
+
+class _Ended(BaseException):
+    """A signal came."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 1 failed, 2 wrong usage, 128 + signal."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise _Ended
+
+    before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return _campaign(options, given)
+    except BaseException:
+        # Libraries may make something else of it on its way here.
+        if not came:
+            raise
+        print(f"\nended; {options.out} keeps what was measured", file=sys.stderr)
+        return _SIGNALLED + came[0]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _campaign(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    # Where torch and NVML number GPUs apart, the file would name another one.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    process_limits.be_first_out_of_memory()
+    process_limits.limit_memory(int(_MEMORY_SHARE * processor.available_bytes()))
+    # torch takes seconds to load: the limits are in force before, the arguments read.
+    from model.errors import InvalidFieldError  # noqa: PLC0415
+    from profiler.campaign_file import CampaignFileError  # noqa: PLC0415
+    from profiler.progress import Progress  # noqa: PLC0415
+    from profiler.standalone import NoDeviceError, NothingMeasuredError, Plan, run  # noqa: PLC0415
+
+    progress = Progress(sys.stderr)
+    plan = Plan(
+        out=options.out,
+        budget_s=options.budget,
+        device=options.device,
+        precisions=options.precisions,
+        target_error=options.error,
+        begin=_BEGIN,
+        arguments=arguments,
+    )
+    try:
+        text = run(plan, progress)
+    except (CampaignFileError, InvalidFieldError, NoDeviceError) as error:
+        return _fail(_USAGE, error)
+    except (NothingMeasuredError, OSError) as error:
+        return _fail(_FAILED, error)
+    except RuntimeError as error:  # torch's, of a device that failed
+        traceback.print_exc()
+        return _fail(_FAILED, error)
+    finally:
+        progress.close()
+    print(text)
+    print(f"bring it home: tokenpace measurements import {options.out}", flush=True)
+    return _DONE
+
+
+def _fail(code: int, error: Exception) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m profiler")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    campaign = commands.add_parser(
+        "campaign",
+        help="measure this device into a file",
+        description="Measures this device into a file; a file that is there is gone on with.",
+    )
+    campaign.add_argument(
+        "--budget", type=_budget, default="120s", help="time for all of it: 90s, 8m, 1h"
+    )
+    campaign.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
+    campaign.add_argument(
+        "--device", default="", metavar="NAME", help="cpu or cuda:0; else the GPU if there is one"
+    )
+    campaign.add_argument(
+        "--precisions",
+        type=_precisions,
+        default=(),
+        metavar="P,P",
+        help="such as bf16,fp16, in this order; else what the device runs well",
+    )
+    campaign.add_argument(
+        "--error",
+        type=_error,
+        default=0.0,
+        metavar="SHARE",
+        help="end early once the median error of steps is below (0.05 is 5%%)",
+    )
+    return parser
+
+
+def _budget(text: str) -> float:
+    seconds = sum(float(n) * _SECONDS[unit] for n, unit in _PART.findall(text))
+    if not _DURATION.fullmatch(text) or not 0 < seconds <= _LONGEST_S:
+        _wrong(f"{text!r} is no duration up to 24h; use 90s, 8m or 1h")
+    return seconds
+
+
+def _precisions(text: str) -> tuple[Precision, ...]:
+    try:
+        return tuple(dict.fromkeys(Precision(part.strip()) for part in text.split(",")))
+    except ValueError as error:
+        _wrong(f"{error}; use some of {', '.join(Precision)}")
+
+
+def _error(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        _wrong(f"{text!r} is no share between 0 and 1; 0.05 is 5%")
+    return share
+
+
+def _wrong(text: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Writes the file of a campaign without a daemon, so that a kill costs one measurement at most.
+
+``reference.campaigns`` tells the format and reads it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Self
+
+from model.measurement import measurement_of
+from reference import campaigns
+from reference.errors import MeasurementFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from model.measurement import Measurement
+    from reference.campaigns import Header
+
+
+class CampaignFileError(Exception):
+    """The file cannot be gone on with; the text says why and the remedy."""
+
+
+class CampaignFile:
+    """A file that measurements are added to, one by one; held by one process at a time.
+
+    Attributes:
+        measured: what the file held when it was opened.
+
+    Args:
+        path: of the file; made where there is none.
+        header: of this campaign; an older file keeps its own.
+
+    Raises:
+        CampaignFileError: the file is another device's or environment's, another process
+            writes it, or it is no campaign's.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self.measured = self._take_up(path, header)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+    def append(self, measurement: Measurement) -> None:
+        """Adds a measurement and brings it to the disk.
+
+        Raises:
+            OSError: it cannot be written; what was written of it counts as cut off.
+        """
+        self._write(asdict(measurement))
+
+    def _take_up(self, path: Path, header: Header) -> tuple[Measurement, ...]:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CampaignFileError(
+                f"{path} is written by another campaign; wait for it, or name another file"
+            ) from error
+        try:
+            held = campaigns.read(path)
+            measured = tuple(measurement_of(row) for row in held.rows) if held else ()
+        except (MeasurementFileError, ValueError) as error:
+            raise CampaignFileError(str(error)) from error
+        if held is None:
+            os.ftruncate(self._descriptor, 0)
+            self._write(header.to_json())
+            return ()
+        if difference := _difference(held.header, header):
+            raise CampaignFileError(
+                f"{path} was measured elsewhere: {difference}; name another file, or go on where"
+                " it was begun"
+            )
+        os.ftruncate(self._descriptor, held.complete_bytes)
+        return measured
+
+    def _write(self, line: dict[str, object]) -> None:
+        data = json.dumps(line).encode() + b"\n"
+        if os.write(self._descriptor, data) < len(data):
+            raise OSError("the disk is full; what was measured before is kept")
+        os.fsync(self._descriptor)
+
+
+def _difference(before: Header, now: Header) -> str:
+    """Says in what a file's environment is another than the present one; empty: in nothing."""
+    names = dict.fromkeys((*before.environment, *now.environment))
+    old, new = ({n: h.environment.get(n, "") for n in names} for h in (before, now))
+    return ", ".join(f"{n} was {old[n]!r} and is {new[n]!r}" for n in names if old[n] != new[n])

@@ -1,0 +1,154 @@
+"""A campaign in a process of its own: no daemon, a file instead of a store."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.errors import NotEnoughMeasurementsError
+from model.training import fit_cost_model
+from profiler import processor
+from profiler.campaign import Campaign
+from profiler.campaign_file import CampaignFile
+from profiler.device import dtype_of, open_device
+from profiler.identity import default_device, header_of, identify
+from profiler.interface import CampaignRequest, Skipped, reserve_s
+from profiler.summary import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import FrameType
+
+    from model.cost_model import FittedCostModel
+    from model.measurement import Measurement
+    from model.precision import Precision
+    from profiler.design import Space
+    from profiler.progress import Progress
+
+_OVERRUN_S = 5.0
+"""The point at hand may take longer than was foreseen, as in a job of the daemon."""
+_FEWEST_FIT_S = 2.0
+
+
+class NoDeviceError(Exception):
+    """There is no such device; the text names those that there are."""
+
+
+class NothingMeasuredError(Exception):
+    """The budget was over before anything was measured."""
+
+
+class _TimeOverError(BaseException):
+    """Raised wherever the process is; no error of what runs there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is asked.
+
+    Attributes:
+        out: the file.
+        budget_s: seconds from ``begin`` until the end of it all.
+        device: "cpu" or "cuda:0"; empty: the GPU if there is one.
+        precisions: in this order; empty: the device's own choice.
+        target_error: stop once the median error of steps is below; 0 never does.
+        begin: monotonic seconds at which the budget began.
+        arguments: of the command, for the file's header.
+        space: of the design; None takes what suits the device.
+    """
+
+    out: Path
+    budget_s: float
+    device: str = ""
+    precisions: tuple[Precision, ...] = ()
+    target_error: float = 0.0
+    begin: float
+    arguments: Sequence[str] = ()
+    space: Space | None = None
+
+
+def run(plan: Plan, progress: Progress) -> str:
+    """Measures into the file until the budget is over, and returns the summary.
+
+    Raises:
+        InvalidFieldError: the device does not run one of the precisions.
+        NoDeviceError: torch sees no such device.
+        CampaignFileError: the file cannot be gone on with.
+        NothingMeasuredError: the budget was too small.
+        OSError: the file cannot be written.
+    """
+    for precision in plan.precisions:
+        dtype_of(precision)
+    name = plan.device or default_device()
+    try:
+        device = open_device(name, processor.threads())
+    except RuntimeError as error:
+        raise NoDeviceError(f"device: {error}") from error
+    identity = identify(name)
+    reserve = reserve_s(plan.budget_s)
+    end = plan.begin + plan.budget_s
+    with CampaignFile(plan.out, header_of(identity, plan.arguments)) as file:
+        measured = list(file.measured)
+        if measured:
+            progress.say(f"{plan.out} holds {len(measured)} points; going on")
+        request = CampaignRequest(
+            device=name,
+            budget_s=plan.budget_s,
+            reserve_s=reserve,
+            target_error=plan.target_error,
+            precisions=plan.precisions,
+            done=file.measured,
+        )
+        campaign = Campaign(request, device, plan.begin, plan.space)
+        skipped = Counter[str]()
+        progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+        with _until(end - reserve + min(_OVERRUN_S, reserve / 2)):
+            for event in campaign.run():
+                if isinstance(event, Skipped):
+                    skipped[event.reason] += 1
+                else:
+                    file.append(event)
+                    measured.append(event)
+                progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+    fresh = len(measured) - len(file.measured)
+    if not measured:
+        raise NothingMeasuredError(
+            f"the budget of {plan.budget_s:g} s was over before anything was measured; give it"
+            " more (loading torch alone takes seconds)"
+        )
+    progress.show(campaign.fraction, end - time.monotonic(), "fitting")
+    return summary(measured, fresh, skipped, _fit(measured, end))
+
+
+def _fit(measured: Sequence[Measurement], end: float) -> FittedCostModel | str:
+    """Returns the cost model of what was measured, or why there is none."""
+    fitted: FittedCostModel | str = "fitting took longer than the budget"
+    with _until(max(end, time.monotonic() + _FEWEST_FIT_S)):
+        try:
+            fitted = fit_cost_model(measured)
+        except NotEnoughMeasurementsError as error:
+            fitted = str(error)
+    return fitted
+
+
+@contextmanager
+def _until(end: float) -> Iterator[None]:
+    """Leaves the block at that moment (monotonic seconds), as if it had come to its end."""
+
+    def over(number: int, frame: FrameType | None) -> None:
+        raise _TimeOverError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, max(1e-3, end - time.monotonic()))
+    try:
+        yield
+    except _TimeOverError:
+        return
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,168 @@
+"""The file that a campaign without a daemon writes: a header, then a measurement a line.
+
+Each line is a JSON object. A line is written whole and brought to the disk before the next
+one is measured; what a kill cut off has no end of line and counts as never written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from reference.errors import MeasurementFileError
+from reference.plain import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = "tokenpace campaign"
+VERSION = 1
+_BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
+_LARGEST_BYTES = 256 << 20
+_TEXTS = ("kind", "precision", "engine", "group")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """First line of the file.
+
+    Attributes:
+        device: name of the data sheet that the device was recognised by; empty where none is.
+        environment: that was measured in; fields of ``profiler.interface.Environment``.
+        memory_bytes: of the device.
+        create_time: when the campaign was begun, ISO 8601 in UTC.
+        command: that began it.
+        commit: of the checkout that measured, "-dirty" behind where files differ; empty
+            where there is none.
+        versions: of the packages that measured, by name.
+    """
+
+    device: str
+    environment: Mapping[str, str | int]
+    memory_bytes: int
+    create_time: str
+    command: str
+    commit: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def device_name(self) -> str:
+        """Name of the device as its driver or processor states it."""
+        return str(self.environment.get("device_name", ""))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the line as an object."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {"format": FORMAT, "version": VERSION, **fields}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignFile:
+    """What such a file holds.
+
+    Attributes:
+        header: its first line.
+        rows: measurements in the order they were made, as JSON objects.
+        complete_bytes: length of all whole lines; what follows was cut off.
+    """
+
+    header: Header
+    rows: list[dict[str, Any]]
+    complete_bytes: int
+
+
+def read(path: Path) -> CampaignFile | None:
+    """Returns what a file holds; None where it has no whole line.
+
+    Raises:
+        MeasurementFileError: it is no such file, or a line is damaged; names line and remedy.
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size > _LARGEST_BYTES:
+        raise MeasurementFileError([f"{path}: is larger than {_LARGEST_BYTES >> 20} MiB"])
+    content = path.read_bytes()
+    complete = content.rfind(b"\n") + 1
+    lines = content[:complete].splitlines()
+    if not lines:
+        if content[: len(_BEGINNING)] != _BEGINNING[: len(content)]:
+            raise MeasurementFileError([f"{path}: is no campaign's file; name another one"])
+        return None
+    header = _header(lines[0], path)
+    problems: list[str] = []
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        row = _object(line)
+        if fault := _fault(row):
+            problems.append(f"{path}:{number}: {fault}; remove the line")
+        rows.append(row)
+    if problems:
+        raise MeasurementFileError(problems)
+    return CampaignFile(header=header, rows=rows, complete_bytes=complete)
+
+
+def _header(line: bytes, path: Path) -> Header:
+    read = _object(line)
+    if read.get("format") != FORMAT:
+        raise MeasurementFileError([f"{path}:1: is no campaign's file; name another one"])
+    if read.get("version") != VERSION:
+        raise MeasurementFileError(
+            [
+                f"{path}:1: version {read.get('version')!r} is not {VERSION}; use the tokenpace"
+                " that wrote it"
+            ]
+        )
+    environment, versions = read.get("environment"), read.get("versions")
+    memory = read.get("memory_bytes")
+    texts = {name: read.get(name) for name in ("device", "create_time", "command", "commit")}
+    whole = (
+        isinstance(environment, dict)
+        and isinstance(environment.get("device_name"), str)
+        and isinstance(versions, dict)
+        and isinstance(memory, int)
+        and all(isinstance(text, str) for text in texts.values())
+    )
+    if not whole:
+        raise MeasurementFileError([f"{path}:1: the header is damaged; measure again"])
+    return Header(
+        environment=environment or {},
+        versions=versions or {},
+        memory_bytes=memory or 0,
+        **{name: str(text) for name, text in texts.items()},
+    )
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    """Says what is wrong with a measurement; empty: nothing."""
+    for name in _TEXTS:
+        if not isinstance(row.get(name), str):
+            return f"{name} is missing"
+    if row["precision"] not in PRECISIONS:
+        return f"precision is {row['precision'][:40]!r}; it is one of {', '.join(PRECISIONS)}"
+    shape, latency, flags = row.get("shape"), row.get("latency_ms"), row.get("flags")
+    if not (isinstance(shape, dict) and all(map(_is_number, shape.values()))):
+        return "shape is damaged"
+    if not (isinstance(flags, list) and all(isinstance(flag, str) for flag in flags)):
+        return "flags are damaged"
+    parts = ("median", "p10", "p90", "samples")
+    if not (
+        isinstance(latency, dict)
+        and all(_is_number(latency.get(name)) and latency[name] > 0 for name in parts)
+        and isinstance(latency["samples"], int)
+    ):
+        return "latency_ms is damaged"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        read = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}

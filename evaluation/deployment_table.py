@@ -8,6 +8,7 @@ from evaluation import plots
 from evaluation.page import Section, markdown
 from evaluation.peers.asked import AICONFIGURATOR, FIGURES
 from evaluation.regimes import MOST_RUNNING, MOST_WAITING, Regime, regime_of
+from evaluation.rows import cells_of
 from evaluation.scores import COLUMNS, columns, coverage, shown, size, size_of
 from evaluation.targets import (
     LEAST_COVERAGE,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from evaluation.inputs import Inputs
     from evaluation.peers.asked import Milliseconds
     from evaluation.rows import Answered
-    from evaluation.scores import Cell
 
 _EVERY = "all"
 
@@ -85,14 +85,10 @@ def section(inputs: Inputs) -> Section:
     )
 
 
-def _cells(answers: Iterable[Answered], name: str) -> list[Cell]:
-    return [one.cell(name) for one in answers if name in one.figures]
-
-
 def _groups(answers: Sequence[Answered], key: Callable[[Answered], str]) -> Iterator[list[str]]:
     for group in (_EVERY, *sorted({key(one) for one in answers})):
         for name in FIGURES:
-            cells = _cells((one for one in answers if group in (_EVERY, key(one))), name)
+            cells = cells_of((one for one in answers if group in (_EVERY, key(one))), name)
             if cells:
                 yield [group, name, *columns(cells)]
 
@@ -167,7 +163,7 @@ def _by_regime(
 def _verdict(answers: Sequence[Answered]) -> Iterator[str]:
     """Yields what the intervals must hold, and where they do not."""
     for name in FIGURES:
-        cells = _cells(answers, name)
+        cells = cells_of(answers, name)
         low = [
             f"{model} {share:.0%}"
             for model in sorted({one.model for one in cells})

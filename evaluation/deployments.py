@@ -7,9 +7,8 @@ here. Labels are corrected first, as ``tokenpace.benchmark_files.deployments`` s
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from model.steps import Question
 from model.workload import Parallelism, Workload
 from reference.tables import deployments_file
 from tokenpace.benchmark_files import deployments
+from tokenpace.benchmark_files.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from model.engines import Engine
     from tokenpace.benchmark_files.rows import BenchmarkRow
 
-SYSTEMS = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm"}
+_T = TypeVar("_T")
+DEVICES = ("h100-sxm", "h200-sxm")
 COEFFICIENTS = tuple(name for name in START if name not in {"int8_share"})
 POOLED_PULL, ENGINE_PULL = 1.5, 4.0
 """How firmly coefficients are held: an engine's few architectures cannot tell them all."""
@@ -53,14 +54,8 @@ POOLED_ROWS, ENGINE_ROWS = 400, 300
 
 def read_rows() -> list[Row]:
     """Returns the rows, equal measurements merged."""
-    with deployments_file().open(encoding="utf-8") as file:
-        lines = [
-            line
-            for line in csv.DictReader(file)
-            if line["mode"] == "agg" and line["system"] in SYSTEMS
-        ]
-    found = deployments.merged(deployments.row(line, line["id"]) for line in lines)
-    return [row_of(row) for row in found]
+    found = deployments.merged(read(deployments_file()).rows)
+    return [row_of(row) for row in found if row.device in DEVICES]
 
 
 def row_of(row: BenchmarkRow) -> Row:
@@ -98,10 +93,10 @@ def row_of(row: BenchmarkRow) -> Row:
     )
 
 
-def drawn(rows: Sequence[Row], count: int) -> list[Row]:
-    """Returns at most so many rows, drawn at random, the same in every run."""
-    order = np.random.default_rng(0).permutation(len(rows))[:count]
-    return [rows[index] for index in order]
+def drawn(rows: Sequence[_T], count: int) -> list[_T]:
+    """Returns at most so many rows in their order, drawn at random, the same in every run."""
+    chosen = np.random.default_rng(0).permutation(len(rows))[:count]
+    return [rows[index] for index in sorted(chosen.tolist())]
 
 
 def fit_engines(rows: Sequence[Row], kernels: Kernels) -> dict[str, Engine]:

@@ -16,7 +16,7 @@ from evaluation.deployments import fit_engines
 from evaluation.kernels import alone, kernel_model
 from evaluation.page import Section, markdown
 from evaluation.peers import forest, roofline
-from evaluation.rows import CONFIDENCE, answered
+from evaluation.rows import CONFIDENCE, answered, cells_of
 from evaluation.scores import COLUMNS, cell, columns, coverage, of_logs, shown, size, size_of, width
 from model.hardware import data_sheet
 from model.kernel_fitting import kernel_errors
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evaluation.inputs import Inputs
-    from evaluation.rows import Answered
-    from evaluation.scores import Cell, Triple
+    from evaluation.scores import Triple
     from model.laws import Array
     from model.measurement import Measurement
     from model.rows import Row
@@ -246,7 +245,7 @@ def _deployments(inputs: Inputs) -> list[str]:
     }
     inputs.say(f"deployments on {target} from {source}")
     rows = [
-        [label, name, *columns(_cells(answers, name))]
+        [label, name, *columns(cells_of(answers, name))]
         for name in ("TPOT", "TTFT")
         for label, answers in found.items()
     ]
@@ -256,7 +255,3 @@ def _deployments(inputs: Inputs) -> list[str]:
         "",
         *markdown(("kernels and coefficients", "figure", *COLUMNS), rows),
     ]
-
-
-def _cells(answers: Sequence[Answered], name: str) -> list[Cell]:
-    return [one.cell(name) for one in answers if name in one.figures]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from evaluation.deployments import SYSTEMS, left_out, read_rows
+from evaluation.deployments import DEVICES, drawn, left_out, read_rows
 from evaluation.kernels import ALL_ROWS, LIMIT, measured_kernels, measurements
 from evaluation.peers.asked import ask
 from model.rows import usable_rows
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from model.measurement import Measurement
     from model.rows import Row as OperationRow
 
-_T = TypeVar("_T")
 _OPERATIONS_ENGINE = "vllm"
 
 
@@ -45,7 +42,7 @@ class Inputs:
     def deployments(self) -> list[Row]:
         """Deployments measured end to end."""
         rows = read_rows()
-        return rows if self.limit is None else _drawn(rows, self.limit)
+        return rows if self.limit is None else drawn(rows, self.limit)
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -53,7 +50,7 @@ class Inputs:
         found: dict[tuple[str, str], FittedCostModel] = {}
         limit = LIMIT if self.limit is None else min(LIMIT, self.limit)
         engines = sorted({row.engine for row in self.deployments})
-        for device in SYSTEMS.values():
+        for device in DEVICES:
             for engine in engines:
                 found[device, engine] = measured_kernels(device, engine, limit)
                 self.say(f"fitted kernels of {engine} on {device}")
@@ -88,13 +85,8 @@ class Inputs:
         """
         found = [one for one in self.measurements(device) if wanted(one)]
         limits = [one for one in (most, self.limit) if one is not None]
-        return usable_rows(_drawn(found, min(limits)) if limits else found)
+        return usable_rows(drawn(found, min(limits)) if limits else found)
 
     @cached_property
     def _measurements(self) -> dict[str, Sequence[Measurement]]:
         return {}
-
-
-def _drawn(found: Sequence[_T], count: int) -> list[_T]:
-    order = np.random.default_rng(0).permutation(len(found))[:count]
-    return [found[index] for index in sorted(order.tolist())]

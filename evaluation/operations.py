@@ -21,7 +21,7 @@ from model.cost_model import FittedCostModel
 from model.kernel_fitting import kernel_errors
 from model.operations import OperationKind
 from model.published import fit_published
-from model.validation import held_out_errors
+from model.validation import held_out_errors, on_few
 from reference import sources
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.measurement import Measurement
     from model.rows import Row
-    from model.validation import Errors, Predictor
+    from model.validation import Errors
 
 FEW = 500
 
@@ -160,7 +160,7 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
         points: fit on so many rows of each fold alone; None takes all.
     """
     ours = _logs(kernel_errors(OperationKind(case.kind), rows, points=points))
-    by_forest = _logs(held_out_errors(rows, _few(forest.fit_operations, points)))
+    by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points)))
     by_roofline = np.log([row.latency_ms for row in rows]) - np.log(
         roofline.operations_ms(rows, case.device)
     )
@@ -179,20 +179,6 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
 
 def _logs(errors: Errors) -> list[Array]:
     return [np.array([error for _, error in group]) for group in errors]
-
-
-def _few(
-    fit: Callable[[Sequence[Row]], Predictor], points: int | None
-) -> Callable[[list[Row]], Predictor]:
-    """Returns a fit on the points that ``kernel_errors`` draws, or on all."""
-
-    def drawn(training: list[Row]) -> Predictor:
-        if points is None or points >= len(training):
-            return fit(training)
-        chosen = np.random.default_rng(0).choice(len(training), points, replace=False)
-        return fit([training[index] for index in chosen])
-
-    return drawn
 
 
 def _line(one: Scored) -> list[str]:

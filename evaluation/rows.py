@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -77,6 +77,11 @@ class Answered:
         """Returns what the prediction of a figure comes to."""
         found = self.figures[name]
         return cell(self.row.model, found.measured, found.predicted)
+
+
+def cells_of(answers: Iterable[Answered], name: str) -> list[Cell]:
+    """Returns what the predictions of a figure come to, of those rows that have it."""
+    return [one.cell(name) for one in answers if name in one.figures]
 
 
 def cost_model_of(

@@ -28,8 +28,6 @@ OVERHEADS = frozenset(
 
 _COEFFICIENTS = OVERHEADS | {OperationKind.EMBEDDING, OperationKind.POINT_TO_POINT}
 """Kinds that an engine's coefficients price beside published kernels."""
-
-
 _IN_ANY_PRECISION = COLLECTIVES | {
     OperationKind.EXPERTS,
     OperationKind.INDEXER,
@@ -80,6 +78,7 @@ class CompositeCostModel:
         self._analytical = (
             analytical.beside_measured_kernels() if self._by_coefficients else analytical
         )
+        self._engines_own = _COEFFICIENTS if self._by_coefficients else OVERHEADS
         self._fitted_kinds: dict[tuple[OperationKind, Precision], bool] = {}
 
     @property
@@ -103,7 +102,7 @@ class CompositeCostModel:
 
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
         """Returns the weakest source among the figures of these operations."""
-        allowed = frozenset() if self.holds_engine else _COEFFICIENTS
+        allowed = self._engines_own if self._by_coefficients else frozenset()
         if all(self._is_fitted(o) or o.kind in allowed for o in operations):
             return self.provenance
         return Provenance.ANALYTICAL
@@ -112,7 +111,7 @@ class CompositeCostModel:
         """Returns the names of kernels that physics prices beside measured ones."""
         if not self.holds_precision:
             return frozenset()
-        others = COLLECTIVES | (_COEFFICIENTS if self._by_coefficients else OVERHEADS)
+        others = COLLECTIVES | self._engines_own
         return frozenset(
             operation.name
             for operation in operations
@@ -204,8 +203,7 @@ class CompositeCostModel:
         return known
 
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
-        # Beside published kernels an engine's coefficients price the embedding, too.
-        if kind in OVERHEADS or (kind is OperationKind.EMBEDDING and self._by_coefficients):
+        if kind in self._engines_own:
             return self.holds_engine
         # Collectives send any format; experts, indexers and choices have one of their own.
         held = precision in self._held or kind in _IN_ANY_PRECISION

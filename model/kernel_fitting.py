@@ -17,7 +17,7 @@ from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
 from model.operations import COLLECTIVES, OperationKind
 from model.rows import Row, in_order
 from model.trees import trees_of
-from model.validation import held_out_errors, score_of
+from model.validation import held_out_errors, on_few, score_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,14 +146,11 @@ def kernel_errors(kind: OperationKind, rows: Sequence[Row], points: int | None =
         points: fit on so many of the other groups' rows, drawn at random; None takes all.
     """
 
-    def fit(training: list[Row]) -> Predictor:
-        if points is not None and points < len(training):
-            chosen = np.random.default_rng(0).choice(len(training), points, replace=False)
-            training = [training[i] for i in chosen]
+    def fit(training: Sequence[Row]) -> Predictor:
         kernel = _fit_kernel(kind, training)
         return lambda held: kernel.latency_ms(sizes_of(kind, [r.operations[0] for r in held]))
 
-    return held_out_errors(rows, fit)
+    return held_out_errors(rows, on_few(fit, points))
 
 
 def _fit_collective(kind: OperationKind, rows: Sequence[Row]) -> Collective:

@@ -56,6 +56,20 @@ def held_out_errors(rows: Sequence[Row], fit: Callable[[list[Row]], Predictor]) 
     return errors
 
 
+def on_few(
+    fit: Callable[[Sequence[Row]], Predictor], points: int | None
+) -> Callable[[list[Row]], Predictor]:
+    """Returns a fit on so many of the rows it is given, drawn at random; None takes all."""
+
+    def drawn(training: list[Row]) -> Predictor:
+        if points is None or points >= len(training):
+            return fit(training)
+        chosen = np.random.default_rng(0).choice(len(training), points, replace=False)
+        return fit([training[index] for index in chosen])
+
+    return drawn
+
+
 def score_of(kind: str, precision: Precision, errors: Errors) -> list[ValidationScore]:
     """Returns the score of the errors of one kind; none where nothing was held out."""
     by_group = [np.array([error for _, error in group]) for group in errors if group]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shlex
 import shutil
@@ -97,15 +96,8 @@ def header_of(identity: Identity, arguments: Sequence[str]) -> Header:
         create_time=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(("python", "-m", "profiler", *arguments)),
         commit=_commit(),
-        versions={name: version for name in _PACKAGES if (version := _version(name))},
+        versions={name: version for name in _PACKAGES if (version := telemetry.version_of(name))},
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _commit() -> str:

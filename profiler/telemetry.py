@@ -171,7 +171,7 @@ def _versions() -> dict[str, Any]:
     torch_version, _ = _torch_versions()
     return {
         "torch_version": torch_version,
-        "transformers_version": _version("transformers"),
+        "transformers_version": version_of("transformers"),
         "platform": f"{platform.system()} {platform.release()}",
         "python_version": platform.python_version(),
     }
@@ -197,7 +197,7 @@ def _torch_versions() -> tuple[str, str]:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return "", ""
-    found = {"__version__": _version("torch"), "cuda": ""}
+    found = {"__version__": version_of("torch"), "cuda": ""}
     try:
         tree = ast.parse((Path(spec.origin).parent / "version.py").read_text(encoding="utf-8"))
     except (OSError, SyntaxError):
@@ -216,7 +216,8 @@ def _torch_versions() -> tuple[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Returns the version that is installed, empty where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

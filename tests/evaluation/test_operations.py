@@ -18,6 +18,7 @@ from model.hardware import data_sheet
 from model.measurement import Distribution
 from model.precision import Precision
 from model.rows import usable_rows
+from model.validation import on_few
 
 CASE = Case("linear", "h100-sxm", "linear", "bf16", 3.5, 5.0)
 
@@ -64,10 +65,10 @@ def test_the_peers_are_given_the_points_that_ours_are(linears):
         given.append(rows)
         return lambda asked: np.ones(len(asked))
 
-    operations._few(spy, 40)(linears)
+    on_few(spy, 40)(linears)
     drawn = np.random.default_rng(0).choice(len(linears), 40, replace=False)
     assert [id(row) for row in given[0]] == [id(linears[index]) for index in drawn]
-    operations._few(spy, None)(linears)
+    on_few(spy, None)(linears)
     assert given[1] is linears
 
 

@@ -9,7 +9,6 @@ reference``); the deployments beside them are read from the installed package of
 from __future__ import annotations
 
 import argparse
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 
 from benchmarks.common import page_heading
+from evaluation.page import markdown
 from reference.tables import deployments_file
-from tokenpace.benchmark_files import deployments
+from tokenpace.benchmark_files.deployments import PRESETS, merged
+from tokenpace.benchmark_files.reading import read
 from tokenpace.client import Client, predict_request
 from tokenpace.v1 import types_pb2
 
@@ -103,16 +104,6 @@ def rounded(value: float) -> str:
     return f"{value:.3g}"
 
 
-def row(*cells: object) -> str:
-    """Returns a line of a table."""
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
-def head(*cells: str) -> list[str]:
-    """Returns a table's first two lines."""
-    return [row(*cells), "|" + "---|" * len(cells)]
-
-
 def groups(answer: Answer, phase: types_pb2.Phase = types_pb2.PHASE_DECODE) -> dict[str, float]:
     """Returns a phase's milliseconds by group."""
     found: dict[str, float] = {}
@@ -145,7 +136,7 @@ def fit_of(answer: Answer) -> str:
 
 def configurations(client: Client, cases: Sequence[Case], first: str) -> list[str]:
     """Returns a table with a line for each way to run the model."""
-    lines = head(
+    head = (
         first,
         "GPUs",
         "ms a token, alone",
@@ -154,21 +145,22 @@ def configurations(client: Client, cases: Sequence[Case], first: str) -> list[st
         "communication, batch 64",
         "memory",
     )
+    rows: list[list[str]] = []
     alone = answers(client, [Case(c.name, c.asked | {"batch_size": 1}) for c in cases])
     full = answers(client, [Case(c.name, c.asked | {"batch_size": 64}) for c in cases])
     for case, one, many in zip(cases, alone, full, strict=True):
-        lines.append(
-            row(
+        rows.append(
+            [
                 case.name,
-                one.resolved.gpu_count,
+                str(one.resolved.gpu_count),
                 interval(one.tpot_ms),
                 interval(many.tpot_ms),
                 rounded(many.tokens_per_second_per_gpu.value),
                 communication(many),
                 fit_of(many),
-            )
+            ]
         )
-    return lines
+    return markdown(head, rows)
 
 
 def gpus(client: Client) -> list[str]:
@@ -222,7 +214,8 @@ def parallelism(client: Client) -> list[str]:
 def batch_and_context(client: Client) -> tuple[list[str], dict[int, list[Answer]]]:
     """Returns the table of batches and contexts, and the answers by context."""
     found: dict[int, list[Answer]] = {}
-    lines = head("tokens of prompt", "TTFT, alone", *(f"batch {b}" for b in BATCHES))
+    head = ("tokens of prompt", "TTFT, alone", *(f"batch {b}" for b in BATCHES))
+    rows: list[list[str]] = []
     for context in CONTEXTS:
         cases = [
             Case(f"{context} x {batch}", {"input_tokens": context, "batch_size": batch})
@@ -233,8 +226,8 @@ def batch_and_context(client: Client) -> tuple[list[str], dict[int, list[Answer]
             interval(answer.tpot_ms) if answer.memory.fits else "does not fit"
             for answer in found[context]
         ]
-        lines.append(row(f"{context:,}", interval(found[context][0].ttft_ms, " ms"), *cells))
-    return lines, found
+        rows.append([f"{context:,}", interval(found[context][0].ttft_ms, " ms"), *cells])
+    return markdown(head, rows), found
 
 
 def parts(client: Client) -> list[str]:
@@ -246,27 +239,24 @@ def parts(client: Client) -> list[str]:
     )
     shares = [groups(answer) for answer in found]
     names = sorted(set().union(*shares), key=lambda name: -shares[1].get(name, 0.0))
-    lines = head("part of a decode step", *(name for name, _, _ in loads))
+    head = ("part of a decode step", *(name for name, _, _ in loads))
+    rows: list[list[str]] = []
     for name in names:
         cells = [
             f"{rounded(s.get(name, 0.0))} ms ({s.get(name, 0) / sum(s.values()):.0%})"
             for s in shares
         ]
-        lines.append(row(name, *cells))
-    return lines
+        rows.append([name, *cells])
+    return markdown(head, rows)
 
 
 def measured_rows() -> list[BenchmarkRow]:
     """Returns published deployments of the model on H200, the oldest dump of each."""
-    with deployments_file().open(encoding="utf-8") as file:
-        lines = [
-            line
-            for line in csv.DictReader(file)
-            if line["mode"] == "agg"
-            and line["system"] == "h200_sxm"
-            and deployments.PRESETS.get(line["model_path"]) == MODEL
-        ]
-    found = deployments.merged(deployments.row(line, line["id"]) for line in lines)
+    found = [
+        row
+        for row in merged(read(deployments_file()).rows)
+        if row.device == "h200-sxm" and PRESETS.get(row.model) == MODEL
+    ]
     return sorted(
         found,
         key=lambda r: (
@@ -296,9 +286,9 @@ def asked_of(it: BenchmarkRow) -> dict[str, Any]:
 
 def beside_measured(client: Client) -> list[str]:
     """Returns the table of published deployments, and the error over all of them."""
-    rows = measured_rows()
-    found = answers(client, [Case(it.source, asked_of(it)) for it in rows])
-    lines = head(
+    measured = measured_rows()
+    found = answers(client, [Case(it.source, asked_of(it)) for it in measured])
+    head = (
         "engine",
         "GPUs",
         "prompt + output",
@@ -308,9 +298,10 @@ def beside_measured(client: Client) -> list[str]:
         "TPOT, ms",
         "predicted",
     )
+    rows: list[list[str]] = []
     errors: dict[str, list[float]] = {"TTFT": [], "TPOT": []}
     inside = 0
-    for it, answer in zip(rows, found, strict=True):
+    for it, answer in zip(measured, found, strict=True):
         assert it.ttft_ms and it.tpot_ms  # noqa: S101 - all of these rows have both
         errors["TTFT"].append(abs(answer.ttft_ms.value / it.ttft_ms - 1))
         errors["TPOT"].append(abs(answer.tpot_ms.value / it.tpot_ms - 1))
@@ -318,24 +309,24 @@ def beside_measured(client: Client) -> list[str]:
         spread = f"tp {it.tensor}" if (it.data or 1) == 1 else f"dp {it.data}"
         if (it.expert or 1) > 1:
             spread += f", ep {it.expert}"
-        lines.append(
-            row(
+        rows.append(
+            [
                 f"{it.engine} {it.engine_version}".strip(),
                 spread,
                 f"{it.input_tokens:,} + {it.output_tokens:,}",
-                it.concurrency,
+                str(it.concurrency),
                 rounded(it.ttft_ms),
                 interval(answer.ttft_ms),
                 rounded(it.tpot_ms),
                 interval(answer.tpot_ms),
-            )
+            ]
         )
     told = ", ".join(f"{name} {100 * median(values):.0f}%" for name, values in errors.items())
     return [
-        f"Median error over the {len(rows)} rows: {told};"
-        f" {inside / len(rows):.0%} of the TPOT lie inside the 90% interval.",
+        f"Median error over the {len(measured)} rows: {told};"
+        f" {inside / len(measured):.0%} of the TPOT lie inside the 90% interval.",
         "",
-        *lines,
+        *markdown(head, rows),
     ]
 
 
@@ -363,17 +354,18 @@ def small_models(client: Client) -> tuple[list[str], list[Answer]]:
         for engine in ("transformers", "vllm")
     ]
     found = answers(client, cases)
-    lines = head("model and engine", "ms a token", "TTFT, ms", "source")
+    head = ("model and engine", "ms a token", "TTFT, ms", "source")
+    rows: list[list[str]] = []
     for case, answer in zip(cases, found, strict=True):
-        lines.append(
-            row(
+        rows.append(
+            [
                 case.name,
                 interval(answer.tpot_ms),
                 interval(answer.ttft_ms),
                 provenance(answer),
-            )
+            ]
         )
-    return lines, found
+    return markdown(head, rows), found
 
 
 def plot(found: dict[int, list[Answer]], path: Path) -> None:

@@ -127,19 +127,24 @@ def _summary(answers: Sequence[Answered], peer: Milliseconds) -> list[str]:
     return markdown(head, rows)
 
 
-def peer_errors(held: Iterable[tuple[int, Answered]], peer: Milliseconds, name: str) -> str:
-    """Returns a peer's errors as text, "-" where it answered nothing.
+def errors_of(held: Iterable[tuple[int, Answered]], peer: Milliseconds, name: str) -> list[float]:
+    """Returns a peer's relative errors on the rows that it answered.
 
     Args:
         held: answers and their place.
         peer: what it says, by place.
         name: of the figure.
     """
-    errors = [
+    return [
         peer[place][name] / one.figures[name].measured - 1
         for place, one in held
         if place in peer and name in one.figures
     ]
+
+
+def peer_errors(held: Iterable[tuple[int, Answered]], peer: Milliseconds, name: str) -> str:
+    """Returns the same as text, "-" where it answered nothing."""
+    errors = errors_of(held, peer, name)
     return shown(size_of(errors)) if errors else "-"
 
 
@@ -206,12 +211,7 @@ def _errors(inputs: Inputs, regimes: Sequence[Regime]) -> str:
                 continue
             _, median, p90 = size([one.cell(name) for _, one in held])
             heights = {"ours, median": median, "ours, p90": p90}
-            theirs = [
-                peer[place][name] / one.figures[name].measured - 1
-                for place, one in held
-                if place in peer
-            ]
-            if theirs:
+            if theirs := errors_of(held, peer, name):
                 _, median, p90 = size_of(theirs)
                 heights |= {"aiconfigurator, median": median, "aiconfigurator, p90": p90}
             panels[name][f"{regime}\n{len(held)} rows"] = heights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evaluation import plots
-from evaluation.deployment_table import peer_errors
+from evaluation.deployment_table import errors_of, peer_errors
 from evaluation.page import Section, markdown
 from evaluation.peers.aiconfigurator import STATED
 from evaluation.peers.asked import AICONFIGURATOR, FIGURES
@@ -27,17 +27,16 @@ def section(inputs: Inputs) -> Section:
             if not held:
                 continue
             ours = size([one.cell(name) for _, one in held])
+            theirs = size_of(errors_of(held, answers, name))
             rows.append(
                 [
                     peer,
                     name,
                     f"{len(held) / len(places):.0%}",
-                    peer_errors(held, answers, name),
+                    shown(theirs),
                     shown(ours),
                 ]
             )
-            errors = [answers[at][name] / one.figures[name].measured - 1 for at, one in held]
-            theirs = size_of(errors)
             panels[name][peer] = {"theirs, median": theirs[1], "ours on the same rows": ours[1]}
     told = ", ".join(f"{name} {shown(STATED[name])}" for name in FIGURES)
     lines = [

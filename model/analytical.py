@@ -179,7 +179,7 @@ class AnalyticalCostModel:
             return 0.0
         if operation.bytes <= 2 * self.sheet.last_level_cache_bytes:
             return 0.0
-        compute = operation.flops / self._peaks[self._multiplied_in(operation)]
+        compute = operation.flops / self._peaks[operation.multiplied_in]
         return max(compute, operation.bytes / self._bandwidth)
 
     def bound(self, operation: Operation) -> str:
@@ -194,16 +194,10 @@ class AnalyticalCostModel:
         return "compute" if compute > traffic else "bandwidth"
 
     def _bound_seconds(self, operation: Operation) -> tuple[float, float]:
-        precision = self._multiplied_in(operation)
         of_peak, of_bandwidth = self._shares(operation.kind)
-        compute = operation.flops / (self._peaks[precision] * of_peak)
+        compute = operation.flops / (self._peaks[operation.multiplied_in] * of_peak)
         rate = self._bandwidth * of_bandwidth * self._unpacking(operation.precision)
         return compute, operation.bytes / rate
-
-    def _multiplied_in(self, operation: Operation) -> Precision:
-        # Attention multiplies in the format of the activations, whatever the cache's is.
-        attends = operation.kind in ATTENTIONS
-        return operation.precision.activation if attends else operation.precision
 
     def _shares(self, kind: OperationKind) -> tuple[float, float]:
         """Returns the shares of the peak rate and of the bandwidth that a kind reaches."""
@@ -266,7 +260,7 @@ _OVERHEADS = frozenset(
         OperationKind.EMBEDDING,
     }
 )
-_NO_KERNELS = _OVERHEADS | COLLECTIVES | {OperationKind.POINT_TO_POINT}
+_NO_KERNELS = _OVERHEADS | COLLECTIVES
 
 
 def _smooth_maximum(first: float, second: float, third: float) -> float:

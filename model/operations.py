@@ -139,6 +139,11 @@ class Operation:
     bytes: float
     count: int = 1
 
+    @property
+    def multiplied_in(self) -> Precision:
+        """Format that is multiplied: attention's is the activations', whatever the cache's is."""
+        return self.precision.activation if self.kind in ATTENTIONS else self.precision
+
 
 LINEARS = frozenset({OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED})
 """Kinds that are matrix products with weights."""

@@ -12,7 +12,6 @@ import numpy as np
 from evaluation.rows import predicted
 from model.engines import Engine
 from model.hardware import data_sheet
-from model.operations import ATTENTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,9 +49,7 @@ def operations_ms(rows: Sequence[OperationRow], device: str) -> Array:
 
     def milliseconds(row: OperationRow) -> float:
         operation = row.operations[0]
-        attends = operation.kind in ATTENTIONS
-        precision = operation.precision.activation if attends else operation.precision
-        compute = operation.flops / sheet.effective_peak(precision)
+        compute = operation.flops / sheet.effective_peak(operation.multiplied_in)
         return 1e3 * max(compute, operation.bytes / sheet.bandwidth_bytes_per_second)
 
     return np.array([milliseconds(row) for row in rows])

@@ -21,7 +21,7 @@ from model.cost_model import FittedCostModel
 from model.kernel_fitting import kernel_errors
 from model.operations import OperationKind
 from model.published import fit_published
-from model.validation import held_out_errors, on_few
+from model.validation import FOLDS, held_out_errors, on_few
 from reference import sources
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
         rows: all of them.
         points: fit on so many rows of each fold alone; None takes all.
     """
-    ours = _logs(kernel_errors(OperationKind(case.kind), rows, points=points))
-    by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points)))
+    ours = _logs(kernel_errors(OperationKind(case.kind), rows, points, FOLDS))
+    by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points), FOLDS))
     by_roofline = np.log([row.latency_ms for row in rows]) - np.log(
         roofline.operations_ms(rows, case.device)
     )

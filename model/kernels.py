@@ -12,7 +12,7 @@ from model.features import features
 from model.laws import Law, Sizes, law_ms
 from model.operations import COLLECTIVES, OperationKind
 from model.precision import Precision
-from model.trees import trees_of_text
+from model.residual import Residual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from model.collectives import Collective
     from model.laws import Array
-    from model.trees import Trees
 
     AnyKernel: TypeAlias = "Kernel | Collective"
 
@@ -35,30 +34,30 @@ class Kernel:
     Attributes:
         kind: one of ``KERNELS``.
         laws: one for each regime.
-        trees: regression of log(latency / law) on :func:`features`; None leaves it out.
+        residual: regression of log(latency / law) on :func:`features`; None leaves it out.
         low, high: (fields + 2,), smallest and largest measured sizes, FLOPs and bytes.
     """
 
     kind: OperationKind
     laws: tuple[Law, ...]
-    trees: Trees | None
+    residual: Residual | None
     low: Array
     high: Array
 
     def latency_ms(self, sizes: Sizes) -> Array:
         """Returns milliseconds of one run each, (operations,)."""
         by_law = law_of(self.laws, sizes)
-        if self.trees is None:
+        if self.residual is None:
             return by_law
         columns = features(self.kind, sizes, by_law)
-        result: Array = by_law * np.exp(self.trees.predict(columns))
+        result: Array = by_law * np.exp(self.residual.predict(columns))
         return result
 
     def spread(self, sizes: Sizes) -> Array:
-        """Returns the deviation between the residual's trees, (operations,); 1 without trees."""
-        if self.trees is None:
+        """Returns the deviation between the residual's trees, (operations,); 1 without them."""
+        if self.residual is None:
             return np.ones(len(sizes.flops))
-        return self.trees.spread(features(self.kind, sizes, law_of(self.laws, sizes)))
+        return self.residual.spread(features(self.kind, sizes, law_of(self.laws, sizes)))
 
     def outside(self, sizes: Sizes) -> Array:
         """Returns how far each operation is outside what was measured, (operations,).
@@ -76,12 +75,12 @@ class Kernel:
         """Returns what :meth:`from_json` reads.
 
         Raises:
-            ModuleNotFoundError: there are trees, and treelite is missing.
+            ModuleNotFoundError: there is a residual, and treelite is missing.
         """
         return {
             "kind": self.kind.value,
             "laws": [asdict(law) for law in self.laws],
-            "trees": self.trees.to_text() if self.trees is not None else None,
+            "residual": self.residual.to_json() if self.residual is not None else None,
             "low": self.low.tolist(),
             "high": self.high.tolist(),
         }
@@ -96,7 +95,7 @@ class Kernel:
         return cls(
             OperationKind(data["kind"]),
             tuple(Law(**law) for law in data["laws"]),
-            trees_of_text(data["trees"]) if data["trees"] is not None else None,
+            Residual.from_json(data["residual"]) if data["residual"] is not None else None,
             np.array(data["low"]),
             np.array(data["high"]),
         )

@@ -250,9 +250,9 @@ def test_bytes_hold_all_there_is(fitted):
         b"null",
         b"[]",
         b"{}",
-        b'{"format": 2}',
-        b'{"format": 2, "kernels": 3, "engines": [], "scores": [], "measurement_count": 1}',
-        b'{"format": 2, "kernels": [{}], "engines": [], "scores": [], "measurement_count": 1}',
+        b'{"format": 3}',
+        b'{"format": 3, "kernels": 3, "engines": [], "scores": [], "measurement_count": 1}',
+        b'{"format": 3, "kernels": [{}], "engines": [], "scores": [], "measurement_count": 1}',
     ],
 )
 def test_bytes_that_are_no_cost_model_are_refused(data):
@@ -275,7 +275,7 @@ def test_cut_bytes_are_refused(fitted):
 
 def test_trees_of_another_release_are_refused(fitted):
     data = json.loads(fitted.to_bytes())
-    data["kernels"][0]["trees"] = "eHh4" * 100
+    data["kernels"][0]["residual"]["trees"] = "eHh4" * 100
     with pytest.raises(ValueError, match="trees"):
         FittedCostModel.from_bytes(json.dumps(data).encode())
 

@@ -35,6 +35,7 @@ from model.operations import (
     top_k,
 )
 from model.precision import Precision
+from model.residual import Residual
 from model.trees import trees_of
 
 LAWS = {
@@ -84,21 +85,21 @@ def operations(kind, count=60, seed=0, low=1, high=2000):
 
 def kernel(kind, residual=None, seed=0):
     sizes = sizes_of(kind, operations(kind, seed=seed))
-    trees = None
+    learned = None
     if residual is not None:
         columns = features(kind, sizes, law_of(LAWS[kind], sizes))
         target = residual(sizes)
         regressor = ExtraTreesRegressor(n_estimators=30, random_state=0).fit(columns, target)
-        trees = trees_of(regressor)
+        learned = Residual(trees_of(regressor))
     spread = extent(sizes)
-    return Kernel(kind, LAWS[kind], trees, spread.min(axis=0), spread.max(axis=0)), sizes
+    return Kernel(kind, LAWS[kind], learned, spread.min(axis=0), spread.max(axis=0)), sizes
 
 
 kinds = pytest.mark.parametrize("kind", list(REGIMES))
 
 
 @kinds
-def test_without_trees_the_law_of_each_operations_regime_holds(kind):
+def test_without_a_residual_the_law_of_each_operations_regime_holds(kind):
     plain, sizes = kernel(kind)
     assert len(set(sizes.regime)) > 1
     for row, value in enumerate(plain.latency_ms(sizes)):
@@ -143,7 +144,7 @@ def test_the_distance_outside_grows_with_each_factor(kind, factor):
     assert np.all(plain.outside(below) > 0)
 
 
-def test_without_trees_nothing_is_known_of_the_doubt():
+def test_without_a_residual_nothing_is_known_of_the_doubt():
     plain, sizes = kernel(OperationKind.LINEAR)
     assert np.all(plain.spread(sizes) == 1.0)
 
@@ -171,10 +172,18 @@ def test_a_kernel_written_as_json_prices_the_same(kind, residual):
     assert np.array_equal(read.outside(unseen), written.outside(unseen))
 
 
-@pytest.mark.parametrize("damage", [{"trees": "no base64!"}, {"kind": "novel"}, {"laws": [{}]}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"residual": {"trees": "no base64!", "smooth": None}},
+        {"residual": {}},
+        {"kind": "novel"},
+        {"laws": [{}]},
+    ],
+)
 def test_damaged_json_is_refused(damage):
     written, _ = kernel(OperationKind.LINEAR, lambda s: np.log(s.flops))
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((KeyError, TypeError, ValueError)):
         Kernel.from_json(written.to_json() | damage)
 
 

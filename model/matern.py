@@ -1,0 +1,112 @@
+"""A smooth function of many features, known at some points: a Gaussian process.
+
+Its covariance is Matern's with smoothness 3/2 and a length of its own for each feature
+(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 4.17).
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model.gaussian_process import GaussianProcess
+
+if TYPE_CHECKING:
+    from model.laws import Array
+
+
+@dataclass(frozen=True)
+class MaternProcess:
+    """A function of mean zero, known at some points up to noise.
+
+    Attributes:
+        centre, lengths: (features,), what is taken off a feature, and what it is divided by;
+            a feature of infinite length does not count.
+        variance: of the function.
+        noise: variance of what was observed around it.
+        points: where it was observed, so centred and divided, (points, features).
+        targets: what was observed, (points,).
+    """
+
+    centre: Array
+    lengths: Array
+    variance: float
+    noise: float
+    points: Array
+    targets: Array
+
+    def at(self, columns: Array) -> tuple[Array, Array]:
+        """Returns what is expected there, and its standard deviation, (rows,) each.
+
+        Args:
+            columns: features, (rows, features).
+        """
+        placed = (columns - self.centre) / self.lengths
+        cross = self.variance * correlation(placed, self.points)
+        own = np.full(len(columns), self.variance)
+        return self._process.mean(cross), self._process.deviation(cross, own)
+
+    @cached_property
+    def _process(self) -> GaussianProcess:
+        covariance = self.variance * correlation(self.points, self.points)
+        noise = np.full(len(self.targets), np.sqrt(self.noise))
+        return GaussianProcess(covariance, noise, self.targets)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what :meth:`from_json` reads."""
+        return {
+            "centre": _text(self.centre),
+            "lengths": _text(self.lengths),
+            "variance": self.variance,
+            "noise": self.noise,
+            "points": _text(self.points),
+            "targets": _text(self.targets),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> MaternProcess:
+        """Returns the process that :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is none.
+        """
+        lengths, targets = _array(data["lengths"]), _array(data["targets"])
+        return cls(
+            _array(data["centre"]),
+            lengths,
+            float(data["variance"]),
+            float(data["noise"]),
+            _array(data["points"]).reshape(len(targets), len(lengths)),
+            targets,
+        )
+
+
+def correlation(first: Array, second: Array) -> Array:
+    """Returns that between points divided by their lengths, (n, m).
+
+    Args:
+        first: (n, features).
+        second: (m, features).
+    """
+    distance = np.sqrt(3 * squares(first, second))
+    found: Array = (1 + distance) * np.exp(-distance)
+    return found
+
+
+def squares(first: Array, second: Array) -> Array:
+    """Returns the squared distances between points, (n, m); arguments as above."""
+    apart = np.sum(first**2, axis=1)[:, None] + np.sum(second**2, axis=1) - 2 * first @ second.T
+    found: Array = np.maximum(apart, 0.0)
+    return found
+
+
+def _text(numbers: Array) -> str:
+    return b64encode(np.ascontiguousarray(numbers, dtype="<f8").tobytes()).decode()
+
+
+def _array(text: str) -> Array:
+    return np.frombuffer(b64decode(text, validate=True), dtype="<f8")

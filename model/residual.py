@@ -1,0 +1,70 @@
+"""What is learned of a kernel beyond its law: trees, and a smooth function beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model.matern import MaternProcess
+from model.trees import trees_of_text
+
+if TYPE_CHECKING:
+    from model.laws import Array
+    from model.trees import Trees
+
+_SHARE = 0.5
+"""The smooth function's part where it is sure."""
+_SURE = 0.1
+"""Deviation from which on it counts the less: of models unlike all others it knows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Regression of log(latency / law) on features.
+
+    Attributes:
+        trees: steps, as kernels switch.
+        smooth: what is between few points; None where they are many.
+    """
+
+    trees: Trees
+    smooth: MaternProcess | None = None
+
+    def predict(self, columns: Array) -> Array:
+        """Returns the log of the factor, (rows,)."""
+        found = self.trees.predict(columns)
+        if self.smooth is None:
+            return found
+        mean, deviation = self.smooth.at(columns)
+        share = _SHARE * (_SURE / np.maximum(deviation, _SURE)) ** 2
+        mixed: Array = found + share * (mean - found)
+        return mixed
+
+    def spread(self, columns: Array) -> Array:
+        """Returns the standard deviation between the trees' answers, (rows,)."""
+        return self.trees.spread(columns)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what :meth:`from_json` reads.
+
+        Raises:
+            ModuleNotFoundError: treelite is missing.
+        """
+        smooth = self.smooth.to_json() if self.smooth is not None else None
+        return {"trees": self.trees.to_text(), "smooth": smooth}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Residual:
+        """Returns the residual that :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is none.
+            ModuleNotFoundError: treelite is missing.
+        """
+        smooth = data["smooth"]
+        return cls(
+            trees_of_text(data["trees"]),
+            MaternProcess.from_json(smooth) if smooth is not None else None,
+        )

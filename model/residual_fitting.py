@@ -1,0 +1,67 @@
+"""Fits what is learned of a kernel beyond its law."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
+
+from model.matern_fitting import fit_matern
+from model.residual import Residual
+from model.trees import trees_of
+
+if TYPE_CHECKING:
+    from model.laws import Array
+    from model.trees import Trees
+
+_MANY = 250
+"""Beyond so many rows boosting beats averaged trees, and costs less to serve."""
+_MANY_FOR_SMOOTH = 600
+"""Beyond so many rows trees alone do better."""
+_LARGE = 8_000
+"""Beyond so many rows noise averages out, and weights and more leaves cost a minute."""
+_NOISE = 0.03
+"""Log errors below it are all one; a row further off counts the less, as for least deviations."""
+
+
+def fit_residual(columns: Array, target: Array) -> Residual:
+    """Fits a regression of what a law leaves over.
+
+    Args:
+        columns: features, (rows, features).
+        target: log(latency / law), (rows,).
+    """
+    # More threads gain nothing at these sizes, and lose much where others use the cores.
+    with threadpool_limits(limits=1):
+        smooth = len(target) <= _MANY_FOR_SMOOTH and bool(np.ptp(target) > 0)
+        return Residual(
+            _fit_trees(columns, target), fit_matern(columns, target) if smooth else None
+        )
+
+
+def _fit_trees(columns: Array, target: Array) -> Trees:
+    if len(target) < _MANY:
+        averaged = ExtraTreesRegressor(
+            n_estimators=50, min_samples_leaf=2, max_features=0.8, random_state=0
+        )
+        return trees_of(averaged.fit(columns, target))
+    if len(target) >= _LARGE:
+        boosted = _boosting(160, min(255, len(target) // 80), 0.08)
+        return trees_of(boosted.fit(columns, target))
+    # Some kernels wait for their host: a few rows in a hundred are off by a factor.
+    rough = _boosting(15, 31, 0.3).fit(columns, target).predict(columns)
+    weights = 1 / np.maximum(_NOISE, np.abs(target - rough))
+    return trees_of(_boosting(120, max(8, len(target) // 40), 0.1).fit(columns, target, weights))
+
+
+def _boosting(iterations: int, leaves: int, rate: float) -> HistGradientBoostingRegressor:
+    return HistGradientBoostingRegressor(
+        max_iter=iterations,
+        max_leaf_nodes=leaves,
+        learning_rate=rate,
+        min_samples_leaf=5,
+        max_features=0.3,
+        random_state=0,
+    )

@@ -22,6 +22,8 @@ _MANY_FOR_SMOOTH = 600
 """Beyond so many rows trees alone do better."""
 _LARGE = 8_000
 """Beyond so many rows noise averages out, and weights and more leaves cost a minute."""
+_BINS = 127
+"""Of each feature: as good as twice as many, and a seventh faster."""
 _NOISE = 0.03
 """Log errors below it are all one; a row further off counts the less, as for least deviations."""
 
@@ -63,5 +65,6 @@ def _boosting(iterations: int, leaves: int, rate: float) -> HistGradientBoosting
         learning_rate=rate,
         min_samples_leaf=5,
         max_features=0.3,
+        max_bins=_BINS,
         random_state=0,
     )

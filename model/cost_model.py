@@ -6,13 +6,13 @@ predicts loads no regression library.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from model.blobs import pack, unpack
 from model.collectives import Collective
 from model.conformal import half_width
 from model.errors import InvalidFieldError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.measurement import Measurement
 
-FORMAT = 3
+FORMAT = 4
 NO_ENGINE = ""
 """Stands for the engine of a precision whose kernels alone were measured."""
 _OUTSIDE_SLOPE = 0.35
@@ -209,7 +209,7 @@ class FittedCostModel:
                 for (engine, precision), terms in self._terms.items()
             ],
         }
-        return json.dumps(data).encode()
+        return pack(data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> FittedCostModel:
@@ -219,7 +219,7 @@ class FittedCostModel:
             ValueError: the bytes are none, or of another format.
         """
         try:
-            read: dict[str, Any] = json.loads(data)
+            read: dict[str, Any] = unpack(data)
             if read["format"] != FORMAT:
                 raise ValueError(f"format {read['format']} is not {FORMAT}; fit it again")
             kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}

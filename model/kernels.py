@@ -72,7 +72,7 @@ class Kernel:
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what :meth:`from_json` reads.
+        """Returns what :meth:`from_json` reads: JSON, but for bytes.
 
         Raises:
             ModuleNotFoundError: there is a residual, and treelite is missing.

@@ -6,7 +6,6 @@ Its covariance is Matern's with smoothness 3/2 and a length of its own for each 
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -57,14 +56,14 @@ class MaternProcess:
         return GaussianProcess(covariance, noise, self.targets)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what :meth:`from_json` reads."""
+        """Returns what :meth:`from_json` reads: JSON, but for bytes."""
         return {
-            "centre": _text(self.centre),
-            "lengths": _text(self.lengths),
+            "centre": _bytes(self.centre),
+            "lengths": _bytes(self.lengths),
             "variance": self.variance,
             "noise": self.noise,
-            "points": _text(self.points),
-            "targets": _text(self.targets),
+            "points": _bytes(self.points),
+            "targets": _bytes(self.targets),
         }
 
     @classmethod
@@ -104,9 +103,9 @@ def squares(first: Array, second: Array) -> Array:
     return found
 
 
-def _text(numbers: Array) -> str:
-    return b64encode(np.ascontiguousarray(numbers, dtype="<f8").tobytes()).decode()
+def _bytes(numbers: Array) -> bytes:
+    return np.asarray(numbers, dtype="<f8").tobytes()
 
 
-def _array(text: str) -> Array:
-    return np.frombuffer(b64decode(text, validate=True), dtype="<f8")
+def _array(data: bytes) -> Array:
+    return np.frombuffer(data, dtype="<f8")

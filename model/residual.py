@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.matern import MaternProcess
-from model.trees import trees_of_text
+from model.trees import trees_of_bytes
 
 if TYPE_CHECKING:
     from model.laws import Array
@@ -47,13 +47,13 @@ class Residual:
         return self.trees.spread(columns)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what :meth:`from_json` reads.
+        """Returns what :meth:`from_json` reads: JSON, but for bytes.
 
         Raises:
             ModuleNotFoundError: treelite is missing.
         """
         smooth = self.smooth.to_json() if self.smooth is not None else None
-        return {"trees": self.trees.to_text(), "smooth": smooth}
+        return {"trees": self.trees.to_bytes(), "smooth": smooth}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Residual:
@@ -65,6 +65,6 @@ class Residual:
         """
         smooth = data["smooth"]
         return cls(
-            trees_of_text(data["trees"]),
+            trees_of_bytes(data["trees"]),
             MaternProcess.from_json(smooth) if smooth is not None else None,
         )

@@ -8,7 +8,6 @@ that only measures.
 from __future__ import annotations
 
 import importlib.util
-from base64 import b64decode, b64encode
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,8 +28,8 @@ class Trees(Protocol):
     def spread(self, columns: Array) -> Array:
         """Returns the standard deviation between the trees' answers, (rows,)."""
 
-    def to_text(self) -> str:
-        """Returns what :func:`trees_of_text` reads.
+    def to_bytes(self) -> bytes:
+        """Returns what :func:`trees_of_bytes` reads.
 
         Raises:
             ModuleNotFoundError: treelite is missing.
@@ -61,9 +60,9 @@ class TreeliteTrees:
         found: Array = np.asarray(each, dtype=np.float64).reshape(len(columns), -1).std(axis=1)
         return found
 
-    def to_text(self) -> str:
-        """Returns the trees in base64."""
-        return b64encode(self._trees.serialize_bytes()).decode()
+    def to_bytes(self) -> bytes:
+        """Returns the trees in treelite's format."""
+        return bytes(self._trees.serialize_bytes())
 
 
 class ScikitTrees:
@@ -93,7 +92,7 @@ class ScikitTrees:
         found: Array = each.std(axis=0)
         return found
 
-    def to_text(self) -> str:
+    def to_bytes(self) -> bytes:
         """Raises ModuleNotFoundError: pickle is no format to keep."""
         raise ModuleNotFoundError("a cost model is stored through treelite; install treelite")
 
@@ -107,17 +106,17 @@ def trees_of(regressor: Any) -> Trees:  # noqa: ANN401 - scikit-learn has no typ
     return TreeliteTrees(treelite.sklearn.import_model(regressor))
 
 
-def trees_of_text(text: str) -> Trees:
-    """Returns the trees that :meth:`Trees.to_text` wrote.
+def trees_of_bytes(data: bytes) -> Trees:
+    """Returns the trees that :meth:`Trees.to_bytes` wrote.
 
     Raises:
-        ValueError: the text holds none, or trees that this treelite does not read.
+        ValueError: the bytes hold none, or trees that this treelite does not read.
         ModuleNotFoundError: treelite is missing.
     """
     import treelite  # noqa: PLC0415 - as above
 
     try:
-        return TreeliteTrees(treelite.Model.deserialize_bytes(b64decode(text, validate=True)))
+        return TreeliteTrees(treelite.Model.deserialize_bytes(data))
     except treelite.TreeliteError as error:
         raise ValueError(f"unreadable trees: {str(error)[:200]}") from error
 

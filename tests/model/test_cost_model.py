@@ -1,12 +1,11 @@
 """The fitted cost model prices operations: values, intervals, domain, bytes."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.blobs import pack, unpack
 from model.blocks import Attention
 from model.cost_model import EngineTerms, FittedCostModel
 from model.dimensions import architecture_of_dimensions
@@ -250,9 +249,9 @@ def test_bytes_hold_all_there_is(fitted):
         b"null",
         b"[]",
         b"{}",
-        b'{"format": 3}',
-        b'{"format": 3, "kernels": 3, "engines": [], "scores": [], "measurement_count": 1}',
-        b'{"format": 3, "kernels": [{}], "engines": [], "scores": [], "measurement_count": 1}',
+        b'{"format": 4}',
+        b'{"format": 4, "kernels": 3, "engines": [], "scores": [], "measurement_count": 1}',
+        b'{"format": 4, "kernels": [{}], "engines": [], "scores": [], "measurement_count": 1}',
     ],
 )
 def test_bytes_that_are_no_cost_model_are_refused(data):
@@ -261,9 +260,9 @@ def test_bytes_that_are_no_cost_model_are_refused(data):
 
 
 def test_bytes_of_another_format_say_what_to_do():
-    data = json.loads(PLAIN.to_bytes()) | {"format": 99}
+    data = unpack(PLAIN.to_bytes()) | {"format": 99}
     with pytest.raises(ValueError, match=r"format 99 .* fit it again"):
-        FittedCostModel.from_bytes(json.dumps(data).encode())
+        FittedCostModel.from_bytes(pack(data))
 
 
 def test_cut_bytes_are_refused(fitted):
@@ -274,10 +273,10 @@ def test_cut_bytes_are_refused(fitted):
 
 
 def test_trees_of_another_release_are_refused(fitted):
-    data = json.loads(fitted.to_bytes())
-    data["kernels"][0]["residual"]["trees"] = "eHh4" * 100
+    data = unpack(fitted.to_bytes())
+    data["kernels"][0]["residual"]["trees"] = b"xxx" * 100
     with pytest.raises(ValueError, match="trees"):
-        FittedCostModel.from_bytes(json.dumps(data).encode())
+        FittedCostModel.from_bytes(pack(data))
 
 
 def test_a_transposed_linear_never_measured_is_priced_as_a_plain_one():

@@ -1,6 +1,5 @@
 """A kernel is its regime's law times a learned residual, and knows where it was measured."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesRegressor
 
+from model.blobs import pack, unpack
 from model.blocks import (
     Attention,
     Experts,
@@ -164,7 +164,7 @@ def test_trees_that_agree_leave_no_doubt_and_noise_leaves_some(kind):
 @pytest.mark.parametrize("residual", [None, lambda s: np.log(s.flops) / 50])
 def test_a_kernel_written_as_json_prices_the_same(kind, residual):
     written, sizes = kernel(kind, residual)
-    read = Kernel.from_json(json.loads(json.dumps(written.to_json())))
+    read = Kernel.from_json(unpack(pack(written.to_json())))
     assert read.kind is kind
     assert np.array_equal(read.latency_ms(sizes), written.latency_ms(sizes))
     assert np.array_equal(read.spread(sizes), written.spread(sizes))
@@ -175,7 +175,7 @@ def test_a_kernel_written_as_json_prices_the_same(kind, residual):
 @pytest.mark.parametrize(
     "damage",
     [
-        {"residual": {"trees": "no base64!", "smooth": None}},
+        {"residual": {"trees": b"no trees", "smooth": None}},
         {"residual": {}},
         {"kind": "novel"},
         {"laws": [{}]},

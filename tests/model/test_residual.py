@@ -1,10 +1,9 @@
 """What is learned beyond a law: trees, and half of a smooth function where it is sure."""
 
-import json
-
 import numpy as np
 import pytest
 
+from model.blobs import pack, unpack
 from model.residual import Residual
 from model.residual_fitting import fit_residual
 
@@ -48,8 +47,8 @@ def test_unlike_all_rows_the_trees_alone_answer():
 
 
 @pytest.mark.parametrize("rows", [60, 800])
-def test_a_residual_outlives_its_text(rows):
+def test_a_residual_outlives_its_bytes(rows):
     written = fit_residual(COLUMNS[:rows], TARGET[:rows])
-    read = Residual.from_json(json.loads(json.dumps(written.to_json())))
+    read = Residual.from_json(unpack(pack(written.to_json())))
     np.testing.assert_array_equal(read.predict(COLUMNS), written.predict(COLUMNS))
     np.testing.assert_array_equal(read.spread(COLUMNS), written.spread(COLUMNS))

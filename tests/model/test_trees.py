@@ -6,7 +6,7 @@ from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
 import model.trees
 from model.training import fit_cost_model
-from model.trees import ScikitTrees, TreeliteTrees, trees_of, trees_of_text
+from model.trees import ScikitTrees, TreeliteTrees, trees_of, trees_of_bytes
 
 RNG = np.random.default_rng(0)
 COLUMNS = RNG.normal(size=(300, 4))
@@ -35,9 +35,9 @@ def test_both_say_the_same(regressor):
 
 
 @fitted
-def test_trees_outlive_their_text(regressor):
+def test_trees_outlive_their_bytes(regressor):
     pytest.importorskip("treelite")
-    again = trees_of_text(trees_of(regressor).to_text())
+    again = trees_of_bytes(trees_of(regressor).to_bytes())
     np.testing.assert_array_equal(again.predict(COLUMNS), trees_of(regressor).predict(COLUMNS))
 
 

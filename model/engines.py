@@ -148,8 +148,8 @@ _ENGINES = {
             int4_share=0.881,
             beside_kernels={
                 **ROUND_BESIDE_KERNELS,
-                "elementwise": 0.163,
-                "interference": 0.775,
+                "elementwise": 0.161,
+                "interference": 0.772,
                 "queueing": 0.0742,
                 "request_s": 0.0326,
             },
@@ -177,7 +177,7 @@ _ENGINES = {
             int4_share=0.88,
             beside_kernels={
                 **ROUND_BESIDE_KERNELS,
-                "elementwise": 0.163,
+                "elementwise": 0.161,
                 "interference": 0.652,
                 "queueing": 0.0742,
                 "request_s": 0.227,
@@ -205,7 +205,7 @@ _ENGINES = {
             int4_share=0.88,
             beside_kernels={
                 **ROUND_BESIDE_KERNELS,
-                "elementwise": 0.161,
+                "elementwise": 0.159,
                 "interference": 0.734,
                 "queueing": 0.0742,
                 "request_s": 0.108,

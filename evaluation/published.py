@@ -20,8 +20,8 @@ from evaluation.peers import roofline
 from evaluation.rows import CONFIDENCE, Answered, Row, answered
 from evaluation.scores import COLUMNS, columns, shown, size, size_of
 from model.architecture import Norm
-from model.blocks import Activation
 from model.dimensions import architecture_of_dimensions
+from model.huggingface import architecture_from_config
 from model.precision import Precision
 from model.presets import preset
 from model.steps import Question
@@ -78,22 +78,16 @@ OUTPUT_TOKENS_UNSTATED = 200
 
 
 def gpt(layers: int, hidden_size: int, heads: int) -> Architecture:
-    """Returns a GPT-3-like model of Megatron's vocabulary."""
-    return architecture_of_dimensions(
-        hidden_size=hidden_size,
-        layer_count=layers,
-        query_heads=heads,
-        intermediate_size=4 * hidden_size,
-        vocab_size=51_200,
-        plain_mlp=True,
-        activation=Activation.GELU,
-        norm=Norm.LAYER,
-        qkv_bias=True,
-        attention_output_bias=True,
-        mlp_bias=True,
-        learned_positions=2_048,
-        tied_embeddings=True,
-    )
+    """Returns a GPT-3-like model, which is GPT-2's kind, of Megatron's vocabulary."""
+    config = {
+        "model_type": "gpt2",
+        "n_embd": hidden_size,
+        "n_layer": layers,
+        "n_head": heads,
+        "vocab_size": 51_200,
+        "n_positions": 2_048,
+    }
+    return architecture_from_config(config)
 
 
 def architecture_of(name: str) -> Architecture:

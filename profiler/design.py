@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from scipy.stats import qmc
 
-from model.architecture import Norm
-from model.blocks import Activation, Attention
+from model.blocks import Attention
 from model.dimensions import architecture_of_dimensions
 from model.execution import layer_operations
+from model.huggingface import architecture_from_config
 from model.precision import Precision
 from model.workload import Sequences
 from profiler.experts import ExpertsPoint
@@ -341,22 +341,16 @@ def _like_gpt2(
     name: str, hidden_size: int, heads: int, intermediate_size: int, vocab_size: int
 ) -> Architecture:
     """Returns one layer of GPT-2's kind, which stores and fuses its projections its own way."""
-    return architecture_of_dimensions(
-        name=name,
-        hidden_size=hidden_size,
-        layer_count=1,
-        query_heads=heads,
-        intermediate_size=intermediate_size,
-        vocab_size=vocab_size,
-        plain_mlp=True,
-        activation=Activation.GELU,
-        norm=Norm.LAYER,
-        qkv_bias=True,
-        attention_output_bias=True,
-        mlp_bias=True,
-        learned_positions=_POSITIONS,
-        tied_embeddings=True,
-    )
+    config = {
+        "model_type": "gpt2",
+        "n_embd": hidden_size,
+        "n_layer": 1,
+        "n_head": heads,
+        "n_inner": intermediate_size,
+        "vocab_size": vocab_size,
+        "n_positions": _POSITIONS,
+    }
+    return architecture_from_config(config, name)
 
 
 def _with_layers(architecture: Architecture, count: int) -> Architecture:

@@ -29,6 +29,12 @@ _UNUSED = {
 """Sizes that tell the measured models apart, and so say little of one never measured: trees
 that see the heads err by 3.0% on other numbers of them, without it by 2.6% (prefill, H100)."""
 
+_USED = {
+    kind: [index for index, name in enumerate(names) if name != _UNUSED.get(kind)]
+    for kind, names in SHAPE_FIELDS.items()
+}
+"""Columns of a shape that are features."""
+
 
 def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:
     """Returns what the residual is learned on, (operations, features).
@@ -36,9 +42,8 @@ def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:
     Logs of most sizes, of the law and the intensity, and of what the kernels of the kind
     depend on.
     """
-    shape = sizes.shape
-    used = [name != _UNUSED.get(kind) for name in SHAPE_FIELDS[kind]]
-    columns = [shape[:, used], law_ms, sizes.flops / sizes.bytes, *_FEATURES[kind](shape, sizes)]
+    shape, intensity = sizes.shape, sizes.flops / sizes.bytes
+    columns = [shape[:, _USED[kind]], law_ms, intensity, *_FEATURES[kind](shape, sizes)]
     return np.log(np.column_stack(columns))
 
 
@@ -61,12 +66,13 @@ def _attention_features(shape: Array, sizes: Sizes) -> list[Array]:
     """Returns the work items as kernels cut them: heads, KV heads, blocks of keys and queries."""
     sequences, query, kv, heads, kv_heads, _ = shape.T
     group, items = heads / kv_heads, sequences * kv_heads
-    blocks = [items * np.ceil(kv / 128), items * np.ceil(query * group / 64)]
+    kv_blocks = np.ceil(kv / 128)
+    blocks = [items * kv_blocks, items * np.ceil(query * group / 64)]
     tiles = [sequences * heads * np.ceil(query / 128), items * np.ceil(query * group / 128)]
     waves = [_rounded_up(count, _PROCESSORS) for count in (*tiles, blocks[1])]
     padded = [_rounded_up(kv, 128), _rounded_up(query * group, 128)]
     tokens = [sequences * kv, sequences * query, items * kv]
-    busiest = _busiest(tiles[1], np.ceil(kv / 128))
+    busiest = _busiest(tiles[1], kv_blocks)
     return [
         sequences * heads,
         group,
@@ -77,7 +83,7 @@ def _attention_features(shape: Array, sizes: Sizes) -> list[Array]:
         *padded,
         *tokens,
         busiest,
-        busiest * _PROCESSORS / (items * np.ceil(kv / 128)),
+        busiest * _PROCESSORS / blocks[0],
         sizes.bytes,
         sizes.flops,
     ]

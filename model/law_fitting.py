@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import least_squares
 
-from model.laws import Law, Sizes, law_ms
+from model.laws import Law, Sizes, law_ms, soft_maximum
 
 if TYPE_CHECKING:
     from model.laws import Array
@@ -64,10 +64,9 @@ def _slope(sizes: Sizes, theta: Array) -> Array:
     """Returns how the log of the law changes with each of theta, (operations, 6)."""
     a, c0, c1, c2, corner, c3 = _constants(theta)
     compute, move = c1 * sizes.flops, c2 * sizes.bytes
-    larger = np.maximum(compute, move)
-    ratio = np.minimum(compute, move) / larger
+    soft = soft_maximum(compute, move, corner)
+    ratio = np.minimum(compute, move) / np.maximum(compute, move)
     power = ratio**corner
-    soft = larger * (1 + power) ** (1 / corner)
     of_smaller = power / (1 + power)
     of_compute = np.where(compute >= move, 1 - of_smaller, of_smaller)
     by_corner = of_smaller * np.log(ratio) / corner - np.log1p(power) / corner**2

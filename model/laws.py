@@ -181,9 +181,14 @@ def law_ms(
     item: float | Array,
 ) -> Array:
     """Returns milliseconds for the constants of :class:`Law`, one or (operations,) each."""
-    compute, move = flop * sizes.flops, byte * sizes.bytes
+    written = output * sizes.outputs + item * sizes.items
+    result: Array = start + written + soft_maximum(flop * sizes.flops, byte * sizes.bytes, corner)
+    return result
+
+
+def soft_maximum(compute: Array, move: Array, corner: float | Array) -> Array:
+    """Returns the p-norm of two times, (operations,); scaled by the larger: none overflows."""
     larger = np.maximum(compute, move)
     ratio = np.minimum(compute, move) / larger
-    written = output * sizes.outputs + item * sizes.items
-    result: Array = start + written + larger * (1 + ratio**corner) ** (1 / corner)
+    result: Array = larger * (1 + ratio**corner) ** (1 / corner)
     return result

@@ -91,15 +91,19 @@ def correlation(first: Array, second: Array) -> Array:
         first: (n, features).
         second: (m, features).
     """
-    distance = np.sqrt(3 * squares(first, second))
-    found: Array = (1 + distance) * np.exp(-distance)
+    return correlation_at(distances(first, second))
+
+
+def distances(first: Array, second: Array) -> Array:
+    """Returns the distances between points, times the root of 3, (n, m); arguments as above."""
+    apart = np.sum(first**2, axis=1)[:, None] + np.sum(second**2, axis=1) - 2 * first @ second.T
+    found: Array = np.sqrt(3 * np.maximum(apart, 0.0))
     return found
 
 
-def squares(first: Array, second: Array) -> Array:
-    """Returns the squared distances between points, (n, m); arguments as above."""
-    apart = np.sum(first**2, axis=1)[:, None] + np.sum(second**2, axis=1) - 2 * first @ second.T
-    found: Array = np.maximum(apart, 0.0)
+def correlation_at(distance: Array) -> Array:
+    """Returns that of points so far apart, distances as :func:`distances` gives them."""
+    found: Array = (1 + distance) * np.exp(-distance)
     return found
 
 

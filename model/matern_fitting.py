@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import minimize
 
-from model.matern import MaternProcess, correlation, squares
+from model.matern import MaternProcess, correlation_at, distances
 
 if TYPE_CHECKING:
     from model.laws import Array
@@ -66,7 +66,8 @@ def _unlikeliness(theta: Array, placed: Array, targets: Array) -> tuple[float, A
     """
     variance, noise = np.exp(theta[:2])
     scaled = placed / np.exp(theta[2:])
-    function = variance * correlation(scaled, scaled)
+    apart = distances(scaled, scaled)
+    function = variance * correlation_at(apart)
     root = np.linalg.cholesky(function + (noise + _JITTER) * np.eye(len(targets)))
     half = np.linalg.inv(root)
     inverse = half.T @ half
@@ -75,7 +76,7 @@ def _unlikeliness(theta: Array, placed: Array, targets: Array) -> tuple[float, A
     value = targets @ weights / 2 + np.log(np.diag(root)).sum() + lengths @ lengths / 2
     slope = (inverse - np.outer(weights, weights)) / 2
     # By the log of a length the covariance changes by 3 exp(-sqrt(3) r) times its share of r^2.
-    by_length = slope * 3 * variance * np.exp(-np.sqrt(3 * squares(scaled, scaled)))
+    by_length = slope * 3 * variance * np.exp(-apart)
     gradient = np.empty_like(theta)
     gradient[0] = np.sum(slope * function)
     gradient[1] = noise * np.trace(slope)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from model.estimate import Provenance
 from model.measurement import PUBLISHED
 from server.fitting import (
     FIT_COMMAND,
@@ -30,11 +31,11 @@ from server.reference_cost_models import (
     cost_model_of,
     readable,
 )
+from server.refits import Refits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from model.estimate import Provenance
     from profiler.interface import Environment
     from server.devices import Device, DeviceRegistry
     from server.store import Store
@@ -51,24 +52,37 @@ class NoMeasurementsError(FitError):
 class CostModels:
     """Current cost models: of each local device in its present environment, and of reference data.
 
-    Those of reference data are read when they are first asked for: they are large.
+    Those of reference data are read when they are first asked for: they are large. One that
+    another version has stored in a format of its own is fitted again in the background.
 
     Args:
         store: keeps them over restarts.
         devices: whose environments count.
         fit_command: reads measurements and writes a model.
+        refit_timeout_s: seconds that a fit in the background may take.
     """
 
     def __init__(
-        self, store: Store, devices: DeviceRegistry, fit_command: Sequence[str] = FIT_COMMAND
+        self,
+        store: Store,
+        devices: DeviceRegistry,
+        fit_command: Sequence[str] = FIT_COMMAND,
+        refit_timeout_s: float = 300.0,
     ) -> None:
         self._store = store
         self._fit_command = fit_command
+        self._refit_timeout_s = refit_timeout_s
         self._current: dict[str, CurrentCostModel] = {}
+        self._outdated: dict[str, CostModelRecord] = {}
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._references = ReferenceCostModels(store)
+        self._refits = Refits(self._fit_again)
+        self._references = ReferenceCostModels(store, self._refits.begin)
         for device in devices.local():
             self._load(device)
+
+    def stop(self) -> None:
+        """Ends what is fitted in the background; it is begun anew after the next start."""
+        self._refits.stop()
 
     def local(self, device: Device) -> CurrentCostModel | None:
         """Returns a local device's cost model, None where nothing was fitted yet."""
@@ -86,6 +100,15 @@ class CostModels:
         if device.local:
             return self.local(device)
         return self._references.current(device, engine)
+
+    def refitting(self, device: Device, engine: str = "") -> bool:
+        """Returns whether the device's cost model is being fitted again in the background."""
+        record = (
+            self._outdated.get(device.stored_name)
+            if device.local
+            else self._references.chosen(device, engine)
+        )
+        return record is not None and self._refits.under_way(record)
 
     def described(self, device: Device) -> tuple[CostModelRecord, Provenance] | None:
         """Returns the record of the device's cost model, and what it is to the device.
@@ -116,12 +139,7 @@ class CostModels:
             StoreFullError, StoreUnavailableError: likewise, it cannot be stored.
         """
         assert device.environment is not None  # noqa: S101 - local devices have one
-        with self._turn(device, timeout_s, cancelled) as left_s:
-            fitted = self._fit(
-                device, device.environment, left_s, cancelled, command=self._fit_command
-            )
-            self._current[device.stored_name] = fitted
-            return fitted
+        return self._fit_local(device.stored_name, device.environment, timeout_s, cancelled)
 
     def fit_reference(
         self,
@@ -155,6 +173,34 @@ class CostModels:
                 f"{' from that source' if source else ''};"
                 " `tokenpace reference import` brings some"
             )
+        return self._fit_imported(device.stored_name, environment, timeout_s, cancelled)
+
+    def _fit_again(self, record: CostModelRecord, cancelled: threading.Event) -> CurrentCostModel:
+        environment = self._store.environments.get(record.fingerprint)
+        assert environment is not None  # noqa: S101 - stored with the cost model
+        imported = record.provenance is Provenance.REFERENCE_DATA
+        fit = self._fit_imported if imported else self._fit_local
+        return fit(record.device, environment, self._refit_timeout_s, cancelled)
+
+    def _fit_local(
+        self,
+        device: str,
+        environment: Environment,
+        timeout_s: float,
+        cancelled: threading.Event | None,
+    ) -> CurrentCostModel:
+        with self._turn(device, timeout_s, cancelled) as left_s:
+            fitted = self._fit(device, environment, left_s, cancelled, command=self._fit_command)
+            self._current[device] = fitted
+            return fitted
+
+    def _fit_imported(
+        self,
+        device: str,
+        environment: Environment,
+        timeout_s: float,
+        cancelled: threading.Event | None,
+    ) -> CurrentCostModel:
         command = (*self._fit_command, PUBLISHED)
         with self._turn(device, timeout_s, cancelled) as left_s:
             fitted = self._fit(device, environment, left_s, cancelled, command=command)
@@ -163,16 +209,16 @@ class CostModels:
 
     @contextlib.contextmanager
     def _turn(
-        self, device: Device, timeout_s: float, cancelled: threading.Event | None
+        self, device: str, timeout_s: float, cancelled: threading.Event | None
     ) -> Iterator[float]:
         """Waits until no other fit of the device runs; yields the seconds that are left."""
         end = time.monotonic() + timeout_s
-        lock = self._locks[device.stored_name]
+        lock = self._locks[device]
         while not lock.acquire(timeout=_POLL_S):
             if cancelled is not None and cancelled.is_set():
                 raise FitCancelledError("fitting was cancelled")
             if time.monotonic() > end:
-                raise FitTimeoutError(f"another fit of {device.name} took all the time")
+                raise FitTimeoutError(f"another fit of {device} took all the time")
         try:
             yield end - time.monotonic()
         finally:
@@ -180,7 +226,7 @@ class CostModels:
 
     def _fit(
         self,
-        device: Device,
+        device: str,
         environment: Environment,
         timeout_s: float,
         cancelled: threading.Event | None,
@@ -189,12 +235,12 @@ class CostModels:
     ) -> CurrentCostModel:
         start = time.monotonic()
         fingerprint = environment.fingerprint
-        rows = self._store.measurements.stream(device.stored_name, fingerprint)
+        rows = self._store.measurements.stream(device, fingerprint)
         try:
             blob = fit(rows, timeout_s=timeout_s, cancelled=cancelled, command=command)
         except NothingToFitError as error:
             raise NoMeasurementsError(
-                f"nothing was measured on {device.name} in its present environment;"
+                f"nothing was measured on {device} in its present environment;"
                 " run a profile job first"
             ) from error
         try:
@@ -203,7 +249,7 @@ class CostModels:
             raise FitError(f"what fitting wrote is no cost model: {error}") from error
         record = CostModelRecord(
             id=f"cm-{secrets.token_hex(6)}",
-            device=device.stored_name,
+            device=device,
             fingerprint=fingerprint,
             create_time=datetime.now(UTC),
             measurement_count=model.measurement_count,
@@ -216,7 +262,7 @@ class CostModels:
         _log.info(
             "cost model fitted",
             cost_model=record.id,
-            device=device.stored_name,
+            device=device,
             rows=record.measurement_count,
             seconds=round(time.monotonic() - start, 3),
         )
@@ -224,5 +270,11 @@ class CostModels:
 
     def _load(self, device: Device) -> None:
         stored = self._store.cost_models.current(device.stored_name, device.fingerprint)
-        if stored is not None and (model := readable(*stored)) is not None:
+        if stored is None:
+            return
+        model = readable(*stored)
+        if model is not None:
             self._current[device.stored_name] = model
+        else:
+            self._outdated[device.stored_name] = stored[0]
+            self._refits.begin(stored[0])

@@ -61,7 +61,9 @@ class Daemon:
                 configuration=configuration,
                 store=self._store,
                 devices=devices,
-                cost_models=CostModels(self._store, devices),
+                cost_models=CostModels(
+                    self._store, devices, refit_timeout_s=configuration.fit_timeout
+                ),
             )
             base = Predictor(devices, self.state.cost_models)
             calibrations = Calibrations(self._store, base)
@@ -89,6 +91,7 @@ class Daemon:
         """Drains the calls in flight, lays campaigns aside and closes the store."""
         self._server.stop(self._configuration.drain_seconds)
         self._profiling.drain()
+        self.state.cost_models.stop()
         self._server.join()
         self._store.close()
 

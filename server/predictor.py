@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 ANALYTICAL = "analytical"
 """What stands for a cost model's id where nothing was measured."""
 
+_REFITTING = Notice(
+    "COST_MODEL_REFITTING",
+    "another version stored this device's cost model in a format of its own: it is being fitted"
+    " again on the same measurements; ask again in a minute",
+)
+
 
 class _Record(Protocol):
     @property
@@ -63,6 +69,9 @@ class CostModels(Protocol):
 
     def current(self, device: Device, engine: str = "") -> _Current | None:
         """Returns the cost model of an engine on a device, None where nothing was fitted yet."""
+
+    def refitting(self, device: Device, engine: str = "") -> bool:
+        """Returns whether the device's cost model is being fitted again in the background."""
 
 
 class Calibrations(Protocol):
@@ -163,6 +172,10 @@ class Predictor:
         """
         current = self._cost_models.current(resolution.device, resolution.question.engine)
         composite = self._composite(resolution, current.model if current else None)
+        if current is None and self._cost_models.refitting(
+            resolution.device, resolution.question.engine
+        ):
+            resolution = replace(resolution, notices=(*resolution.notices, _REFITTING))
         # What a calibration goes by is in the breakdown.
         detailed = with_breakdown or bool(calibration)
         inference = predict(resolution.question, composite, with_breakdown=detailed)

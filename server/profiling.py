@@ -70,7 +70,8 @@ class Profiling:
         devices = self._state.devices.local()
         # Where there is a GPU the processor has to keep up with it.
         for device in [known for known in devices if known.name != CPU] or devices:
-            if quick and self._state.cost_models.local(device) is not None:
+            models = self._state.cost_models
+            if quick and (models.local(device) is not None or models.refitting(device)):
                 continue
             if occupant := self.jobs.occupant(device):
                 _log.info("not profiled on start", device=device.name, reason=occupant)

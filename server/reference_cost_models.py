@@ -13,6 +13,8 @@ from model.hardware import data_sheet
 from model.transfer import TransferredCostModel, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from model.cost_model import FittedCostModel
     from server.devices import Device
     from server.records import CostModelRecord
@@ -45,10 +47,12 @@ class ReferenceCostModels:
 
     Args:
         store: keeps them.
+        outdated: is told of each that cannot be read, once.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, outdated: Callable[[CostModelRecord], None]) -> None:
         self._store = store
+        self._outdated = outdated
         self._lock = threading.Lock()
         self._records: tuple[CostModelRecord, ...] | None = None
         self._models: dict[str, CurrentCostModel | None] = {}
@@ -70,6 +74,11 @@ class ReferenceCostModels:
             if source is None or source.record.device == device.stored_name:
                 return source
             return self._borrow(device, source)
+
+    def chosen(self, device: Device, engine: str) -> CostModelRecord | None:
+        """Returns the record of what :meth:`current` answers by, or would if it could be read."""
+        with self._lock:
+            return self._choose(device, engine)
 
     def described(self, device: Device) -> tuple[CostModelRecord, Provenance] | None:
         """Returns the record of what :meth:`current` answers by, and what it is to the device.
@@ -115,6 +124,8 @@ class ReferenceCostModels:
         if record.id not in self._models:
             stored = self._store.cost_models.current(record.device, record.fingerprint)
             self._models[record.id] = readable(*stored) if stored is not None else None
+            if stored is not None and self._models[record.id] is None:
+                self._outdated(record)
         return self._models[record.id]
 
 
@@ -123,9 +134,9 @@ def readable(record: CostModelRecord, blob: bytes) -> CurrentCostModel | None:
     try:
         model = cost_model_of(blob)
     except ValueError as error:
-        # A newer version may write them otherwise; the measurements are there.
+        # Another version may write them otherwise; the measurements are there.
         _log.warning(
-            "stored cost model cannot be read; FitCostModel makes a new one",
+            "stored cost model cannot be read; it is fitted again",
             cost_model=record.id,
             error=str(error),
         )

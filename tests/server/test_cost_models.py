@@ -1,5 +1,7 @@
+import functools
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +12,9 @@ from server import cost_models, reference_cost_models
 from server.cost_models import CostModels, NoMeasurementsError
 from server.devices import DeviceRegistry
 from server.fitting import FitCancelledError, FitError, FitTimeoutError
+from server.imports import imported_environment
 
-ECHO = "import sys; data = sys.stdin.read(); print(data.count('linear'))"
+ECHO = "import sys; data = sys.stdin.read(); print(data.count('linear'), *sys.argv[1:])"
 
 
 def command(program):
@@ -25,13 +28,14 @@ def devices():
 
 @pytest.fixture(autouse=True)
 def trees(monkeypatch):
-    """Stands for the regression: the serialised model is the number of its rows."""
+    """Stands for the regression: the serialised model is the number of its rows, and whose."""
 
     def from_bytes(blob):
+        rows, *published = blob.split()
         score = ValidationScore(
             kind="linear",
             precision=Precision.FP32,
-            rows=int(blob),
+            rows=int(rows),
             groups=1,
             mean_error=0.1,
             median_error=0.1,
@@ -39,11 +43,11 @@ def trees(monkeypatch):
             coverage=0.9,
         )
         return SimpleNamespace(
-            measurement_count=int(blob),
+            measurement_count=int(rows),
             scores=(score,),
             precisions=(Precision.FP32,),
             engines=("torch",),
-            provenance=Provenance.MEASURED_LOCALLY,
+            provenance=Provenance.REFERENCE_DATA if published else Provenance.MEASURED_LOCALLY,
         )
 
     for module in (cost_models, reference_cost_models):
@@ -132,11 +136,78 @@ def test_fits_of_one_device_wait_for_each_other(store, devices, measured, tmp_pa
     assert len(outcome) == 1
 
 
-def test_a_stored_model_that_cannot_be_read_counts_as_none(store, devices, measured, monkeypatch):
+def waits(condition, timeout_s=30):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def unreadable(monkeypatch, trees):
+    """Makes cost models of so many rows unreadable, as those of another version are."""
+    readable = cost_models.cost_model_of
+
+    def refuse(rows):
+        def from_bytes(blob):
+            if int(blob.split()[0]) == rows:
+                raise ValueError("another format")
+            return readable(blob)
+
+        for module in (cost_models, reference_cost_models):
+            monkeypatch.setattr(module, "cost_model_of", from_bytes)
+
+    return refuse
+
+
+def test_a_stored_model_that_cannot_be_read_is_fitted_again(store, devices, measured, unreadable):
+    before = CostModels(store, devices, command(ECHO)).fit(measured(1), timeout_s=30)
+    device = measured(1)
+    unreadable(rows=1)
+    models = CostModels(store, devices, command(ECHO))
+    assert models.refitting(device)
+    waits(lambda: models.current(device) is not None)
+    waits(lambda: not models.refitting(device))
+    assert models.current(device).record.measurement_count == 2
+    assert store.cost_models.get(before.record.id).current is False
+    models.stop()
+
+
+def test_what_cannot_be_fitted_again_counts_as_none(store, devices, measured, unreadable):
     CostModels(store, devices, command(ECHO)).fit(measured(1), timeout_s=30)
+    unreadable(rows=1)
+    models = CostModels(store, devices, command("import sys; sys.exit('no')"))
+    waits(lambda: not models.refitting(devices.get("cpu")))
+    assert models.current(devices.get("cpu")) is None
+    models.stop()
 
-    def unreadable(blob):
-        raise ValueError("another format")
 
-    monkeypatch.setattr(reference_cost_models, "cost_model_of", unreadable)
-    assert CostModels(store, devices).current(devices.get("cpu")) is None
+def test_a_fit_in_the_background_ends_with_the_daemon(store, devices, measured, unreadable):
+    CostModels(store, devices, command(ECHO)).fit(measured(1), timeout_s=30)
+    unreadable(rows=1)
+    models = CostModels(store, devices, command("import time; time.sleep(600)"))
+    assert models.refitting(devices.get("cpu"))
+    begin = time.monotonic()
+    models.stop()
+    assert time.monotonic() - begin < 30
+    assert not models.refitting(devices.get("cpu"))
+
+
+def test_imported_models_that_cannot_be_read_are_fitted_again(store, devices, point, unreadable):
+    device = devices.get("h100-sxm")
+    environment = imported_environment(device, "someone's rows", "vllm")
+    store.measurements.append([point()], device="h100-sxm", environment=environment)
+    reference = functools.partial(
+        CostModels(store, devices, command(ECHO)).fit_reference, device, "vllm", timeout_s=30
+    )
+    before = reference()
+    store.measurements.append([point(2)], device="h100-sxm", environment=environment)
+    unreadable(rows=1)
+    models = CostModels(store, devices, command(ECHO))
+    assert not models.refitting(device)  # not before someone asks
+    assert models.current(device, "vllm") is None
+    assert models.refitting(device, "vllm")
+    waits(lambda: not models.refitting(device, "vllm"))
+    assert models.current(device, "vllm").record.measurement_count == 2
+    assert store.cost_models.get(before.record.id).current is False
+    models.stop()

@@ -43,9 +43,13 @@ class CostModels:
 
     def __init__(self):
         self.fitted = None
+        self.fits_again = False
 
     def current(self, device, engine=""):
         return self.fitted if device.local else None
+
+    def refitting(self, device, engine=""):
+        return self.fits_again and device.local
 
 
 class Fitted:
@@ -255,6 +259,16 @@ def test_a_fitted_cost_model_answers_as_soon_as_it_is_there(predictor, cost_mode
     assert answer.tpot_ms.value == 30 * 9 + 3
     fit(cost_models, "cm-2")
     assert predictor.predict(request()).cost_model == "cm-2"
+
+
+def test_an_answer_says_that_the_cost_model_is_being_fitted_again(predictor, cost_models):
+    def codes(device):
+        return {warning.code for warning in predictor.predict(request(device=device)).warnings}
+
+    assert "COST_MODEL_REFITTING" not in codes("local")
+    cost_models.fits_again = True
+    assert "COST_MODEL_REFITTING" in codes("local")
+    assert "COST_MODEL_REFITTING" not in codes("h100-sxm")
 
 
 def test_what_the_cost_model_does_not_hold_is_analytical(predictor, cost_models):

@@ -121,4 +121,4 @@ def profile(data_dir: Path, seconds: int, precisions: Sequence[types_pb2.Precisi
 
 def page_heading(title: str, command: str) -> str:
     """Returns a page's first lines, with the versions that what is measured here hangs on."""
-    return heading(title, command, ("torch", "transformers", "grpcio", "protobuf", "treelite"))
+    return heading(title, command, ("torch", "transformers", "grpcio", "protobuf", "onnxruntime"))

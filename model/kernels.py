@@ -75,7 +75,7 @@ class Kernel:
         """Returns what :meth:`from_json` reads: JSON, but for bytes.
 
         Raises:
-            ModuleNotFoundError: there is a residual, and treelite is missing.
+            ModuleNotFoundError: there is a residual, and ONNX is not installed.
         """
         return {
             "kind": self.kind.value,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.matern import MaternProcess
-from model.trees import trees_of_bytes
+from model.trees import trees_of_json
 
 if TYPE_CHECKING:
     from model.laws import Array
@@ -50,10 +50,10 @@ class Residual:
         """Returns what :meth:`from_json` reads: JSON, but for bytes.
 
         Raises:
-            ModuleNotFoundError: treelite is missing.
+            ModuleNotFoundError: ONNX or its runtime is not installed.
         """
         smooth = self.smooth.to_json() if self.smooth is not None else None
-        return {"trees": self.trees.to_bytes(), "smooth": smooth}
+        return {"trees": self.trees.to_json(), "smooth": smooth}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Residual:
@@ -61,10 +61,10 @@ class Residual:
 
         Raises:
             KeyError, TypeError, ValueError: the data is none.
-            ModuleNotFoundError: treelite is missing.
+            ModuleNotFoundError: ONNX or its runtime is not installed.
         """
         smooth = data["smooth"]
         return cls(
-            trees_of_bytes(data["trees"]),
+            trees_of_json(data["trees"]),
             MaternProcess.from_json(smooth) if smooth is not None else None,
         )

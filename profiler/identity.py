@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _DRIVER_VERSION = re.compile(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s")
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "treelite", "nvidia-ml-py", "torchao", "triton")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "nvidia-ml-py", "torchao", "triton")
 _CHECKOUT = Path(__file__).parents[1]
 _GIT_S = 10.0
 

@@ -150,7 +150,7 @@ def cost_model_of(blob: bytes) -> FittedCostModel:
     Raises:
         ValueError: they are none.
     """
-    # The trees' library takes a third of a second to load: not where there are none.
+    # The trees' library takes a tenth of a second to load: not where there are none.
     from model.cost_model import FittedCostModel  # noqa: PLC0415
 
     return FittedCostModel.from_bytes(blob)

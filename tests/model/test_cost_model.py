@@ -274,7 +274,7 @@ def test_cut_bytes_are_refused(fitted):
 
 def test_trees_of_another_release_are_refused(fitted):
     data = unpack(fitted.to_bytes())
-    data["kernels"][0]["residual"]["trees"] = b"xxx" * 100
+    data["kernels"][0]["residual"]["trees"]["model"] = b"xxx" * 100
     with pytest.raises(ValueError, match="trees"):
         FittedCostModel.from_bytes(pack(data))
 

@@ -39,7 +39,17 @@ TINY = Space(
 ROOT = Path(__file__).parents[2]
 LOADING_S = 90
 """torch takes seconds to load, more on a machine that is busy."""
-MISSING = ("treelite", "pynvml", "psutil", "grpc", "sqlalchemy", "torchao", "structlog", "rich")
+MISSING = (
+    "onnx",
+    "onnxruntime",
+    "pynvml",
+    "psutil",
+    "grpc",
+    "sqlalchemy",
+    "torchao",
+    "structlog",
+    "rich",
+)
 # Python runs this before anything else; what it hides is not installed for all who ask.
 HIDING = f"""
 from importlib.machinery import PathFinder

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.collectives import Collective, fit_collective
 from model.features import features
-from model.kernels import Kernel, extent, law_of
+from model.kernels import Kernel, law_of
 from model.law_fitting import fit_law
 from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
 from model.operations import COLLECTIVES, OperationKind
@@ -69,8 +69,8 @@ def _fit_kernel(kind: OperationKind, rows: Sequence[Row]) -> Kernel:
     if len(rows) >= _FEWEST_FOR_A_RESIDUAL:
         law_ms = law_of(laws, sizes)
         residual = fit_residual(features(kind, sizes, law_ms), np.log(latency / law_ms))
-    spread = extent(sizes)
-    return Kernel(kind, laws, residual, spread.min(axis=0), spread.max(axis=0))
+    low, high = sizes.extent.min(axis=0), sizes.extent.max(axis=0)
+    return Kernel(kind, laws, residual, low, high)
 
 
 def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass
-from functools import lru_cache
+from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,10 +42,14 @@ class Kernel:
     residual: Residual | None
     low: Array
     high: Array
+    _constants: Array = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_constants", _constants(self.laws))
 
     def latency_ms(self, sizes: Sizes) -> Array:
         """Returns milliseconds of one run each, (operations,)."""
-        by_law = law_of(self.laws, sizes)
+        by_law = self._by_law(sizes)
         if self.residual is None:
             return by_law
         columns = features(self.kind, sizes, by_law)
@@ -57,7 +60,7 @@ class Kernel:
         """Returns the deviation between the residual's trees, (operations,); 1 without them."""
         if self.residual is None:
             return np.ones(len(sizes.flops))
-        return self.residual.spread(features(self.kind, sizes, law_of(self.laws, sizes)))
+        return self.residual.spread(features(self.kind, sizes, self._by_law(sizes)))
 
     def outside(self, sizes: Sizes) -> Array:
         """Returns how far each operation is outside what was measured, (operations,).
@@ -65,11 +68,12 @@ class Kernel:
         The log of the largest ratio of a size, FLOPs or bytes to the nearest measured
         one; 0 inside.
         """
-        columns = extent(sizes)
-        below = np.log(self.low / _DOMAIN_MARGIN / columns)
-        above = np.log(columns / self.high / _DOMAIN_MARGIN)
-        result: Array = np.maximum(0.0, np.maximum(below, above)).max(axis=1)
+        beyond = np.maximum(self.low / sizes.extent, sizes.extent / self.high).max(axis=1)
+        result: Array = np.log(np.maximum(1.0, beyond / _DOMAIN_MARGIN))
         return result
+
+    def _by_law(self, sizes: Sizes) -> Array:
+        return law_ms(sizes, *self._constants[:, sizes.regime])
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads: JSON, but for bytes.
@@ -146,12 +150,6 @@ def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:
     return law_ms(sizes, *_constants(laws)[:, sizes.regime])
 
 
-@lru_cache(maxsize=64)
 def _constants(laws: tuple[Law, ...]) -> Array:
     """Returns the constants as columns, (6, regimes)."""
     return np.array([astuple(law) for law in laws]).T
-
-
-def extent(sizes: Sizes) -> Array:
-    """Returns the columns that the measured domain bounds, (operations, fields + 2)."""
-    return np.column_stack([sizes.shape, sizes.flops, sizes.bytes])

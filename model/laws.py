@@ -81,28 +81,35 @@ class Sizes:
     """Operations of one kind as columns.
 
     Attributes:
-        shape: (operations, fields), fields as in ``SHAPE_FIELDS``.
-        flops, bytes, outputs, items: (operations,).
+        extent: (operations, fields + 2): the sizes in the order of ``SHAPE_FIELDS``, FLOPs and
+            bytes.
+        outputs, items: (operations,).
         regime: (operations,), index of the regime.
     """
 
-    shape: Array
-    flops: Array
-    bytes: Array
+    extent: Array
     outputs: Array
     items: Array
     regime: NDArray[np.intp]
 
+    @property
+    def shape(self) -> Array:
+        """The sizes, (operations, fields)."""
+        return self.extent[:, :-2]
+
+    @property
+    def flops(self) -> Array:
+        """Floating-point operations of one run, (operations,)."""
+        return self.extent[:, -2]
+
+    @property
+    def bytes(self) -> Array:
+        """Bytes moved by one run, (operations,)."""
+        return self.extent[:, -1]
+
     def take(self, rows: NDArray[np.bool_]) -> Sizes:
         """Returns the chosen operations."""
-        return Sizes(
-            self.shape[rows],
-            self.flops[rows],
-            self.bytes[rows],
-            self.outputs[rows],
-            self.items[rows],
-            self.regime[rows],
-        )
+        return Sizes(self.extent[rows], self.outputs[rows], self.items[rows], self.regime[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +141,8 @@ class Law:
 
 def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
     """Returns the columns of at least one operation of a kind in ``KERNELS`` or a collective."""
-    shape = np.array([o.shape for o in operations], dtype=np.float64)
-    outputs, items, regime = _work(kind, shape)
-    return Sizes(
-        shape,
-        np.array([o.flops for o in operations], dtype=np.float64),
-        np.array([o.bytes for o in operations], dtype=np.float64),
-        outputs,
-        items,
-        regime,
-    )
+    extent = np.array([(*o.shape, o.flops, o.bytes) for o in operations], dtype=np.float64)
+    return Sizes(extent, *_work(kind, extent[:, :-2]))
 
 
 def _work(kind: OperationKind, shape: Array) -> tuple[Array, Array, NDArray[np.intp]]:

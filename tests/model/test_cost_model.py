@@ -11,7 +11,7 @@ from model.cost_model import EngineTerms, FittedCostModel
 from model.dimensions import architecture_of_dimensions
 from model.estimate import Phase, Provenance
 from model.execution import step_operations
-from model.kernels import Kernel, extent
+from model.kernels import Kernel
 from model.laws import REGIMES, Law, sizes_of
 from model.operations import OperationKind, all_reduce, attention, embedding, linear
 from model.overheads import Overheads
@@ -38,7 +38,7 @@ def kernels(precision=Precision.FP32, law=LAW):
     }
     made = {}
     for kind, rows in measured.items():
-        spread = extent(sizes_of(kind, rows))
+        spread = sizes_of(kind, rows).extent
         laws = (law,) * REGIMES[kind]
         made[kind, precision] = Kernel(kind, laws, None, spread.min(axis=0), spread.max(axis=0))
     return made

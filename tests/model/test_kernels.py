@@ -18,7 +18,7 @@ from model.blocks import (
     LinearAttention,
 )
 from model.features import features
-from model.kernels import Kernel, extent, law_of
+from model.kernels import Kernel, law_of
 from model.laws import REGIMES, Law, sizes_of
 from model.operations import (
     LINEARS,
@@ -91,7 +91,7 @@ def kernel(kind, residual=None, seed=0):
         target = residual(sizes)
         regressor = ExtraTreesRegressor(n_estimators=30, random_state=0).fit(columns, target)
         learned = Residual(trees_of(regressor))
-    spread = extent(sizes)
+    spread = sizes.extent
     return Kernel(kind, LAWS[kind], learned, spread.min(axis=0), spread.max(axis=0)), sizes
 
 
@@ -136,12 +136,18 @@ def test_what_was_measured_is_inside(kind):
 @given(factor=st.floats(2.0, 1e4))
 def test_the_distance_outside_grows_with_each_factor(kind, factor):
     plain, sizes = kernel(kind)
-    beyond = replace(sizes, bytes=np.full(len(sizes.bytes), sizes.bytes.max() * factor))
-    further = replace(sizes, bytes=beyond.bytes * np.e)
+    beyond = moving(sizes, sizes.bytes.max() * factor)
+    further = moving(sizes, sizes.bytes.max() * factor * np.e)
     assert np.all(plain.outside(beyond) > 0)
     assert plain.outside(further) - plain.outside(beyond) == pytest.approx(1.0)
-    below = replace(sizes, bytes=np.full(len(sizes.bytes), sizes.bytes.min() / factor))
-    assert np.all(plain.outside(below) > 0)
+    assert np.all(plain.outside(moving(sizes, sizes.bytes.min() / factor)) > 0)
+
+
+def moving(sizes, moved):
+    """Returns operations that all move so many bytes."""
+    extent = sizes.extent.copy()
+    extent[:, -1] = moved
+    return replace(sizes, extent=extent)
 
 
 def test_without_a_residual_nothing_is_known_of_the_doubt():

@@ -18,9 +18,9 @@ NAMES = ("flops", "bytes", "outputs", "items")
 
 
 def sizes(*works_):
-    columns = (np.array(column) for column in zip(*works_, strict=True))
-    none = np.zeros(len(works_), dtype=np.intp)
-    return Sizes(np.ones((len(works_), 3)), *columns, none)
+    flops, moved, outputs, items = (np.array(column) for column in zip(*works_, strict=True))
+    extent = np.column_stack([np.ones((len(works_), 3)), flops, moved])
+    return Sizes(extent, outputs, items, np.zeros(len(works_), dtype=np.intp))
 
 
 def linears(count, seed, rows=(20, 3000)):

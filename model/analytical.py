@@ -104,6 +104,9 @@ class AnalyticalCostModel:
         self._factor = _DEVICE_FACTOR if known and self._gpu else _GENERIC_FACTOR
         self.knows_rates = known
         self.sheet = sheet
+        # A processor's rates are what its number of threads suggests: they bound nothing.
+        bounds = self._gpu and known
+        self._surely_cold_bytes = 2 * sheet.last_level_cache_bytes if bounds else math.inf
         self._bandwidth = sheet.bandwidth_bytes_per_second
         self._plain_rate = self._bandwidth * self._shares(OperationKind.LINEAR)[1]
         self._peaks = {precision: sheet.effective_peak(precision) for precision in Precision}
@@ -173,11 +176,7 @@ class AnalyticalCostModel:
         Its arithmetic at the peak rate, its traffic at the bandwidth; 0 where caches may
         hold the traffic, where it is no kernel, and where the rates are guessed.
         """
-        # A processor's rates are what its number of threads suggests.
-        known = self._gpu and self.knows_rates
-        if not known or operation.kind in _NO_KERNELS:
-            return 0.0
-        if operation.bytes <= 2 * self.sheet.last_level_cache_bytes:
+        if operation.bytes <= self._surely_cold_bytes or operation.kind in _NO_KERNELS:
             return 0.0
         compute = operation.flops / self._peaks[operation.multiplied_in]
         return max(compute, operation.bytes / self._bandwidth)

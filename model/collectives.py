@@ -39,7 +39,7 @@ class Collective:
         """
         message, ranks = sizes.shape.T
         result = np.empty(len(message))
-        for count in np.unique(ranks):
+        for count in set(ranks.tolist()):
             rows = ranks == count
             nearest = min(self.curves, key=lambda known: abs(np.log(known / count)))
             known_bytes, known_ms = (np.array(values) for values in self.curves[nearest])
@@ -54,8 +54,8 @@ class Collective:
         The log of the ratio to the nearest measured number of ranks; sizes beyond the
         measured ones follow the bandwidth.
         """
-        far = [np.abs(np.log(sizes.shape[:, 1] / known)) for known in self.curves]
-        result: Array = np.min(far, axis=0)
+        ratios = sizes.shape[:, 1:2] / np.array(list(self.curves))
+        result: Array = np.abs(np.log(ratios)).min(axis=1)
         return result
 
     def spread(self, sizes: Sizes) -> Array:

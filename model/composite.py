@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cache
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ class CompositeCostModel:
             analytical.beside_measured_kernels() if self._by_coefficients else analytical
         )
         self._engines_own = _COEFFICIENTS if self._by_coefficients else OVERHEADS
-        self._fitted_kinds: dict[tuple[OperationKind, Precision], bool] = {}
+        self._is_fitted = cache(self._holds)
 
     @property
     def fitted(self) -> MeasuredCostModel | None:
@@ -103,7 +103,7 @@ class CompositeCostModel:
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
         """Returns the weakest source among the figures of these operations."""
         allowed = self._engines_own if self._by_coefficients else frozenset()
-        if all(self._is_fitted(o) or o.kind in allowed for o in operations):
+        if all(self._is_fitted(o.kind, o.precision) or o.kind in allowed for o in operations):
             return self.provenance
         return Provenance.ANALYTICAL
 
@@ -115,7 +115,8 @@ class CompositeCostModel:
         return frozenset(
             operation.name
             for operation in operations
-            if not self._is_fitted(operation) and operation.kind not in others
+            if not self._is_fitted(operation.kind, operation.precision)
+            and operation.kind not in others
         )
 
     @property
@@ -154,7 +155,10 @@ class CompositeCostModel:
         """
         if self._fitted is None:
             return [self._analytical.estimate(*part, confidence) for part in parts]
-        masks = [[self._is_fitted(operation) for operation in rows] for rows, _ in parts]
+        masks = [
+            [self._is_fitted(operation.kind, operation.precision) for operation in rows]
+            for rows, _ in parts
+        ]
         known = [
             (list(compress(rows, mask)), phase)
             for (rows, phase), mask in zip(parts, masks, strict=True)
@@ -186,21 +190,13 @@ class CompositeCostModel:
             return step
         ratio = 1.0 + added / max(step.value_ms, 1e-12)
         cases = zip(part[0], step.operations_ms, floors, strict=True)
-        return replace(
-            step,
+        return step._replace(
             value_ms=step.value_ms * ratio,
             lower_ms=step.lower_ms * ratio,
             upper_ms=step.upper_ms * ratio,
             operations_ms=each,
             bounded=tuple(sorted({o.name for o, ms, floor in cases if ms < floor})),
         )
-
-    def _is_fitted(self, operation: Operation) -> bool:
-        key = operation.kind, operation.precision
-        known = self._fitted_kinds.get(key)
-        if known is None:
-            known = self._fitted_kinds[key] = self._holds(*key)
-        return known
 
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
         if kind in self._engines_own:
@@ -212,8 +208,7 @@ class CompositeCostModel:
 
 def _at_least(step: StepEstimate, factor: float) -> StepEstimate:
     """Returns the estimate with ends that lie at least so far off."""
-    return replace(
-        step,
+    return step._replace(
         lower_ms=min(step.lower_ms, step.value_ms / factor),
         upper_ms=max(step.upper_ms, step.value_ms * factor),
     )

@@ -8,6 +8,7 @@ confidence, the largest is stretched as a Student t distribution's tail would.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,7 @@ def coverage(scores_by_group: Sequence[Array], confidence: float) -> float:
     return inside / sum(len(scores) for scores in scores_by_group)
 
 
+@lru_cache(maxsize=1_024)
 def _tail(confidence: float, degrees: int) -> float:
     from scipy.special import stdtrit  # noqa: PLC0415 - a daemon's start need not wait for it
 

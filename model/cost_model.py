@@ -258,49 +258,35 @@ class FittedCostModel:
         raise KeyError(precision)
 
     def _price(self, operations: Sequence[Operation], terms: EngineTerms) -> tuple[Array, Array]:
-        """Returns milliseconds of all runs and distance outside the domain, (operations,) each."""
-        keys = [(o.kind, o.precision, o.shape, o.flops) for o in operations]
-        known = self._kernel_prices(operations, keys)
-        latency = np.empty(len(operations))
-        outside = np.zeros(len(operations))
-        for index, operation in enumerate(operations):
-            if operation.kind in TERMS:
-                latency[index] = terms.overheads.latency_ms(operation) * operation.count
-            else:
-                one, outside[index] = known[keys[index]]
-                latency[index] = one * operation.count
-        return latency, outside
-
-    def _kernel_prices(
-        self, operations: Sequence[Operation], keys: Sequence[_Key]
-    ) -> dict[_Key, tuple[float, float]]:
-        """Returns milliseconds of one run and distance outside the domain of each kernel.
+        """Returns milliseconds of all runs and distance outside the domain, (operations,) each.
 
         A request repeats most of its kernels, and those of the one before: gate and up of
         a layer, all projections of a decode step at another context.
         """
-        known: dict[_Key, tuple[float, float]] = {}
-        fresh: dict[_Key, Operation] = {}
-        for key, operation in zip(keys, operations, strict=True):
-            if operation.kind not in TERMS:
-                price = self._prices.get(key)
-                if price is not None:
-                    known[key] = price
-                else:
-                    fresh[key] = operation
-        rows = list(fresh.items())
-        for (kind, precision), chosen in _by_kernel(enumerate(fresh.values())).items():
+        prices = [(0.0, 0.0)] * len(operations)
+        fresh: dict[tuple[OperationKind, Precision], dict[_Key, list[int]]] = {}
+        for index, operation in enumerate(operations):
+            if operation.kind in TERMS:
+                prices[index] = terms.overheads.latency_ms(operation), 0.0
+                continue
+            key = operation.kind, operation.precision, operation.shape, operation.flops
+            known = self._prices.get(key)
+            if known is None:
+                fresh.setdefault(key[:2], {}).setdefault(key, []).append(index)
+            else:
+                prices[index] = known
+        if len(self._prices) > _MAX_PRICES:
+            self._prices.clear()
+        for (kind, precision), same in fresh.items():
             kernel = kernel_of(self._kernels, kind, precision)
-            sizes = sizes_of(kind, [rows[i][1] for i in chosen])
-            prices = zip(
-                kernel.latency_ms(sizes).tolist(), kernel.outside(sizes).tolist(), strict=True
-            )
-            known.update(zip((rows[i][0] for i in chosen), prices, strict=True))
-        if fresh:
-            if len(self._prices) > _MAX_PRICES:
-                self._prices.clear()
-            self._prices.update((key, known[key]) for key in fresh)
-        return known
+            sizes = sizes_of(kind, [operations[rows[0]] for rows in same.values()])
+            latency, outside = kernel.latency_ms(sizes).tolist(), kernel.outside(sizes).tolist()
+            for (key, rows), ms, far in zip(same.items(), latency, outside, strict=True):
+                self._prices[key] = price = (ms, far)
+                for index in rows:
+                    prices[index] = price
+        one, beyond = np.array(prices).T
+        return one * [operation.count for operation in operations], beyond
 
 
 def _kernel_of_json(row: dict[str, Any]) -> AnyKernel:
@@ -324,11 +310,13 @@ def _step(
     phase: Phase,
     confidence: float,
 ) -> StepEstimate:
-    latency = latency * np.exp(terms.correction[phase])
+    latency = latency * math.exp(terms.correction[phase])
     value = float(latency.sum())
     width = half_width(terms.scores[phase], confidence)
-    width += _OUTSIDE_SLOPE * float(latency @ outside) / max(value, 1e-12)
-    names = {o.name for o, far in zip(operations, outside.tolist(), strict=True) if far > 0}
+    names: set[str] = set()
+    if far := np.flatnonzero(outside).tolist():
+        width += _OUTSIDE_SLOPE * float(latency @ outside) / max(value, 1e-12)
+        names = {operations[index].name for index in far}
     return StepEstimate(
         value_ms=value,
         lower_ms=value * math.exp(-width),

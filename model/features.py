@@ -50,7 +50,8 @@ def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:
     columns = [shape[:, _USED[kind]], law_ms, sizes.flops / sizes.bytes]
     columns += _FEATURES[kind](shape, sizes)
     # What column_stack() does, but for a third of a Predict's time.
-    return np.log(np.concatenate([_as_columns(each) for each in columns], axis=1))
+    result: Array = np.log(np.concatenate([_as_columns(each) for each in columns], axis=1))
+    return result
 
 
 def _as_columns(values: Array) -> Array:

@@ -56,10 +56,10 @@ REGIMES = {
 """Number of regimes of each kind; those of attention: decode, whole prompt, chunk; of what
 linear and sparse attention add: one query, more."""
 
-_ROW_REGIMES = (2, 3, 4, 16)
+_ROW_REGIMES = np.array([2, 3, 4, 16])
 """First rows of a linear's further regimes: libraries treat one, two and three rows apart."""
 
-_EXPERT_REGIMES = (8.0, 128.0)
+_EXPERT_REGIMES = np.array([8.0, 128.0])
 """First rows an expert of further regimes: weights read, tiles half empty, tiles full.
 
 A rank that holds a part of the experts has as many of its own: engines pick other kernels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from model.architecture import norm_parameters
@@ -46,6 +47,7 @@ class MemoryFootprint:
         return self.total_bytes <= self.capacity_bytes if self.capacity_bytes else None
 
 
+@lru_cache(maxsize=1_024)
 def weights_bytes(
     architecture: Architecture,
     parallelism: Parallelism,
@@ -102,7 +104,7 @@ def kv_cache_bytes_per_sequence(
     """
     kept = 0.0
     for group in architecture.layers:
-        heads = group.layer.attention.shard(parallelism.tensor)
+        heads = group.layer.shard(parallelism.tensor).attention
         count = -(-group.count // parallelism.pipeline)
         kept += count * _kept_bytes(heads, kv_precision, tokens)
     return kept

@@ -6,9 +6,8 @@ weights and KV cache from memory, activations in and out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from model.precision import Precision
 
@@ -117,9 +116,8 @@ _SCORE_BYTES = 4
 """Scores and their weights are fp32."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation of a step.
+class Operation(NamedTuple):
+    """One operation of a step; a tuple, as a request makes a hundred of them.
 
     Attributes:
         kind: what it is.
@@ -137,7 +135,7 @@ class Operation:
     shape: tuple[float, ...]
     flops: float
     bytes: float
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # hides the tuple's method
 
     @property
     def multiplied_in(self) -> Precision:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from model.engines import engine as engine_of
@@ -235,5 +235,5 @@ def _merged(lists: list[tuple[list[Operation], int]]) -> list[Operation]:
             # Windowed and full attention may agree in shape and differ in FLOPs.
             key = (o.kind, o.name, o.precision, o.shape, o.flops)
             known = found.get(key)
-            found[key] = replace(o, count=count + (known.count if known else 0))
+            found[key] = o._replace(count=count + (known.count if known else 0))
     return list(found.values())

@@ -68,6 +68,8 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def __init__(self, max_streams: int) -> None:
         self._slots = threading.Semaphore(max_streams)
+        # Bound once: a quiet call's line then costs nothing where it is not asked for.
+        self._log = _log.bind()
         self._handlers: dict[str, _Handler] = {}
 
     def intercept_service(
@@ -108,14 +110,17 @@ class CallInterceptor(grpc.ServerInterceptor):
         self, method: str, inner: Callable[..., Any], quiet: bool, long: bool
     ) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
-            with _Call(method, context, quiet=quiet), self._slot() if long else _NO_SLOT:
+            with (
+                _Call(method, context, self._log, quiet=quiet),
+                self._slot() if long else _NO_SLOT,
+            ):
                 return inner(request, context)
 
         return call
 
     def _streaming(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any message
-            with _Call(method, context, quiet=False), self._slot():
+            with _Call(method, context, self._log, quiet=False), self._slot():
                 yield from inner(request, context)
 
         return call
@@ -140,18 +145,25 @@ _NO_SLOT: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 class _Call:
     """One call: binds its id, turns errors into its status and logs how it went."""
 
-    __slots__ = ("_context", "_method", "_quiet", "_request_id", "_start")
+    __slots__ = ("_before", "_context", "_log", "_method", "_quiet", "_request_id", "_start")
 
-    def __init__(self, method: str, context: grpc.ServicerContext, *, quiet: bool) -> None:
+    def __init__(
+        self,
+        method: str,
+        context: grpc.ServicerContext,
+        log: structlog.typing.FilteringBoundLogger,
+        *,
+        quiet: bool,
+    ) -> None:
         self._method = method
         self._context = context
+        self._log = log
         self._quiet = quiet
         self._start = time.perf_counter()
         self._request_id = _request_id(context)
 
     def __enter__(self) -> None:
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        self._before = structlog.contextvars.bind_contextvars(request_id=self._request_id)
         self._context.set_trailing_metadata(((REQUEST_ID, self._request_id),))
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -163,7 +175,7 @@ class _Call:
             else:  # GeneratorExit: the client went away from a stream
                 self._report(grpc.StatusCode.CANCELLED)
         finally:
-            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.reset_contextvars(**self._before)
 
     def _fail(self, error: Exception) -> None:
         if (answer := _as_service_error(error)) is not None:
@@ -175,7 +187,7 @@ class _Call:
         elif not self._context.is_active():
             self._report(grpc.StatusCode.CANCELLED)
         else:
-            _log.error("call failed", method=self._method, exc_info=error)
+            self._log.error("call failed", method=self._method, exc_info=error)
             self._abort(
                 internal(f"the daemon failed at this; its log tells why under {self._request_id}")
             )
@@ -189,7 +201,8 @@ class _Call:
         self._context.abort(status.code, status.details)
 
     def _report(self, code: grpc.StatusCode, message: str | None = None) -> None:
-        write = _log.debug if self._quiet and code is grpc.StatusCode.OK else _log.info
+        quiet = self._quiet and code is grpc.StatusCode.OK
+        write = self._log.debug if quiet else self._log.info
         details = {} if message is None else {"message": message}
         write(
             "call",

@@ -31,6 +31,7 @@ class Met(NamedTuple):
     touched: int
 
 
+@lru_cache(maxsize=8_192)
 def met(tokens: int, experts: int, top_k: int, held: int, *, rounded: bool) -> Met:
     """Returns what the rank that holds the first ``held`` experts executes.
 

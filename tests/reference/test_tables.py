@@ -251,9 +251,5 @@ def test_the_real_tables_hold_every_kind_in_plausible_times(device):
     assert tables.LICENCE in source.text
     assert all(0 < row.latency_ms < math.inf for row in source.rows)
     assert len(source.text) <= 500
-
-
-@REAL
-def test_the_source_says_what_was_left_out():
-    source = sources.package_source("h100-sxm", "vllm", limit=50)
-    assert f"left out 351 {faults.IN_GROUPS}" in source.text
+    # The text says what was left out.
+    assert device != "h100-sxm" or f"left out 351 {faults.IN_GROUPS}" in source.text

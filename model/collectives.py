@@ -6,7 +6,8 @@ largest message time grows with the bytes; below the smallest it stays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,11 @@ class Collective:
 
     kind: OperationKind
     curves: Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]]
+    _logs: Mapping[int, tuple[Array, Array]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        logs = {n: (np.log(moved), np.log(ms)) for n, (moved, ms) in self.curves.items()}
+        object.__setattr__(self, "_logs", logs)
 
     def latency_ms(self, sizes: Sizes) -> Array:
         """Returns milliseconds of one run each, (operations,).
@@ -41,11 +47,12 @@ class Collective:
         result = np.empty(len(message))
         for count in set(ranks.tolist()):
             rows = ranks == count
-            nearest = min(self.curves, key=lambda known: abs(np.log(known / count)))
-            known_bytes, known_ms = (np.array(values) for values in self.curves[nearest])
+            nearest = min(self.curves, key=lambda known: abs(math.log(known / count)))
+            known_bytes, known_ms = self._logs[nearest]
             traffic = message[rows] * ((count - 1) / count) / ((nearest - 1) / nearest)
-            logs = np.interp(np.log(traffic), np.log(known_bytes), np.log(known_ms))
-            result[rows] = np.exp(logs) * np.maximum(1.0, traffic / known_bytes[-1])
+            logs = np.log(traffic)
+            beyond = np.maximum(0.0, logs - known_bytes[-1])
+            result[rows] = np.exp(np.interp(logs, known_bytes, known_ms) + beyond)
         return result
 
     def outside(self, sizes: Sizes) -> Array:

@@ -147,16 +147,18 @@ def sizes_of(kind: OperationKind, operations: Sequence[Operation]) -> Sizes:
 
 def _work(kind: OperationKind, shape: Array) -> tuple[Array, Array, NDArray[np.intp]]:
     """Returns the values written, the items and the regime of each operation."""
+    columns = shape.T
     if kind in COLLECTIVES:
-        return shape[:, 0], shape[:, 1], np.zeros(len(shape), dtype=np.intp)
-    size = dict(zip(SHAPE_FIELDS[kind], shape.T, strict=True))
+        return columns[0], columns[1], np.zeros(len(shape), dtype=np.intp)
     if kind in LINEARS or kind is OperationKind.BATCHED_LINEAR:
-        outputs = size["m"] * size["n"] * size.get("batch", 1.0)
-        return outputs, size["k"], np.searchsorted(_ROW_REGIMES, size["m"], side="right")
+        m, n, k, *batch = columns
+        outputs = m * n * batch[0] if batch else m * n
+        return outputs, k, _ROW_REGIMES.searchsorted(m, side="right")
+    size = dict(zip(SHAPE_FIELDS[kind], columns, strict=True))
     if kind is OperationKind.EXPERTS:
         each = size["assignments"] / size["touched"]
         outputs = size["assignments"] * size["hidden_size"]
-        regime = np.searchsorted(_EXPERT_REGIMES, each, side="right")
+        regime = _EXPERT_REGIMES.searchsorted(each, side="right")
         partial = size["local_experts"] < size["experts"]
         return outputs, size["touched"], regime + partial * (1 + len(_EXPERT_REGIMES))
     query = size["query_tokens"]

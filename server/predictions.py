@@ -30,10 +30,14 @@ def prediction(
         cost_model: id of the cost model it was predicted with.
         calibration: name of what corrected it; empty: nothing did.
     """
-    response = latency_pb2.PredictResponse(
+    return latency_pb2.PredictResponse(
         ttft_ms=_estimate(inference.ttft_ms),
+        tpot_ms=_estimate(inference.tpot_ms),
         request_latency_ms=_estimate(inference.request_latency_ms),
+        tokens_per_second=_estimate(inference.tokens_per_second),
+        tokens_per_second_per_gpu=_estimate(inference.tokens_per_second_per_gpu),
         memory=_memory(inference.memory),
+        breakdown=[_operation_cost(row) for row in inference.breakdown],
         provenance=cast("types_pb2.Provenance", int(inference.provenance)),
         warnings=[
             types_pb2.Warning(code=notice.code, text=notice.text)
@@ -42,15 +46,6 @@ def prediction(
         cost_model=cost_model,
         resolved=_resolved(resolution, calibration),
     )
-    if inference.tpot_ms is not None:
-        response.tpot_ms.CopyFrom(_estimate(inference.tpot_ms))
-    if inference.tokens_per_second is not None:
-        response.tokens_per_second.CopyFrom(_estimate(inference.tokens_per_second))
-    if inference.tokens_per_second_per_gpu is not None:
-        response.tokens_per_second_per_gpu.CopyFrom(_estimate(inference.tokens_per_second_per_gpu))
-    if inference.breakdown:
-        response.breakdown.extend(_operation_cost(row) for row in inference.breakdown)
-    return response
 
 
 def _resolved(resolution: Resolution, calibration: str) -> types_pb2.Resolved:
@@ -70,7 +65,9 @@ def _resolved(resolution: Resolution, calibration: str) -> types_pb2.Resolved:
     )
 
 
-def _estimate(estimate: Estimate) -> types_pb2.Estimate:
+def _estimate(estimate: Estimate | None) -> types_pb2.Estimate | None:
+    if estimate is None:
+        return None
     return types_pb2.Estimate(value=estimate.value, lower=estimate.lower, upper=estimate.upper)
 
 

@@ -1,7 +1,7 @@
 """``python -m profiler campaign --budget 8m --out FILE``: a campaign without a daemon.
 
-For a machine with a GPU and little else. ``tokenpace measurements import FILE`` brings the
-file home.
+For a machine with a GPU and little else. ``python -m profiler collectives --out FILE`` adds what
+several GPUs send each other; ``tokenpace measurements import FILE`` brings the file home.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return _campaign(options, given)
+        return _measure(options, given)
     except BaseException:
         # Libraries may make something else of it on its way here.
         if not came:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
-def _campaign(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     # Where torch and NVML number GPUs apart, the file would name another one.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     process_limits.be_first_out_of_memory()
@@ -83,7 +83,12 @@ def _campaign(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         arguments=arguments,
     )
     try:
-        text = run(plan, progress)
+        if options.ranks is None:
+            text = run(plan, progress)
+        else:
+            from profiler.exchange import exchange  # noqa: PLC0415 - a campaign needs no ranks
+
+            text = exchange(plan, options.ranks, progress)
     except (CampaignFileError, InvalidFieldError, NoDeviceError) as error:
         return _fail(_USAGE, error)
     except (NothingMeasuredError, OSError) as error:
@@ -114,17 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     campaign.add_argument(
         "--budget", type=_budget, default="120s", help="time for all of it: 90s, 8m, 1h"
     )
-    campaign.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
-    campaign.add_argument(
-        "--device", default="", metavar="NAME", help="cpu or cuda:0; else the GPU if there is one"
-    )
-    campaign.add_argument(
-        "--precisions",
-        type=_precisions,
-        default=(),
-        metavar="P,P",
-        help="such as bf16,fp16, in this order; else what the device runs well",
-    )
     campaign.add_argument(
         "--error",
         type=_error,
@@ -132,6 +126,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="end early once the median error of steps is below (0.05 is 5%%)",
     )
+    campaign.set_defaults(ranks=None)
+    collectives = commands.add_parser(
+        "collectives",
+        help="measure what ranks send each other, into the file of a campaign",
+        description="Measures all-reduces and all-to-alls by the size of the message: between"
+        " GPUs, or between processes with as many threads as OMP_NUM_THREADS says.",
+    )
+    collectives.add_argument(
+        "--ranks", type=int, default=0, metavar="N", help="else one a GPU, and two on the CPU"
+    )
+    collectives.set_defaults(budget=0.0, error=0.0)
+    for command in (campaign, collectives):
+        command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
+        command.add_argument(
+            "--device",
+            default="",
+            metavar="NAME",
+            help="cpu or cuda:0; else the GPU if there is one",
+        )
+        command.add_argument(
+            "--precisions",
+            type=_precisions,
+            default=(),
+            metavar="P,P",
+            help="such as bf16,fp16, in this order; else what the device runs well",
+        )
     return parser
 
 

@@ -21,8 +21,7 @@ from model.shapes import architecture_shape
 from model.workload import Sequences
 from profiler.device import Device, dtype_of
 from profiler.modules import build_model
-from profiler.operations import ENGINE
-from profiler.points import MODEL_EFFORT
+from profiler.points import ENGINE, MODEL_EFFORT
 from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, Effort, RunDelay, distribution
 
 if TYPE_CHECKING:
@@ -211,9 +210,17 @@ class ForwardTimer:
         """Takes the hooks off."""
         self._spans.close()
 
-    @torch.inference_mode()
     def layer_ms(self, point: ForwardPoint, effort: Effort) -> tuple[list[float], bool]:
         """Returns the samples of one layer's milliseconds and whether they were disturbed."""
+        samples, clean = self.every_layer_ms(point, effort)
+        enough = len(clean) >= min(effort.min_samples, len(samples))
+        return (clean, False) if enough else (samples, True)
+
+    @torch.inference_mode()
+    def every_layer_ms(
+        self, point: ForwardPoint, effort: Effort
+    ) -> tuple[list[float], list[float]]:
+        """Returns all samples of one layer's milliseconds, and the undisturbed ones of them."""
         config = self._model.config
         shape = (point.sequences, point.query_tokens)
         past = point.kv_tokens - point.query_tokens
@@ -238,8 +245,7 @@ class ForwardTimer:
                 clean.append(samples[-1])
             if len(samples) >= effort.min_samples and time.perf_counter() > end:
                 break
-        enough = len(clean) >= min(effort.min_samples, len(samples))
-        return (clean, False) if enough else (samples, True)
+        return samples, clean
 
     def _run(self, ids: torch.Tensor, cache: DynamicCache, **inputs: torch.Tensor) -> None:
         caches = {self._cache_keyword: cache}

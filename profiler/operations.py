@@ -18,7 +18,7 @@ from model.operations import OperationKind, attention, linear
 from model.precision import Precision
 from profiler.device import Device, dtype_of
 from profiler.int8 import int8_linear, quantize
-from profiler.points import ATTENTION_EFFORT, MATRIX_EFFORT
+from profiler.points import ATTENTION_EFFORT, ENGINE, MATRIX_EFFORT
 from profiler.timing import Effort, Run, Timing, time_runs
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 MAX_COPIES = 256
 """Runs that one point rotates over, at the most."""
-ENGINE = "transformers"
-"""Whose attention code runs; linears are torch's own under any engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from model.measurement import Measurement
     from model.precision import Precision
     from profiler.design import Space
+    from profiler.device import Device
     from profiler.progress import Progress
 
 _OVERRUN_S = 5.0
@@ -85,10 +86,7 @@ def run(plan: Plan, progress: Progress) -> str:
     for precision in plan.precisions:
         dtype_of(precision)
     name = plan.device or default_device()
-    try:
-        device = open_device(name, processor.threads())
-    except RuntimeError as error:
-        raise NoDeviceError(f"device: {error}") from error
+    device = open_named(name)
     identity = identify(name)
     reserve = reserve_s(plan.budget_s)
     end = plan.begin + plan.budget_s
@@ -123,6 +121,18 @@ def run(plan: Plan, progress: Progress) -> str:
         )
     progress.show(campaign.fraction, end - time.monotonic(), "fitting")
     return summary(measured, fresh, skipped, _fit(measured, end))
+
+
+def open_named(name: str) -> Device:
+    """Returns the device of that name.
+
+    Raises:
+        NoDeviceError: torch sees no such device.
+    """
+    try:
+        return open_device(name, processor.threads())
+    except RuntimeError as error:
+        raise NoDeviceError(f"device: {error}") from error
 
 
 def _fit(measured: Sequence[Measurement], end: float) -> FittedCostModel | str:

@@ -1,0 +1,149 @@
+"""How far predictions of tensor-parallel layers are off, on two processes of one thread each.
+
+A campaign with one thread, what two processes send each other, and a cost model fitted on
+both; then real layers of whole models, cut into two ranks that sum over gloo.
+
+    python benchmarks/tensor_parallel_cpu.py [--budget 110] [--write-page]
+
+Ends with code 1 where the median error is over its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from common import ROOT, page_heading
+
+from model.estimate import Phase
+from model.execution import layer_operations, projections_of
+from model.measurement import measurement_of
+from model.operations import all_reduce
+from model.precision import Precision
+from model.presets import preset
+from model.training import fit_cost_model
+from profiler.models import ForwardPoint
+from profiler.modules import with_depth
+from profiler.points import ENGINE
+from profiler.ranks import run_on_ranks
+from profiler.tensor_parallel import layer_latencies
+from reference import campaigns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from model.architecture import Architecture
+    from model.cost_model import FittedCostModel
+
+RANKS = 2
+MODELS = ("qwen2.5-0.5b", "qwen3-0.6b", "tinyllama-1.1b", "llama-3.2-1b")
+LAYERS = 4
+POINTS = (
+    ForwardPoint(1, 1, 128),
+    ForwardPoint(4, 1, 512),
+    ForwardPoint(1, 1, 1024),
+    ForwardPoint(1, 32, 32),
+    ForwardPoint(1, 128, 128),
+    ForwardPoint(2, 256, 256),
+)
+LIMIT = 0.15
+PAGE = ROOT / "benchmarks" / "tensor_parallel_cpu.md"
+
+
+def fitted(budget_s: int) -> FittedCostModel:
+    """Returns the cost model of a campaign with one thread and of two ranks' messages."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "campaign.jsonl"
+        for command in (["campaign", "--budget", f"{budget_s}s"], ["collectives", "--ranks", "2"]):
+            asked = [*command, "--device", "cpu", "--precisions", "fp32", "--out", str(path)]
+            subprocess.run(
+                [sys.executable, "-m", "profiler", *asked],
+                check=True,
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+            )
+        held = campaigns.read(path)
+    assert held is not None
+    return fit_cost_model([measurement_of(row) for row in held.rows])
+
+
+def predicted_ms(
+    cost_model: FittedCostModel, architecture: Architecture, point: ForwardPoint
+) -> tuple[float, float]:
+    """Returns the milliseconds of one rank's layer, sums included, and those of the sums alone."""
+    operations = layer_operations(
+        architecture.hidden_size,
+        architecture.layers[0].layer.shard(RANKS),
+        (point.step,),
+        Precision.FP32,
+        Precision.FP32,
+        projections_of(architecture, ENGINE),
+    )
+    elements = point.step.tokens * architecture.hidden_size
+    operations.append(all_reduce(elements, RANKS, Precision.FP32, 2))
+    phase = Phase.DECODE if point.query_tokens == 1 else Phase.PREFILL
+    estimate = cost_model.estimate(operations, phase, 0.9, ENGINE)
+    return estimate.value_ms, estimate.operations_ms[-1]
+
+
+def rows(cost_model: FittedCostModel) -> Iterator[tuple[str, float]]:
+    """Yields a line of the page and the signed error of each pass."""
+    for name in MODELS:
+        architecture = with_depth(preset(name), LAYERS)
+        measured = run_on_ranks(
+            RANKS, "cpu", 1, layer_latencies, architecture, POINTS, Precision.FP32
+        )
+        for point, latency in zip(POINTS, measured, strict=True):
+            whole, sums = predicted_ms(cost_model, architecture, point)
+            error = whole / latency.median - 1
+            shape = f"{point.sequences} x {point.query_tokens} over {point.kv_tokens}"
+            line = (
+                f"| {name} | {shape} | {latency.median:.3f} | {whole:.3f} | {sums:.3f}"
+                f" | {100 * error:+.1f}% |"
+            )
+            print(line, flush=True)
+            yield line, error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--budget", type=int, default=110, help="seconds of the campaign")
+    parser.add_argument("--write-page", action="store_true")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found = list(rows(fitted(options.budget)))
+    errors = np.abs([error for _, error in found])
+    median = float(np.median(errors))
+    summary = (
+        f"Median error {100 * median:.1f}% (limit {100 * LIMIT:.0f}%), 90th percentile"
+        f" {100 * float(np.percentile(errors, 90)):.1f}%, of {len(errors)} passes."
+    )
+    print(summary)
+    if options.write_page:
+        heading = page_heading(
+            "Tensor-parallel layers on two processes",
+            f"python benchmarks/tensor_parallel_cpu.py --budget {options.budget} --write-page",
+        )
+        table = [
+            "| model | sequences x query over context | measured ms | predicted ms | of it sums"
+            " | error |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *(line for line, _ in found),
+        ]
+        intro = (
+            f"One layer of {LAYERS} in fp32, cut into {RANKS} ranks of one thread that sum over"
+            " gloo; the slowest rank counts. The campaign and the sums were measured with one"
+            " thread, the campaign with the other core idle."
+        )
+        PAGE.write_text("\n".join([heading, intro, "", *table, "", summary, ""]))
+    return int(median > LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

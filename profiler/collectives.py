@@ -1,0 +1,103 @@
+"""Times what ranks send each other, by the size of the message."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from model.measurement import Measurement
+from model.operations import OperationKind
+from profiler.device import dtype_of
+from profiler.points import ENGINE
+from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, RunDelay, distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from model.precision import Precision
+    from profiler.ranks import Rank
+
+MESSAGE_BYTES = tuple(1 << power for power in range(9, 27))
+"""From a token of a small model to a long prompt of a large one."""
+KINDS = (OperationKind.ALL_REDUCE, OperationKind.ALL_TO_ALL)
+_WARM_UP = 3
+_SAMPLES = 15
+_FEWEST_CLEAN = 3
+_SAMPLE_MS = 2.0
+"""A sample repeats quick exchanges until it lasts so long: ranks start it a little apart."""
+_MOST_REPEATS = 256
+
+
+def measure_collectives(
+    rank: Rank,
+    precision: Precision,
+    sizes: Sequence[int] = MESSAGE_BYTES,
+) -> list[Measurement]:
+    """Returns one measurement a kind and size, as its slowest rank saw it.
+
+    Args:
+        rank: this one; all ranks call this alike.
+        precision: of the values that are sent.
+        sizes: bytes of the messages, as :func:`model.operations.all_reduce` and the others
+            count them: what a rank holds.
+    """
+    return [_measurement(rank, precision, kind, size) for kind in KINDS for size in sizes]
+
+
+def _measurement(
+    rank: Rank, precision: Precision, kind: OperationKind, message_bytes: int
+) -> Measurement:
+    dtype = dtype_of(precision)
+    # Whole values for each rank: an all-to-all deals them out.
+    values = max(1, message_bytes // dtype.itemsize // rank.count) * rank.count
+    run = _exchange(kind, rank.device.random(values, dtype=dtype))
+    shape = {"message_bytes": float(values * dtype.itemsize), "ranks": float(rank.count)}
+    samples, disturbed = _samples_ms(rank, run)
+    return Measurement(
+        kind=kind.value,
+        precision=precision,
+        engine=ENGINE,
+        shape=shape,
+        latency_ms=distribution(samples),
+        group=f"{kind.value}-{rank.count}",
+        flags=(DISTURBED_FLAG,) if disturbed else (),
+    )
+
+
+def _exchange(kind: OperationKind, sent: torch.Tensor) -> Callable[[], object]:
+    if kind is OperationKind.ALL_REDUCE:
+        return lambda: dist.all_reduce(sent)
+    received = torch.empty_like(sent)
+    return lambda: dist.all_to_all_single(received, sent)
+
+
+def _samples_ms(rank: Rank, run: Callable[[], object]) -> tuple[list[float], bool]:
+    """Returns samples of the slowest rank, and whether other processes disturbed too many."""
+    for _ in range(_WARM_UP):
+        run()
+    (once,) = rank.slowest([_elapsed_ms(rank, run, 1)])
+    repeats = int(max(1, min(_MOST_REPEATS, _SAMPLE_MS / max(once, 1e-4))))
+    elapsed, waited = [], []
+    for _ in range(_SAMPLES):
+        dist.barrier()
+        delay = RunDelay()
+        elapsed.append(_elapsed_ms(rank, run, repeats))
+        waited.append(delay.lap_ms())
+    # The same samples count on all ranks: what disturbs one holds up the others.
+    pairs = list(zip(rank.slowest(elapsed), rank.slowest(waited), strict=True))
+    clean = [ms for ms, lost in pairs if lost <= DISTURBED_SHARE * ms]
+    enough = len(clean) >= _FEWEST_CLEAN
+    chosen = clean if enough else [ms for ms, _ in pairs]
+    return [ms / repeats for ms in chosen], not enough
+
+
+def _elapsed_ms(rank: Rank, run: Callable[[], object], repeats: int) -> float:
+    rank.device.synchronize()
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    rank.device.synchronize()
+    return (time.perf_counter() - begin) * 1e3

@@ -1,0 +1,71 @@
+"""Ranks: real processes over gloo send each other messages, and sum their parts of layers."""
+
+import io
+import time
+
+import pytest
+
+from model.dimensions import architecture_of_dimensions
+from model.errors import InvalidFieldError
+from model.measurement import measurement_of
+from model.operations import OperationKind
+from model.precision import Precision
+from model.shapes import operations_of
+from profiler.collectives import KINDS, measure_collectives
+from profiler.exchange import exchange
+from profiler.models import ForwardPoint
+from profiler.progress import Progress
+from profiler.ranks import RankError, run_on_ranks
+from profiler.standalone import Plan
+from profiler.tensor_parallel import layer_latencies
+from reference import campaigns
+
+SIZES = (4096, 1 << 20)
+TINY = architecture_of_dimensions(
+    hidden_size=32,
+    layer_count=2,
+    intermediate_size=64,
+    vocab_size=128,
+    query_heads=4,
+    kv_heads=2,
+)
+
+
+def ask(path, ranks):
+    plan = Plan(
+        out=path, budget_s=0.0, device="cpu", precisions=(Precision.FP32,), begin=time.monotonic()
+    )
+    return exchange(plan, ranks, Progress(io.StringIO()), SIZES)
+
+
+def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
+    said = ask(tmp_path / "file.jsonl", 0)
+    rows = [measurement_of(row) for row in campaigns.read(tmp_path / "file.jsonl").rows]
+    assert [(row.kind, row.shape["message_bytes"]) for row in rows] == [
+        (kind.value, size) for kind in KINDS for size in SIZES
+    ]
+    for row in rows:
+        assert 0 < row.latency_ms.p10 <= row.latency_ms.median <= row.latency_ms.p90
+        (operation,) = operations_of(row)
+        assert operation.kind is OperationKind(row.kind)
+        assert operation.shape[0] == row.shape["message_bytes"]
+    assert len(said.splitlines()) == len(rows)
+
+
+def test_two_ranks_time_their_shares_of_a_layer():
+    points = (ForwardPoint(1, 1, 8), ForwardPoint(2, 16, 16))
+    found = run_on_ranks(2, "cpu", 1, layer_latencies, TINY, points, Precision.FP32, samples=3)
+    assert [each.samples for each in found] == [3, 3]
+    assert all(each.median > 0 for each in found)
+
+
+def test_a_rank_that_fails_ends_them_all_and_says_why():
+    with pytest.raises(RankError, match=r"rank \d failed: .*precision"):
+        run_on_ranks(2, "cpu", 1, measure_collectives, Precision.FP4, SIZES)
+
+
+@pytest.mark.parametrize("ranks", [1, -2])
+def test_too_few_ranks_are_refused(tmp_path, ranks):
+    with pytest.raises(InvalidFieldError, match="use 2 or more"):
+        ask(tmp_path / "file.jsonl", ranks)
+    assert not (tmp_path / "file.jsonl").exists()

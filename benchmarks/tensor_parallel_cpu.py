@@ -1,7 +1,7 @@
 """How far predictions of tensor-parallel layers are off, on two processes of one thread each.
 
-A campaign with one thread, what two processes send each other, and a cost model fitted on
-both; then real layers of whole models, cut into two ranks that sum over gloo.
+A campaign with one thread beside another, what two processes send each other, and a cost model
+fitted on both; then real layers of whole models, cut into two ranks that sum over gloo.
 
     python benchmarks/tensor_parallel_cpu.py [--budget 110] [--write-page]
 
@@ -57,20 +57,29 @@ PAGE = ROOT / "benchmarks" / "tensor_parallel_cpu.md"
 
 
 def fitted(budget_s: int) -> FittedCostModel:
-    """Returns the cost model of a campaign with one thread and of two ranks' messages."""
+    """Returns the cost model of a campaign with one thread and of two ranks' messages.
+
+    Another campaign runs beside it: two ranks share the machine's memory.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "campaign.jsonl"
-        for command in (["campaign", "--budget", f"{budget_s}s"], ["collectives", "--ranks", "2"]):
-            asked = [*command, "--device", "cpu", "--precisions", "fp32", "--out", str(path)]
-            subprocess.run(
-                [sys.executable, "-m", "profiler", *asked],
-                check=True,
-                cwd=ROOT,
-                stdout=subprocess.DEVNULL,
-            )
+        path, beside = Path(folder) / "campaign.jsonl", Path(folder) / "beside.jsonl"
+        with profiler("campaign", "--budget", f"{budget_s}s", "--out", str(beside)):
+            run(profiler("campaign", "--budget", f"{budget_s}s", "--out", str(path)))
+        run(profiler("collectives", "--ranks", str(RANKS), "--out", str(path)))
         held = campaigns.read(path)
     assert held is not None
     return fit_cost_model([measurement_of(row) for row in held.rows])
+
+
+def profiler(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "profiler", *arguments]
+    fixed = ["--device", "cpu", "--precisions", "fp32"]
+    return subprocess.Popen([*command, *fixed], cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def run(process: subprocess.Popen[bytes]) -> None:
+    if process.wait():
+        raise SystemExit(f"{process.args!r} ended with exit code {process.returncode}")
 
 
 def predicted_ms(
@@ -138,8 +147,8 @@ def main() -> int:
         ]
         intro = (
             f"One layer of {LAYERS} in fp32, cut into {RANKS} ranks of one thread that sum over"
-            " gloo; the slowest rank counts. The campaign and the sums were measured with one"
-            " thread, the campaign with the other core idle."
+            " gloo; the slowest rank counts. The campaign ran with one thread beside another one,"
+            " as ranks share the machine's memory."
         )
         PAGE.write_text("\n".join([heading, intro, "", *table, "", summary, ""]))
     return int(median > LIMIT)

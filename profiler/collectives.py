@@ -1,10 +1,15 @@
-"""Times what ranks send each other, by the size of the message."""
+"""Times what ranks send each other, by the size of the message.
+
+An exchange stands between kernels, as in a model: ranks come to it a little apart, and threads
+that carry it have gone to sleep. What kernels and exchanges take beyond the kernels counts.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -26,8 +31,10 @@ KINDS = (OperationKind.ALL_REDUCE, OperationKind.ALL_TO_ALL)
 _WARM_UP = 3
 _SAMPLES = 15
 _FEWEST_CLEAN = 3
-_SAMPLE_MS = 2.0
-"""A sample repeats quick exchanges until it lasts so long: ranks start it a little apart."""
+_SAMPLE_MS = 10.0
+"""A sample repeats quick exchanges until it lasts so long."""
+_LEAST_MS = 1e-3
+_WIDTH = 1024
 _MOST_REPEATS = 256
 
 
@@ -76,22 +83,38 @@ def _exchange(kind: OperationKind, sent: torch.Tensor) -> Callable[[], object]:
 
 def _samples_ms(rank: Rank, run: Callable[[], object]) -> tuple[list[float], bool]:
     """Returns samples of the slowest rank, and whether other processes disturbed too many."""
-    for _ in range(_WARM_UP):
+    work = _kernel(rank)
+
+    def both() -> None:
+        work()
         run()
-    (once,) = rank.slowest([_elapsed_ms(rank, run, 1)])
+
+    for _ in range(_WARM_UP):
+        both()
+    (once,) = rank.slowest([_elapsed_ms(rank, both, 1)])
     repeats = int(max(1, min(_MOST_REPEATS, _SAMPLE_MS / max(once, 1e-4))))
-    elapsed, waited = [], []
+    alone, together, waited = [], [], []
     for _ in range(_SAMPLES):
         dist.barrier()
         delay = RunDelay()
-        elapsed.append(_elapsed_ms(rank, run, repeats))
+        alone.append(_elapsed_ms(rank, work, repeats))
+        dist.barrier()
+        together.append(_elapsed_ms(rank, both, repeats))
         waited.append(delay.lap_ms())
+    kernels = float(np.median(rank.slowest(alone)))
     # The same samples count on all ranks: what disturbs one holds up the others.
-    pairs = list(zip(rank.slowest(elapsed), rank.slowest(waited), strict=True))
+    pairs = list(zip(rank.slowest(together), rank.slowest(waited), strict=True))
     clean = [ms for ms, lost in pairs if lost <= DISTURBED_SHARE * ms]
     enough = len(clean) >= _FEWEST_CLEAN
     chosen = clean if enough else [ms for ms, _ in pairs]
-    return [ms / repeats for ms in chosen], not enough
+    return [max(ms - kernels, _LEAST_MS) / repeats for ms in chosen], not enough
+
+
+def _kernel(rank: Rank) -> Callable[[], object]:
+    """Returns what runs between exchanges: a product with weights, as decode steps have them."""
+    row = rank.device.random(1, _WIDTH, dtype=torch.float32)
+    weights = rank.device.random(_WIDTH, _WIDTH, dtype=torch.float32)
+    return lambda: torch.mm(row, weights)
 
 
 def _elapsed_ms(rank: Rank, run: Callable[[], object], repeats: int) -> float:

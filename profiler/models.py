@@ -212,21 +212,20 @@ class ForwardTimer:
 
     def layer_ms(self, point: ForwardPoint, effort: Effort) -> tuple[list[float], bool]:
         """Returns the samples of one layer's milliseconds and whether they were disturbed."""
-        samples, clean = self.every_layer_ms(point, effort)
-        enough = len(clean) >= min(effort.min_samples, len(samples))
-        return (clean, False) if enough else (samples, True)
+        pairs = self.every_layer_ms(point, effort)
+        clean = [ms for ms, disturbed in pairs if not disturbed]
+        if len(clean) >= min(effort.min_samples, len(pairs)):
+            return clean, False
+        return [ms for ms, _ in pairs], True
 
     @torch.inference_mode()
-    def every_layer_ms(
-        self, point: ForwardPoint, effort: Effort
-    ) -> tuple[list[float], list[float]]:
-        """Returns all samples of one layer's milliseconds, and the undisturbed ones of them."""
+    def every_layer_ms(self, point: ForwardPoint, effort: Effort) -> list[tuple[float, bool]]:
+        """Returns one layer's milliseconds in each pass, and whether that was disturbed."""
         config = self._model.config
         shape = (point.sequences, point.query_tokens)
         past = point.kv_tokens - point.query_tokens
         filled = self._filled_cache(point.sequences, past)
-        samples: list[float] = []
-        clean: list[float] = []
+        samples: list[tuple[float, bool]] = []
         end = 0.0
         for repeat in range(effort.max_samples + 1):
             # Other tokens each time: they meet other experts, cold ones.
@@ -240,12 +239,11 @@ class ForwardTimer:
             if repeat == 0:  # warm-up
                 end = time.perf_counter() + effort.seconds
                 continue
-            samples.append(elapsed / self._spans.layer_count)
-            if delay.lap_ms() <= DISTURBED_SHARE * elapsed:
-                clean.append(samples[-1])
+            disturbed = delay.lap_ms() > DISTURBED_SHARE * elapsed
+            samples.append((elapsed / self._spans.layer_count, disturbed))
             if len(samples) >= effort.min_samples and time.perf_counter() > end:
                 break
-        return samples, clean
+        return samples
 
     def _run(self, ids: torch.Tensor, cache: DynamicCache, **inputs: torch.Tensor) -> None:
         caches = {self._cache_keyword: cache}

@@ -19,7 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from profiler.device import Device, open_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -46,9 +46,9 @@ class Rank:
     count: int
     device: Device
 
-    def slowest(self, values: list[float]) -> list[float]:
+    def slowest(self, values: Sequence[float]) -> list[float]:
         """Returns the largest of all ranks' values, one by one; every rank calls it."""
-        shared = torch.tensor(values, dtype=torch.float64, device=self.device.torch_device)
+        shared = torch.tensor(list(values), dtype=torch.float64, device=self.device.torch_device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return [float(value) for value in shared]
 

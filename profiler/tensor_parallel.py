@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from profiler.models import ForwardPoint
     from profiler.ranks import Rank
 
+_FEWEST_CLEAN = 5
+"""Passes that a median needs, disturbed ones where there are too few others."""
 _SUMMED = ("o_proj", "down_proj")
 """Modules whose outputs are a rank's part of a sum."""
 
@@ -30,7 +32,7 @@ def layer_latencies(
     architecture: Architecture,
     points: Sequence[ForwardPoint],
     precision: Precision,
-    samples: int = 9,
+    samples: int = 25,
 ) -> list[Distribution]:
     """Returns the milliseconds of one layer of each pass, as the slowest rank saw it.
 
@@ -52,9 +54,13 @@ def layer_latencies(
     found = []
     for point in points:
         dist.barrier()
-        # Undisturbed ones would be others on each rank.
-        every, _ = timer.every_layer_ms(point, effort)
-        found.append(distribution(rank.slowest(every)))
+        every, disturbed = zip(*timer.every_layer_ms(point, effort), strict=True)
+        # The same passes count on all ranks: what disturbs one holds up the others.
+        pairs = zip(rank.slowest(every), rank.slowest(disturbed), strict=True)
+        passes = sorted(pairs, key=lambda pair: pair[1])
+        clean = sum(1 for _, lost in passes if not lost)
+        kept = passes[: max(clean, _FEWEST_CLEAN)]
+        found.append(distribution([ms for ms, _ in kept]))
     timer.close()
     return found
 

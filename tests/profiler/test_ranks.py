@@ -54,8 +54,8 @@ def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
 
 def test_two_ranks_time_their_shares_of_a_layer():
     points = (ForwardPoint(1, 1, 8), ForwardPoint(2, 16, 16))
-    found = run_on_ranks(2, "cpu", 1, layer_latencies, TINY, points, Precision.FP32, samples=3)
-    assert [each.samples for each in found] == [3, 3]
+    found = run_on_ranks(2, "cpu", 1, layer_latencies, TINY, points, Precision.FP32, samples=6)
+    assert all(3 <= each.samples <= 6 for each in found)
     assert all(each.median > 0 for each in found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -55,24 +56,25 @@ class Daemon:
         self._store = Store(
             configuration.data_dir, configuration.database_url, configuration.max_store_bytes
         )
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._store.close)
             devices = DeviceRegistry()
+            cost_models = CostModels(
+                self._store, devices, refit_timeout_s=configuration.fit_timeout
+            )
+            undo.callback(cost_models.stop)
             self.state = State(
                 configuration=configuration,
                 store=self._store,
                 devices=devices,
-                cost_models=CostModels(
-                    self._store, devices, refit_timeout_s=configuration.fit_timeout
-                ),
+                cost_models=cost_models,
             )
-            base = Predictor(devices, self.state.cost_models)
+            base = Predictor(devices, cost_models)
             calibrations = Calibrations(self._store, base)
-            predictor = Predictor(devices, self.state.cost_models, calibrations)
+            predictor = Predictor(devices, cost_models, calibrations)
             self._profiling = Profiling(self.state, predictor)
             self._server = RpcServer(configuration, self._services(predictor, calibrations))
-        except BaseException:
-            self._store.close()
-            raise
+            undo.pop_all()
 
     @property
     def address(self) -> str:

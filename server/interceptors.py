@@ -145,7 +145,7 @@ _NO_SLOT: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 class _Call:
     """One call: binds its id, turns errors into its status and logs how it went."""
 
-    __slots__ = ("_before", "_context", "_log", "_method", "_quiet", "_request_id", "_start")
+    __slots__ = ("_context", "_log", "_method", "_quiet", "_request_id", "_start")
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Call:
         self._request_id = _request_id(context)
 
     def __enter__(self) -> None:
-        self._before = structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        structlog.contextvars.bind_contextvars(request_id=self._request_id)
         self._context.set_trailing_metadata(((REQUEST_ID, self._request_id),))
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -175,7 +175,8 @@ class _Call:
             else:  # GeneratorExit: the client went away from a stream
                 self._report(grpc.StatusCode.CANCELLED)
         finally:
-            structlog.contextvars.reset_contextvars(**self._before)
+            # A stream that is left may be closed by another thread than it was begun in.
+            structlog.contextvars.unbind_contextvars("request_id")
 
     def _fail(self, error: Exception) -> None:
         if (answer := _as_service_error(error)) is not None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from model.estimate import Provenance, StepEstimate, factor_at
 from model.operations import COLLECTIVES, OperationKind
-from model.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from model.analytical import AnalyticalCostModel
     from model.estimate import MeasuredCostModel, Phase
     from model.operations import Operation
+    from model.precision import Precision
 
 OVERHEADS = frozenset(
     {
@@ -60,6 +60,7 @@ class CompositeCostModel:
         engine: str,
     ) -> None:
         self._fitted = fitted
+        self._precision = precision
         self._engine = engine
         held = {
             candidate
@@ -122,7 +123,7 @@ class CompositeCostModel:
     @property
     def holds_communication(self) -> bool:
         """Whether what tensor-parallel ranks send each other was measured."""
-        return self._holds(OperationKind.ALL_REDUCE, Precision.BF16)
+        return self._holds(OperationKind.ALL_REDUCE, self._precision)
 
     def supports(self, precision: Precision, engine: str) -> bool:
         """Returns whether the fitted cost model holds that precision and engine."""

@@ -5,10 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model.analytical import AnalyticalCostModel
+from model.composite import CompositeCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
 from model.execution import step_operations
-from model.operations import linear
+from model.hardware import data_sheet
+from model.measurement import Distribution, Measurement
+from model.operations import all_reduce, linear
 from model.precision import Precision
 from model.training import fit_cost_model
 from model.workload import Parallelism, Sequences
@@ -276,3 +280,27 @@ def test_doubt_is_larger_where_nothing_was_measured(cost_model):
     doubts = cost_model.doubt([inside, outside, never])
     assert doubts[0] < doubts[1]
     assert doubts[2] == 1.0
+
+
+def test_what_a_campaigns_ranks_send_each_other_is_its_own(synthetic_device):
+    def took(message_bytes):
+        return Measurement(
+            kind="all_reduce",
+            precision=Precision.FP32,
+            engine="transformers",
+            shape={"message_bytes": message_bytes, "ranks": 2.0},
+            latency_ms=Distribution(median=message_bytes / 1e6, p10=0.0, p90=1e3, samples=9),
+            group="all_reduce-2",
+        )
+
+    sums = [took(float(1 << power)) for power in range(10, 24)]
+    rows = synthetic_device().campaign()
+    physics = AnalyticalCostModel(data_sheet("l4"), "transformers")
+    for measured, own in ((rows, False), ([*rows, *sums], True)):
+        fitted = fit_cost_model(measured)
+        model = CompositeCostModel(fitted, physics, Precision.FP32, Precision.FP32, "transformers")
+        assert model.holds_communication is own
+    (priced,) = model.estimate(
+        [all_reduce(25_000, 2, Precision.FP32)], Phase.DECODE, 0.9
+    ).operations_ms
+    assert priced == pytest.approx(0.1, rel=0.2)

@@ -34,7 +34,8 @@ _FEWEST_CLEAN = 3
 _SAMPLE_MS = 10.0
 """A sample repeats quick exchanges until it lasts so long."""
 _LEAST_MS = 1e-3
-_WIDTH = 1024
+_WIDTH, _PRODUCTS = 1024, 6
+"""Of the kernels between: ranks drift apart in half a layer, not in one kernel."""
 _MOST_REPEATS = 256
 
 
@@ -83,7 +84,7 @@ def _exchange(kind: OperationKind, sent: torch.Tensor) -> Callable[[], object]:
 
 def _samples_ms(rank: Rank, run: Callable[[], object]) -> tuple[list[float], bool]:
     """Returns samples of the slowest rank, and whether other processes disturbed too many."""
-    work = _kernel(rank)
+    work = _kernels(rank)
 
     def both() -> None:
         work()
@@ -110,11 +111,16 @@ def _samples_ms(rank: Rank, run: Callable[[], object]) -> tuple[list[float], boo
     return [max(ms - kernels, _LEAST_MS) / repeats for ms in chosen], not enough
 
 
-def _kernel(rank: Rank) -> Callable[[], object]:
-    """Returns what runs between exchanges: a product with weights, as decode steps have them."""
+def _kernels(rank: Rank) -> Callable[[], object]:
+    """Returns what runs between exchanges: products with weights, as decode steps have them."""
     row = rank.device.random(1, _WIDTH, dtype=torch.float32)
-    weights = rank.device.random(_WIDTH, _WIDTH, dtype=torch.float32)
-    return lambda: torch.mm(row, weights)
+    weights = [rank.device.random(_WIDTH, _WIDTH, dtype=torch.float32) for _ in range(_PRODUCTS)]
+
+    def run() -> None:
+        for matrix in weights:
+            torch.mm(row, matrix)
+
+    return run
 
 
 def _elapsed_ms(rank: Rank, run: Callable[[], object], repeats: int) -> float:

@@ -1,20 +1,22 @@
-"""Processes that compute together: ``torch.distributed`` under torchrun's elastic agent.
+"""Processes of this machine that compute together, over ``torch.distributed``.
 
-All of them are on this machine and talk over loopback: NCCL between GPUs, gloo on the CPU.
+NCCL between GPUs, gloo on the CPU. They meet in a file and talk over loopback: torchrun's
+elastic agent, and every store over TCP, would listen on all addresses of the machine.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-from uuid import uuid4
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from profiler.device import Device, open_device
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+_MEETING, _RESULT = "meeting", "result"
 _PATIENCE = timedelta(minutes=2)
 """A rank that waits so long for the others ends: one of them is gone."""
 
@@ -74,42 +77,43 @@ def run_on_ranks(
     Raises:
         RankError: one of them failed; all have ended.
     """
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        monitor_interval=0.1,
-        start_method="spawn",
-    )
-    try:
-        results = elastic_launch(launch, _start)(device, threads, work, args, kwargs)
-    except ChildFailedError as error:
-        index, failure = error.get_first_failure()
-        said: Any = failure.message
-        reason = said if isinstance(said, str) else said["message"]
-        raise RankError(f"rank {index} failed: {reason}") from error
-    found: _T = results[0]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            given = (count, Path(folder), device, threads, work, args, kwargs)
+            spawn(_start, given, nprocs=count)  # type: ignore[no-untyped-call]
+        except ProcessRaisedException as error:
+            # Its text is the traceback, which ends with the error.
+            reason = str(error).strip().splitlines()[-1]
+            raise RankError(f"rank {error.error_index} failed: {reason}") from error
+        except ProcessExitedException as error:
+            raise RankError(f"rank {error.error_index} failed: {error}") from error
+        found: _T = pickle.loads((Path(folder) / _RESULT).read_bytes())  # noqa: S301 - our own
     return found
 
 
 def _start(
+    index: int,
+    count: int,
+    folder: Path,
     device: str,
     threads: int,
-    work: Callable[..., _T],
+    work: Callable[..., object],
     arguments: tuple[object, ...],
     named: dict[str, object],
-) -> _T:
-    index = int(os.environ["RANK"])
-    # gloo would take the address of the machine's name, which others can reach.
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+) -> None:
+    # They would take the address of the machine's name, which others can reach.
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     opened = open_device(f"cuda:{index}" if device == "cuda" else device, threads)
-    dist.init_process_group("nccl" if opened.is_cuda else "gloo", timeout=_PATIENCE)
+    dist.init_process_group(
+        "nccl" if opened.is_cuda else "gloo",
+        init_method=(folder / _MEETING).as_uri(),
+        rank=index,
+        world_size=count,
+        timeout=_PATIENCE,
+    )
     try:
-        return work(Rank(index, dist.get_world_size(), opened), *arguments, **named)
+        result = work(Rank(index, count, opened), *arguments, **named)
     finally:
         dist.destroy_process_group()
+    if index == 0:
+        (folder / _RESULT).write_bytes(pickle.dumps(result))

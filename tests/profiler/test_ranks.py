@@ -3,7 +3,9 @@
 import io
 import time
 
+import psutil
 import pytest
+import torch.distributed as dist
 
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
@@ -29,6 +31,17 @@ TINY = architecture_of_dimensions(
     query_heads=4,
     kv_heads=2,
 )
+
+
+def addresses(rank):
+    """Returns the most addresses that a rank listens on, and the most beyond loopback."""
+    dist.barrier()
+    held = [
+        connection.laddr.ip
+        for connection in psutil.Process().net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    return rank.slowest([len(held), sum(address != "127.0.0.1" for address in held)])
 
 
 def ask(path, ranks):
@@ -57,6 +70,12 @@ def test_two_ranks_time_their_shares_of_a_layer():
     found = run_on_ranks(2, "cpu", 1, layer_latencies, TINY, points, Precision.FP32, samples=6)
     assert all(3 <= each.samples <= 6 for each in found)
     assert all(each.median > 0 for each in found)
+
+
+def test_ranks_listen_on_loopback_alone():
+    some, others = run_on_ranks(2, "cpu", 1, addresses)
+    assert some > 0
+    assert others == 0
 
 
 def test_a_rank_that_fails_ends_them_all_and_says_why():

@@ -93,10 +93,12 @@ def scored(
         known: operations of one kind and precision.
         asked: of the same.
     """
-    model = kernel_model(known)
+    model = kernel_model(known, source)
     transferred = TransferredCostModel(model, data_sheet(source), data_sheet(target))
     plain, found = alone(model, asked), alone(transferred, asked)
-    own = kernel_errors(OperationKind(asked[0].measurement.kind), asked)
+    own = kernel_errors(
+        OperationKind(asked[0].measurement.kind), asked, data_sheet(target).processors
+    )
     measured = np.array([row.latency_ms for row in asked])
     cells = [
         cell(row.measurement.group, row.latency_ms, one)

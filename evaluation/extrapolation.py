@@ -108,7 +108,7 @@ SPLITS = {
 
 def scored(case: Case, split: Split) -> Scored:
     """Returns what a fit on one side makes of the other, and what the peers do."""
-    found = alone(kernel_model(split.known), split.asked)
+    found = alone(kernel_model(split.known, case.device), split.asked)
     measured = np.array([row.latency_ms for row in split.asked])
     cells = [
         cell(row.measurement.group, row.latency_ms, one)
@@ -119,7 +119,7 @@ def scored(case: Case, split: Split) -> Scored:
         return size_of(milliseconds / measured - 1)
 
     return Scored(
-        label=case.name,
+        label=f"{case.name}, {case.engine}",
         device=case.device,
         known=len(split.known),
         asked=len(split.asked),
@@ -135,12 +135,12 @@ def section(inputs: Inputs) -> Section:
     """Returns the tables of both splits."""
     found: dict[str, list[Scored]] = {name: [] for name in SPLITS}
     for case in CASES:
-        rows = inputs.operations(case.device, case.holds)
+        rows = inputs.operations(case.device, case.holds, engine=case.engine)
         for name, make in SPLITS.items():
             split = make(rows)
             if min(len(split.known), len(split.asked)) >= _FEWEST:
                 found[name].append(scored(case, split))
-        inputs.say(f"extrapolated {case.name} on {case.device}")
+        inputs.say(f"extrapolated {case.name} of {case.engine} on {case.device}")
     found = {name: lines for name, lines in found.items() if lines}
     picture = plots.bars(
         {

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from model.measurement import Measurement
     from model.rows import Row as OperationRow
 
-_OPERATIONS_ENGINE = "vllm"
+OPERATIONS_ENGINE = "vllm"
+"""Whose tables of operations are taken where no other engine is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +67,20 @@ class Inputs:
         """What peers say of the rows of :attr:`answers`, by their place there."""
         return ask([answer.row for answer in self.answers], self.say)
 
-    def measurements(self, device: str) -> Sequence[Measurement]:
-        """Returns the published operations of a device, all of them, limit or not."""
-        if device not in self._measurements:
-            self._measurements[device] = measurements(device, _OPERATIONS_ENGINE, ALL_ROWS)
-            self.say(f"read operations of {device}")
-        return self._measurements[device]
+    def measurements(self, device: str, engine: str) -> Sequence[Measurement]:
+        """Returns the published operations of an engine on a device, all of them, limit or not."""
+        key = device, engine
+        if key not in self._measurements:
+            self._measurements[key] = measurements(device, engine, ALL_ROWS)
+            self.say(f"read operations of {engine} on {device}")
+        return self._measurements[key]
 
     def operations(
-        self, device: str, wanted: Callable[[Measurement], bool], most: int | None = None
+        self,
+        device: str,
+        wanted: Callable[[Measurement], bool],
+        most: int | None = None,
+        engine: str = OPERATIONS_ENGINE,
     ) -> list[OperationRow]:
         """Returns published operations as the fit reads them.
 
@@ -82,11 +88,12 @@ class Inputs:
             device: that they ran on.
             wanted: which of them.
             most: draws so many at random, the same in every run; None takes all.
+            engine: whose tables are read; what they lack is another's.
         """
-        found = [one for one in self.measurements(device) if wanted(one)]
+        found = [one for one in self.measurements(device, engine) if wanted(one)]
         limits = [one for one in (most, self.limit) if one is not None]
         return usable_rows(drawn(found, min(limits)) if limits else found)
 
     @cached_property
-    def _measurements(self) -> dict[str, Sequence[Measurement]]:
+    def _measurements(self) -> dict[tuple[str, str], Sequence[Measurement]]:
         return {}

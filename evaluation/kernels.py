@@ -9,6 +9,7 @@ import numpy as np
 from evaluation.rows import CONFIDENCE
 from model.cost_model import NO_ENGINE, EngineTerms, FittedCostModel
 from model.estimate import Phase, Provenance
+from model.hardware import data_sheet
 from model.kernel_fitting import fit_kernels
 from model.measurement import Distribution, Measurement
 from model.overheads import Overheads
@@ -38,7 +39,7 @@ def measured_kernels(device: str, engine: str, limit: int = LIMIT) -> FittedCost
         engine: one of ``reference.tables.ENGINES``.
         limit: most rows of one kind and precision.
     """
-    return fit_published(measurements(device, engine, limit))
+    return fit_published(measurements(device, engine, limit), data_sheet(device).processors)
 
 
 def measurements(device: str, engine: str, limit: int = ALL_ROWS) -> list[Measurement]:
@@ -59,15 +60,16 @@ def measurement_of(row: TableRow) -> Measurement:
     )
 
 
-def kernel_model(rows: Sequence[OperationRow]) -> FittedCostModel:
+def kernel_model(rows: Sequence[OperationRow], device: str) -> FittedCostModel:
     """Returns what ``fit_published`` does for operations of one kind and precision alone.
 
     Its interval is that kind's own, from whole groups left out.
 
     Args:
         rows: measured alone, of two groups or more.
+        device: that they ran on.
     """
-    kernels, scores, errors = fit_kernels(rows)
+    kernels, scores, errors = fit_kernels(rows, data_sheet(device).processors)
     (found,) = errors.values()
     logs = np.sort([abs(error) for group in found for _, error in group])
     terms = EngineTerms(

@@ -6,11 +6,13 @@ The rows are aiconfigurator-core's (0.12.0, Apache-2.0); nothing of them is kept
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from evaluation import plots
+from evaluation.inputs import OPERATIONS_ENGINE
 from evaluation.kernels import measurements
 from evaluation.page import Section, markdown
 from evaluation.peers import forest, roofline
@@ -18,6 +20,7 @@ from evaluation.rows import CONFIDENCE
 from evaluation.scores import of_logs, shown
 from model.conformal import coverage, half_width
 from model.cost_model import FittedCostModel
+from model.hardware import data_sheet
 from model.kernel_fitting import kernel_errors
 from model.operations import OperationKind
 from model.published import fit_published
@@ -37,7 +40,10 @@ FEW = 500
 
 
 class Case(NamedTuple):
-    """One line of the table: which rows, and what is asked of their mean error in %."""
+    """One line of the table: which rows, and what is asked of their mean error in %.
+
+    ``engine`` is whose tables they are of; what those lack is another's.
+    """
 
     name: str
     device: str
@@ -46,6 +52,7 @@ class Case(NamedTuple):
     must: float
     must_few: float
     wanted: Callable[[Mapping[str, float]], bool] = lambda shape: True
+    engine: str = OPERATIONS_ENGINE
 
     def holds(self, row: Measurement) -> bool:
         """Returns whether it is one of the rows."""
@@ -71,14 +78,20 @@ def _prefill(shape: Mapping[str, float]) -> bool:
 
 CASES = (
     Case("linear bf16", "h100-sxm", "linear", "bf16", 3.5, 5.0, _large),
-    Case("linear fp8 block", "h100-sxm", "linear", "fp8-block", 3.5, 5.0, _large),
+    Case("linear fp8 block", "h100-sxm", "linear", "fp8-block", 3.5, 5.0, _large, "trtllm"),
+    Case("linear fp8 block", "h100-sxm", "linear", "fp8-block", 3.5, 5.0, _large, "sglang"),
     Case("linear bf16", "a100-sxm", "linear", "bf16", 3.5, 5.0, _large),
     Case("attention decode", "h100-sxm", "attention", "bf16", 1.5, 3.0, _decode),
     Case("attention prefill", "h100-sxm", "attention", "bf16", 3.0, 5.0, _prefill),
     Case("experts fp8 block", "h100-sxm", "experts", "fp8-block", 7.0, 9.0),
     Case("latent attention bf16", "h100-sxm", "mla", "bf16", 3.0, 5.0),
 )
-"""Head counts are left out whole for attention, models for experts, weight shapes for linears."""
+"""Head counts are left out whole for attention, models for experts, weight shapes for linears.
+
+vLLM's own linears of FP8 in blocks are timed as the host launched them (``reference.operations``).
+"""
+_SAME_WORK = (4, 16)
+"""Rows that are the same work to a matrix kernel: less than a tile, beyond those for a few."""
 _SPEED_DEVICE = "h100-sxm"
 _SPEEDS = ((100_000, 60.0), (1_000, 5.0))
 """Measurements of a device, and the seconds that fitting on them may take."""
@@ -86,7 +99,10 @@ _LARGEST_LOAD_MS = 200
 
 
 class Scored(NamedTuple):
-    """A line of the table before it is text: errors in %, the interval's share and width."""
+    """A line of the table before it is text: errors in %, the interval's share and width.
+
+    ``noise`` is that of the measurements themselves, None where it cannot be told.
+    """
 
     case: Case
     points: int
@@ -96,22 +112,23 @@ class Scored(NamedTuple):
     roofline: tuple[float, float, float]
     covered: float
     width: float
+    noise: float | None
 
     @property
     def label(self) -> str:
         """What a picture calls it."""
         few = f", {FEW} points" if self.points == FEW else ""
-        return f"{self.case.name}\n{self.case.device}{few}"
+        return f"{self.case.name}\n{self.case.device}, {self.case.engine}{few}"
 
 
 def section(inputs: Inputs) -> Section:
     """Returns the table of all cases, and how long fitting takes."""
     found = []
     for case in CASES:
-        rows = inputs.operations(case.device, case.holds)
+        rows = inputs.operations(case.device, case.holds, engine=case.engine)
         counts = (None, FEW) if len(rows) > FEW else (None,)
         found += [scored(case, rows, points) for points in counts]
-        inputs.say(f"{case.name} on {case.device}: {len(rows):,} points")
+        inputs.say(f"{case.name} of {case.engine} on {case.device}: {len(rows):,} points")
     picture = plots.bars(
         {
             "mean error on shapes left out": {
@@ -129,14 +146,15 @@ def section(inputs: Inputs) -> Section:
         log=True,
     )
     head = (
-        *("operations", "device", "points", "groups", "error", "must (mean)", "reached"),
-        *("random forest", "roofline", "covered", "width"),
+        *("operations", "device", "engine", "points", "groups", "error", "must (mean)"),
+        *("reached", "random forest", "roofline", "covered", "width", "noise"),
     )
     lines = [
-        "aiconfigurator-core's tables of vLLM (what it lacks: another engine's), fitted by what a"
-        " device's own measurements are fitted by; whole groups left out (weight shapes of"
-        " linears, head counts of attention, models of experts). The random forest is fitted on"
-        " the same points of the same groups.",
+        "aiconfigurator-core's tables, fitted by what a device's own measurements are fitted by;"
+        " whole groups left out (weight shapes of linears, head counts of attention, models of"
+        " experts). The random forest is fitted on the same points of the same groups. Noise is"
+        f" how far linears of {_SAME_WORK[0]} to {_SAME_WORK[1]} rows, which are the same work to"
+        " a kernel, lie from the median of their weight shape: what nobody can predict.",
         "",
         *plots.paragraphs(picture),
         *markdown(head, [_line(one) for one in found]),
@@ -144,7 +162,10 @@ def section(inputs: Inputs) -> Section:
     if inputs.limit is None:
         inputs.say("fit times")
         speeds = ("fitting on", "takes", "loading the result", "its size")
-        lines += ["", *markdown(speeds, fit_times(measurements(_SPEED_DEVICE, "vllm", _MANY)))]
+        lines += [
+            "",
+            *markdown(speeds, fit_times(measurements(_SPEED_DEVICE, OPERATIONS_ENGINE, _MANY))),
+        ]
     return Section("Single operations, whole shapes left out", lines)
 
 
@@ -159,7 +180,8 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
         rows: all of them.
         points: fit on so many rows of each fold alone; None takes all.
     """
-    ours = _logs(kernel_errors(OperationKind(case.kind), rows, points, FOLDS))
+    processors = data_sheet(case.device).processors
+    ours = _logs(kernel_errors(OperationKind(case.kind), rows, processors, points, FOLDS))
     by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points), FOLDS))
     by_roofline = np.log([row.latency_ms for row in rows]) - np.log(
         roofline.operations_ms(rows, case.device)
@@ -174,7 +196,22 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
         roofline=of_logs(by_roofline),
         covered=coverage([np.abs(group) for group in ours], CONFIDENCE),
         width=float(np.expm1(half_width(np.sort(np.abs(logs)), CONFIDENCE))),
+        noise=noise(rows) if case.kind == OperationKind.LINEAR else None,
     )
+
+
+def noise(rows: Sequence[Row]) -> float | None:
+    """Returns how far linears lie from others that are the same work, in % (mean).
+
+    Args:
+        rows: linears; None is returned where none has another that is the same work.
+    """
+    same: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if _SAME_WORK[0] <= row.measurement.shape["m"] <= _SAME_WORK[1]:
+            same[row.measurement.group].append(row.latency_ms)
+    ratios = [np.array(times) / np.median(times) for times in same.values() if len(times) > 1]
+    return 100 * float(np.mean(np.abs(np.concatenate(ratios) - 1))) if ratios else None
 
 
 def _logs(errors: Errors) -> list[Array]:
@@ -186,6 +223,7 @@ def _line(one: Scored) -> list[str]:
     return [
         one.case.name,
         one.case.device,
+        one.case.engine,
         f"{one.points:,}",
         f"{one.groups}",
         shown(one.ours),
@@ -195,6 +233,7 @@ def _line(one: Scored) -> list[str]:
         shown(one.roofline),
         f"{one.covered:.0%}",
         f"{one.width:.0%}",
+        "" if one.noise is None else f"{one.noise:.1f}%",
     ]
 
 
@@ -209,7 +248,7 @@ def fit_times(rows: Sequence[Measurement]) -> list[list[str]]:
     for count, limit in _SPEEDS:
         chosen = [rows[i] for i in pick.choice(len(rows), min(count, len(rows)), replace=False)]
         start = time.perf_counter()
-        blob = fit_published(chosen).to_bytes()
+        blob = fit_published(chosen, data_sheet(_SPEED_DEVICE).processors).to_bytes()
         took = time.perf_counter() - start
         start = time.perf_counter()
         FittedCostModel.from_bytes(blob)

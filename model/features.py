@@ -20,7 +20,7 @@ _TILE_COLUMNS = np.array([128, 64, 256, 128, 256])
 _BLOCKS = np.array([16, 64, 128, 256])
 """Rows that kernels round up to."""
 _EXPERT_BLOCKS = np.array([16, 64, 128])
-_PROCESSORS = 120
+USUAL_PROCESSORS = 120
 """About as many as GPUs of data centres have (A100 108, H100 132): blocks run in waves of them."""
 _SPLITS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128])
 """Parts that kernels cut a sequence's keys into where items alone would leave processors idle."""
@@ -40,15 +40,21 @@ _USED = {
 """Columns of a shape that are features."""
 
 
-def features(kind: OperationKind, sizes: Sizes, law_ms: Array) -> Array:
+def features(kind: OperationKind, sizes: Sizes, law_ms: Array, processors: int) -> Array:
     """Returns what the residual is learned on, (operations, features).
 
     Logs of most sizes, of the law and the intensity, and of what the kernels of the kind
     depend on.
+
+    Args:
+        kind: one of ``KERNELS``.
+        sizes: of the operations.
+        law_ms: milliseconds by their laws, (operations,).
+        processors: that the device has.
     """
     shape = sizes.shape
     columns = [shape[:, _USED[kind]], law_ms, sizes.flops / sizes.bytes]
-    columns += _FEATURES[kind](shape, sizes)
+    columns += _FEATURES[kind](shape, sizes, processors)
     # What column_stack() does, but for a third of a Predict's time.
     result: Array = np.log(np.concatenate([_as_columns(each) for each in columns], axis=1))
     return result
@@ -58,12 +64,12 @@ def _as_columns(values: Array) -> Array:
     return values if values.ndim == 2 else values[:, None]
 
 
-def _linear_features(shape: Array, sizes: Sizes) -> list[Array]:
+def _linear_features(shape: Array, sizes: Sizes, processors: int) -> list[Array]:
     """Returns the rows while they are few, their parity, and what usual kernels round up."""
     m, n = shape[:, 0], shape[:, 1]
     outputs = m * n
     tiles = np.ceil(m[:, None] / _TILE_ROWS) * np.ceil(n[:, None] / _TILE_COLUMNS)
-    waves = _rounded_up(tiles, _PROCESSORS)
+    waves = _rounded_up(tiles, processors)
     # What the best choice of tiles makes of the result, whole waves of whole tiles.
     areas = waves * tiles * _TILE_ROWS * _TILE_COLUMNS / outputs[:, None]
     padded = _rounded_up(m[:, None], _BLOCKS)
@@ -78,17 +84,17 @@ def _linear_features(shape: Array, sizes: Sizes) -> list[Array]:
     ]
 
 
-def _attention_features(shape: Array, sizes: Sizes) -> list[Array]:
+def _attention_features(shape: Array, sizes: Sizes, processors: int) -> list[Array]:
     """Returns the work items as kernels cut them: heads, KV heads, blocks of keys and queries."""
     sequences, query, kv, heads, kv_heads, _ = shape.T
     group, items = heads / kv_heads, sequences * kv_heads
     kv_blocks = np.ceil(kv / 128)
     blocks = [items * kv_blocks, items * np.ceil(query * group / 64)]
     tiles = [sequences * heads * np.ceil(query / 128), items * np.ceil(query * group / 128)]
-    waves = [_rounded_up(count, _PROCESSORS) for count in (*tiles, blocks[1])]
+    waves = [_rounded_up(count, processors) for count in (*tiles, blocks[1])]
     padded = [_rounded_up(kv, 128), _rounded_up(query * group, 128)]
     tokens = [sequences * kv, sequences * query, items * kv]
-    busiest = _busiest(tiles[1], kv_blocks)
+    busiest = _busiest(tiles[1], kv_blocks, processors)
     return [
         sequences * heads,
         group,
@@ -99,18 +105,18 @@ def _attention_features(shape: Array, sizes: Sizes) -> list[Array]:
         *padded,
         *tokens,
         busiest,
-        busiest * _PROCESSORS / blocks[0],
+        busiest * processors / blocks[0],
         sizes.bytes,
         sizes.flops,
     ]
 
 
-def _mla_features(shape: Array, sizes: Sizes) -> list[Array]:
+def _mla_features(shape: Array, sizes: Sizes, _processors: int) -> list[Array]:
     sequences, query, kv, heads = shape[:, :4].T
     return [sequences * heads, sequences * kv, sequences * query, sizes.bytes, sizes.flops]
 
 
-def _expert_features(shape: Array, sizes: Sizes) -> list[Array]:
+def _expert_features(shape: Array, sizes: Sizes, _processors: int) -> list[Array]:
     """Returns rows an expert, the weights touched, and the tiles of usual kernels."""
     tokens, hidden, inner, held, assignments, touched, count = shape.T
     each = assignments / touched
@@ -127,22 +133,22 @@ def _expert_features(shape: Array, sizes: Sizes) -> list[Array]:
     ]
 
 
-def _sparse_features(shape: Array, sizes: Sizes) -> list[Array]:
+def _sparse_features(shape: Array, sizes: Sizes, _processors: int) -> list[Array]:
     sequences, query, kv = shape[:, :3].T
     return [sequences * query, sequences * kv, query / kv, sizes.bytes]
 
 
-def _recurrent_features(shape: Array, sizes: Sizes) -> list[Array]:
+def _recurrent_features(shape: Array, sizes: Sizes, _processors: int) -> list[Array]:
     """Returns the tokens, the chunks that they are taken in, and what a sequence brings."""
     sequences, query = shape[:, :2].T
     width = shape[:, 2:].prod(axis=1)
     return [sequences * query, sequences * np.ceil(query / 64), sequences * width, sizes.bytes]
 
 
-def _busiest(tiles: Array, blocks: Array) -> Array:
+def _busiest(tiles: Array, blocks: Array, processors: int) -> Array:
     """Returns how many blocks of keys the busiest processor reads, keys split for the best."""
     parts = np.minimum(_SPLITS, blocks[:, None])
-    each = np.ceil(tiles[:, None] * parts / _PROCESSORS) * np.ceil(blocks[:, None] / parts)
+    each = np.ceil(tiles[:, None] * parts / processors) * np.ceil(blocks[:, None] / parts)
     fewest: Array = each.min(axis=1)
     return fewest
 

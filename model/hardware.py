@@ -29,6 +29,7 @@ class DataSheet:
         memory_bytes: total memory as the driver reports it.
         bandwidth_bytes_per_second: peak memory bandwidth.
         last_level_cache_bytes: last-level cache.
+        processors: streaming multiprocessors of a GPU.
         link_bytes_per_second: bandwidth to its peers in one direction.
         link_name: of that link, such as "NVLink 4".
         peaks: dense operations a second by the precision of the operands; a precision
@@ -43,6 +44,7 @@ class DataSheet:
     memory_bytes: int = 0
     bandwidth_bytes_per_second: float = 0.0
     last_level_cache_bytes: int = 0
+    processors: int = 0
     link_bytes_per_second: float = 0.0
     link_name: str = ""
     peaks: Mapping[Precision, float]
@@ -113,6 +115,7 @@ def _devices() -> dict[str, DataSheet]:
             memory_bytes=row["memory_bytes"],
             bandwidth_bytes_per_second=row["bandwidth_bytes_per_second"],
             last_level_cache_bytes=row["last_level_cache_bytes"],
+            processors=row["processors"],
             link_bytes_per_second=row["link_bytes_per_second"],
             link_name=row["link_name"],
             peaks={Precision(k): v for k, v in row["peak_flops_per_second"].items()},

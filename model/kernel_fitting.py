@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.collectives import Collective, fit_collective
-from model.features import features
+from model.features import USUAL_PROCESSORS, features
 from model.kernels import Kernel, law_of
 from model.law_fitting import fit_law
 from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
@@ -35,12 +35,18 @@ _ENOUGH = 3_000
 
 def fit_kernels(
     rows: Sequence[Row],
+    processors: int = 0,
 ) -> tuple[
     dict[tuple[OperationKind, Precision], AnyKernel],
     list[ValidationScore],
     dict[tuple[OperationKind, Precision], Errors],
 ]:
-    """Returns the kernels of all kinds and precisions, their scores and held-out errors."""
+    """Returns the kernels of all kinds and precisions, their scores and held-out errors.
+
+    Args:
+        rows: of one device.
+        processors: that it has; 0: as many as usual.
+    """
     kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}
     scores: list[ValidationScore] = []
     errors: dict[tuple[OperationKind, Precision], Errors] = {}
@@ -51,8 +57,8 @@ def fit_kernels(
         for kind in KERNELS:
             same = alone.get((kind.value, precision))
             if same:
-                kernels[kind, precision] = _fit_kernel(kind, same)
-                errors[kind, precision] = found = kernel_errors(kind, same)
+                kernels[kind, precision] = _fit_kernel(kind, same, processors)
+                errors[kind, precision] = found = kernel_errors(kind, same, processors)
                 scores += score_of(kind.value, precision, found)
         for kind in COLLECTIVES:
             same = alone.get((kind.value, precision))
@@ -61,16 +67,17 @@ def fit_kernels(
     return kernels, scores, errors
 
 
-def _fit_kernel(kind: OperationKind, rows: Sequence[Row]) -> Kernel:
+def _fit_kernel(kind: OperationKind, rows: Sequence[Row], processors: int) -> Kernel:
+    processors = processors or USUAL_PROCESSORS
     sizes = sizes_of(kind, [r.operations[0] for r in rows])
     latency = np.array([r.latency_ms for r in rows])
     laws = _fit_laws(kind, sizes, latency)
     residual = None
     if len(rows) >= _FEWEST_FOR_A_RESIDUAL:
         law_ms = law_of(laws, sizes)
-        residual = fit_residual(features(kind, sizes, law_ms), np.log(latency / law_ms))
+        residual = fit_residual(features(kind, sizes, law_ms, processors), np.log(latency / law_ms))
     low, high = sizes.extent.min(axis=0), sizes.extent.max(axis=0)
-    return Kernel(kind, laws, residual, low, high)
+    return Kernel(kind, laws, residual, low, high, processors)
 
 
 def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, ...]:
@@ -101,6 +108,7 @@ def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, .
 def kernel_errors(
     kind: OperationKind,
     rows: Sequence[Row],
+    processors: int = 0,
     points: int | None = None,
     most_folds: int | None = None,
 ) -> Errors:
@@ -109,12 +117,13 @@ def kernel_errors(
     Args:
         kind: one of ``KERNELS``.
         rows: all of that kind, of one precision.
+        processors: of the device; 0: as many as usual.
         points: fit on so many of the other groups' rows, drawn at random; None takes all.
         most_folds: as in :func:`held_out_errors`.
     """
 
     def fit(training: Sequence[Row]) -> Predictor:
-        kernel = _fit_kernel(kind, training)
+        kernel = _fit_kernel(kind, training, processors)
         return lambda held: kernel.latency_ms(sizes_of(kind, [r.operations[0] for r in held]))
 
     return held_out_errors(rows, on_few(fit, points), most_folds)

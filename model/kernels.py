@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.features import features
+from model.features import USUAL_PROCESSORS, features
 from model.laws import Law, Sizes, law_ms
 from model.operations import COLLECTIVES, OperationKind
 from model.precision import Precision
@@ -35,6 +35,7 @@ class Kernel:
         laws: one for each regime.
         residual: regression of log(latency / law) on :func:`features`; None leaves it out.
         low, high: (fields + 2,), smallest and largest measured sizes, FLOPs and bytes.
+        processors: of the device, as :func:`features` takes them.
     """
 
     kind: OperationKind
@@ -42,6 +43,7 @@ class Kernel:
     residual: Residual | None
     low: Array
     high: Array
+    processors: int = USUAL_PROCESSORS
     _constants: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Kernel:
         by_law = self._by_law(sizes)
         if self.residual is None:
             return by_law
-        columns = features(self.kind, sizes, by_law)
+        columns = features(self.kind, sizes, by_law, self.processors)
         result: Array = by_law * np.exp(self.residual.predict(columns))
         return result
 
@@ -60,7 +62,8 @@ class Kernel:
         """Returns the deviation between the residual's trees, (operations,); 1 without them."""
         if self.residual is None:
             return np.ones(len(sizes.flops))
-        return self.residual.spread(features(self.kind, sizes, self._by_law(sizes)))
+        columns = features(self.kind, sizes, self._by_law(sizes), self.processors)
+        return self.residual.spread(columns)
 
     def outside(self, sizes: Sizes) -> Array:
         """Returns how far each operation is outside what was measured, (operations,).
@@ -87,6 +90,7 @@ class Kernel:
             "residual": self.residual.to_json() if self.residual is not None else None,
             "low": self.low.tolist(),
             "high": self.high.tolist(),
+            "processors": self.processors,
         }
 
     @classmethod
@@ -102,6 +106,7 @@ class Kernel:
             Residual.from_json(data["residual"]) if data["residual"] is not None else None,
             np.array(data["low"]),
             np.array(data["high"]),
+            int(data["processors"]),
         )
 
 

@@ -15,6 +15,8 @@ WHOLES = ("layer", "prefill", "decode")
 """Kinds that are no single operation."""
 PUBLISHED = "--published"
 """Tells ``model.fit`` that the measurements were made elsewhere."""
+PROCESSORS = "--processors"
+"""Tells it how many the device has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ _UNTESTED = 0.7
 _KEPT_SCORES = 200
 
 
-def fit_published(measurements: Sequence[Measurement]) -> FittedCostModel:
+def fit_published(measurements: Sequence[Measurement], processors: int = 0) -> FittedCostModel:
     """Fits on measurements that were made on a device elsewhere.
 
     Where there are layers and steps, their engine has terms of its own, as on a local device.
@@ -42,12 +42,13 @@ def fit_published(measurements: Sequence[Measurement]) -> FittedCostModel:
 
     Args:
         measurements: of one device and source; what cannot be read is left out.
+        processors: that it has; 0: as many as usual.
 
     Raises:
         NotEnoughMeasurementsError: there are no linears.
     """
     rows = usable_rows(measurements)
-    kernels, scores, errors = fit_kernels(rows)
+    kernels, scores, errors = fit_kernels(rows, processors)
     precisions = [p for kind, p in kernels if kind in _FOR_PRECISION]
     if not any(kind is OperationKind.LINEAR for kind, _ in kernels):
         raise NotEnoughMeasurementsError("there are no linear points")

@@ -41,11 +41,12 @@ _CORRECTION_PRIOR = 3.0
 _TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
 
 
-def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
+def fit_cost_model(measurements: Sequence[Measurement], processors: int = 0) -> FittedCostModel:
     """Fits on all measurements.
 
     Args:
         measurements: of one device in one environment; what cannot be read is left out.
+        processors: that it has, if it is a GPU; 0: as many as usual.
 
     Raises:
         NotEnoughMeasurementsError: no precision has linears, attentions, layers and
@@ -53,7 +54,7 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> FittedCostModel:
     """
     rows = usable_rows(measurements)
     _check_complete(rows)
-    kernels, scores, _ = fit_kernels(rows)
+    kernels, scores, _ = fit_kernels(rows, processors)
     engines, step_scores = fit_engines(rows, kernels)
     return FittedCostModel(kernels, engines, (*scores, *step_scores), len(rows))
 

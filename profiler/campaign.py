@@ -191,7 +191,7 @@ class Campaign:
         from model.training import fit_cost_model  # noqa: PLC0415
 
         try:
-            return fit_cost_model(self._rows)
+            return fit_cost_model(self._rows, self._device.processors)
         except NotEnoughMeasurementsError:
             return None
 

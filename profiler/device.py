@@ -29,10 +29,12 @@ class Device:
     Attributes:
         name: "cpu" or "cuda:0".
         cache_bytes: last-level cache.
+        processors: streaming multiprocessors of a GPU, else 0.
     """
 
     name: str
     cache_bytes: int
+    processors: int = 0
 
     @property
     def torch_device(self) -> torch.device:
@@ -102,7 +104,7 @@ def open_device(name: str, threads: int = 0) -> Device:
         raise RuntimeError(f"torch sees no device {name!r}; it sees {', '.join(['cpu', *gpus])}")
     torch.cuda.set_device(name)  # events are recorded on the current device
     properties = torch.cuda.get_device_properties(name)
-    return Device(name, int(properties.L2_cache_size))
+    return Device(name, int(properties.L2_cache_size), int(properties.multi_processor_count))
 
 
 def dtype_of(precision: Precision) -> torch.dtype:

@@ -120,7 +120,7 @@ def run(plan: Plan, progress: Progress) -> str:
             " more (loading torch alone takes seconds)"
         )
     progress.show(campaign.fraction, end - time.monotonic(), "fitting")
-    return summary(measured, fresh, skipped, _fit(measured, end))
+    return summary(measured, fresh, skipped, _fit(measured, device.processors, end))
 
 
 def open_named(name: str) -> Device:
@@ -135,12 +135,12 @@ def open_named(name: str) -> Device:
         raise NoDeviceError(f"device: {error}") from error
 
 
-def _fit(measured: Sequence[Measurement], end: float) -> FittedCostModel | str:
+def _fit(measured: Sequence[Measurement], processors: int, end: float) -> FittedCostModel | str:
     """Returns the cost model of what was measured, or why there is none."""
     fitted: FittedCostModel | str = "fitting took longer than the budget"
     with _until(max(end, time.monotonic() + _FEWEST_FIT_S)):
         try:
-            fitted = fit_cost_model(measured)
+            fitted = fit_cost_model(measured, processors)
         except NotEnoughMeasurementsError as error:
             fitted = str(error)
     return fitted

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from model.estimate import Provenance
-from model.measurement import PUBLISHED
+from model.hardware import data_sheet
+from model.measurement import PROCESSORS, PUBLISHED
 from server.fitting import (
     FIT_COMMAND,
     FitCancelledError,
@@ -36,6 +37,7 @@ from server.refits import Refits
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from model.hardware import DataSheet
     from profiler.interface import Environment
     from server.devices import Device, DeviceRegistry
     from server.store import Store
@@ -72,12 +74,13 @@ class CostModels:
         self._store = store
         self._fit_command = fit_command
         self._refit_timeout_s = refit_timeout_s
+        self._local = {device.stored_name: device for device in devices.local()}
         self._current: dict[str, CurrentCostModel] = {}
         self._outdated: dict[str, CostModelRecord] = {}
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._refits = Refits(self._fit_again)
         self._references = ReferenceCostModels(store, self._refits.begin)
-        for device in devices.local():
+        for device in self._local.values():
             self._load(device)
 
     def stop(self) -> None:
@@ -190,7 +193,8 @@ class CostModels:
         cancelled: threading.Event | None,
     ) -> CurrentCostModel:
         with self._turn(device, timeout_s, cancelled) as left_s:
-            fitted = self._fit(device, environment, left_s, cancelled, command=self._fit_command)
+            sheet = self._local[device].sheet
+            fitted = self._fit(device, environment, left_s, cancelled, sheet=sheet)
             self._current[device] = fitted
             return fitted
 
@@ -201,9 +205,10 @@ class CostModels:
         timeout_s: float,
         cancelled: threading.Event | None,
     ) -> CurrentCostModel:
-        command = (*self._fit_command, PUBLISHED)
         with self._turn(device, timeout_s, cancelled) as left_s:
-            fitted = self._fit(device, environment, left_s, cancelled, command=command)
+            fitted = self._fit(
+                device, environment, left_s, cancelled, PUBLISHED, sheet=data_sheet(device)
+            )
             self._references.forget()
             return fitted
 
@@ -230,12 +235,15 @@ class CostModels:
         environment: Environment,
         timeout_s: float,
         cancelled: threading.Event | None,
-        *,
-        command: Sequence[str],
+        *flags: str,
+        sheet: DataSheet,
     ) -> CurrentCostModel:
         start = time.monotonic()
         fingerprint = environment.fingerprint
         rows = self._store.measurements.stream(device, fingerprint)
+        command = [*self._fit_command, *flags]
+        if sheet.processors:
+            command += [PROCESSORS, str(sheet.processors)]
         try:
             blob = fit(rows, timeout_s=timeout_s, cancelled=cancelled, command=command)
         except NothingToFitError as error:

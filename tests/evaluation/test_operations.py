@@ -51,6 +51,19 @@ def test_physics_beats_a_forest_on_weight_shapes_left_out(linears):
     assert 0.8 < found.covered <= 1.0
 
 
+def test_noise_is_how_far_equal_work_lies_apart(device):
+    def linears(factors, m=8):
+        rows = [device.linear(m + i, 512, 512) for i in range(len(factors))]
+        return usable_rows(
+            replace(row, latency_ms=Distribution(median=ms, p10=ms, p90=ms, samples=1))
+            for row, ms in zip(rows, factors, strict=True)
+        )
+
+    assert operations.noise(linears([1.0, 1.0, 1.3])) == pytest.approx(10.0)
+    assert operations.noise(linears([1.0])) is None
+    assert operations.noise(linears([1.0, 1.3], m=512)) is None
+
+
 def test_fit_times_tell_how_many_rows_were_fitted_on(linears, monkeypatch):
     monkeypatch.setattr(operations, "_SPEEDS", ((100, 60.0), (1_000, 5.0)))
     some, every = operations.fit_times([row.measurement for row in linears])
@@ -168,8 +181,9 @@ def test_a_slice_of_a_published_table_makes_its_section(tmp_path, monkeypatch):
     said = []
     inputs = Inputs(out=tmp_path, say=said.append, limit=200)
     text = operations.section(inputs).text + extrapolation.section(inputs).text
-    assert text.count("| linear bf16 | a100-sxm |") == 3
+    assert text.count("| linear bf16 | a100-sxm | vllm |") == 1
+    assert text.count("| linear bf16, vllm | a100-sxm |") == 2
     assert "### up to 1,024 tokens -> longer" in text
     assert "### tp 1, 2, 4 -> 8" in text
     assert {path.name for path in tmp_path.iterdir()} == {"operations.png", "extrapolation.png"}
-    assert said.count("read operations of a100-sxm") == 1
+    assert said.count("read operations of vllm on a100-sxm") == 1

@@ -56,7 +56,7 @@ def test_the_reason_is_on_standard_error_and_the_exit_code_is_1(
     monkeypatch, capsysbinary, text, reason
 ):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
-    assert fit.main() == 1
+    assert fit.main([]) == 1
     printed = capsysbinary.readouterr()
     assert reason in printed.err
     assert b"Traceback" not in printed.err

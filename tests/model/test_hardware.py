@@ -39,6 +39,17 @@ def test_figures_are_those_the_data_sheets_print(name):
     assert all(source.startswith("https://") for source in sheet.sources)
 
 
+# bf16 operations that a multiprocessor of each architecture does in a cycle.
+PER_CYCLE = {"a100": 2048, "h100": 4096, "h200": 4096, "b200": 8192, "l4": 1024, "a10g": 512}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_so_many_processors_reach_the_printed_rate_at_a_clock_that_cards_have(name):
+    sheet = data_sheet(name)
+    (per_cycle,) = [rate for family, rate in PER_CYCLE.items() if name.startswith(family)]
+    assert 1.3e9 < sheet.peaks[Precision.BF16] / (sheet.processors * per_cycle) < 2.6e9
+
+
 def test_every_device_of_the_contract_is_there():
     assert set(device_names()) == {*PRINTED, "cpu"}
 

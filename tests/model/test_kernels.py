@@ -17,7 +17,7 @@ from model.blocks import (
     LatentAttention,
     LinearAttention,
 )
-from model.features import features
+from model.features import USUAL_PROCESSORS, features
 from model.kernels import Kernel, law_of
 from model.laws import REGIMES, Law, sizes_of
 from model.operations import (
@@ -87,7 +87,7 @@ def kernel(kind, residual=None, seed=0):
     sizes = sizes_of(kind, operations(kind, seed=seed))
     learned = None
     if residual is not None:
-        columns = features(kind, sizes, law_of(LAWS[kind], sizes))
+        columns = features(kind, sizes, law_of(LAWS[kind], sizes), USUAL_PROCESSORS)
         target = residual(sizes)
         regressor = ExtraTreesRegressor(n_estimators=30, random_state=0).fit(columns, target)
         learned = Residual(trees_of(regressor))
@@ -218,6 +218,15 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
         OperationKind.EXPERTS: experts(1, 1, block, one),
     }[kind]
     sizes = sizes_of(kind, [smallest])
-    columns = features(kind, sizes, law_of(LAWS[kind], sizes))
+    columns = features(kind, sizes, law_of(LAWS[kind], sizes), USUAL_PROCESSORS)
     assert columns.shape[0] == 1
     assert np.all(np.isfinite(columns))
+
+
+def test_blocks_run_in_waves_of_the_devices_own_processors():
+    # 108 tiles of 128 by 128: one whole wave on an A100, most of one on an H100.
+    sizes = sizes_of(OperationKind.LINEAR, [linear("x", 128, 108 * 128, 4096, Precision.BF16)])
+    law_ms = law_of(LAWS[OperationKind.LINEAR], sizes)
+    whole, part = (features(OperationKind.LINEAR, sizes, law_ms, count) for count in (108, 132))
+    changed = part[0] - whole[0]
+    assert pytest.approx(np.log(132 / 108)) in changed[changed > 0].tolist()

@@ -201,6 +201,8 @@ def test_imported_models_that_cannot_be_read_are_fitted_again(store, devices, po
         CostModels(store, devices, command(ECHO)).fit_reference, device, "vllm", timeout_s=30
     )
     before = reference()
+    _, blob = store.cost_models.current("h100-sxm", environment.fingerprint)
+    assert blob.split()[1:] == [b"--published", b"--processors", b"132"]
     store.measurements.append([point(2)], device="h100-sxm", environment=environment)
     unreadable(rows=1)
     models = CostModels(store, devices, command(ECHO))

@@ -90,6 +90,8 @@ CASES = (
 
 vLLM's own linears of FP8 in blocks are timed as the host launched them (``reference.operations``).
 """
+_MOST_IN_TURN = 64
+"""Of more groups several are left out together."""
 _SAME_WORK = (4, 16)
 """Rows that are the same work to a matrix kernel: less than a tile, beyond those for a few."""
 _SPEED_DEVICE = "h100-sxm"
@@ -151,8 +153,8 @@ def section(inputs: Inputs) -> Section:
     )
     lines = [
         "aiconfigurator-core's tables, fitted by what a device's own measurements are fitted by;"
-        " whole groups left out (weight shapes of linears, head counts of attention, models of"
-        " experts). The random forest is fitted on the same points of the same groups. Noise is"
+        " whole groups left out (head counts of attention and models of experts in turn, weight"
+        f" shapes of linears in {FOLDS} folds). The random forest is fitted on the same points of the same groups. Noise is"
         f" how far linears of {_SAME_WORK[0]} to {_SAME_WORK[1]} rows, which are the same work to"
         " a kernel, lie from the median of their weight shape: what nobody can predict.",
         "",
@@ -181,8 +183,10 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
         points: fit on so many rows of each fold alone; None takes all.
     """
     processors = data_sheet(case.device).processors
-    ours = _logs(kernel_errors(OperationKind(case.kind), rows, processors, points, FOLDS))
-    by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points), FOLDS))
+    groups = len({row.measurement.group for row in rows})
+    folds = groups if groups <= _MOST_IN_TURN else FOLDS
+    ours = _logs(kernel_errors(OperationKind(case.kind), rows, processors, points, folds))
+    by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points), folds))
     by_roofline = np.log([row.latency_ms for row in rows]) - np.log(
         roofline.operations_ms(rows, case.device)
     )

@@ -154,9 +154,10 @@ def section(inputs: Inputs) -> Section:
     lines = [
         "aiconfigurator-core's tables, fitted by what a device's own measurements are fitted by;"
         " whole groups left out (head counts of attention and models of experts in turn, weight"
-        f" shapes of linears in {FOLDS} folds). The random forest is fitted on the same points of the same groups. Noise is"
-        f" how far linears of {_SAME_WORK[0]} to {_SAME_WORK[1]} rows, which are the same work to"
-        " a kernel, lie from the median of their weight shape: what nobody can predict.",
+        f" shapes of linears in {FOLDS} folds). The random forest is fitted on the same points of"
+        f" the same groups. Noise is how far linears of {_SAME_WORK[0]} to {_SAME_WORK[1]} rows,"
+        " which are the same work to a kernel, lie from the median of their weight shape: what"
+        " nobody can predict.",
         "",
         *plots.paragraphs(picture),
         *markdown(head, [_line(one) for one in found]),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
+    from model.estimate import Phase
     from model.measurement import Distribution, Measurement
     from model.precision import Precision
     from model.workload import Workload
@@ -102,7 +103,11 @@ class CampaignRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRequest:
-    """Measure one request; static batching only."""
+    """Measure one request; static batching only.
+
+    Attributes:
+        trace_path: file that a trace of one more run is written to; empty: none is.
+    """
 
     device: str
     budget_s: float
@@ -111,6 +116,7 @@ class LiveRequest:
     tensor: int
     precision: Precision
     scope: Scope
+    trace_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +169,48 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TracedKernel:
+    """A kernel of the device, on the CPU an operator of torch.
+
+    Attributes:
+        name: as torch's profiler states it.
+        calls: in the pass.
+        milliseconds: of all of them together.
+    """
+
+    name: str
+    calls: int
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedPhase:
+    """One pass under torch's profiler, which slows the host down.
+
+    Attributes:
+        phase: whose pass it is.
+        milliseconds: that it took.
+        busy_ms: in which kernels ran.
+        kernels: those that took the longest, the longest first.
+    """
+
+    phase: Phase
+    milliseconds: float
+    busy_ms: float
+    kernels: tuple[TracedKernel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveResult:
-    """What a live measurement found; ``notes`` are for the reader."""
+    """What a live measurement found; ``notes`` are for the reader.
+
+    ``phases`` are those of a trace, empty where none was asked for or written.
+    """
 
     ttft_ms: Distribution
     tpot_ms: Distribution | None
     notes: tuple[str, ...] = ()
+    phases: tuple[TracedPhase, ...] = ()
 
 
 class FailureCode(StrEnum):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.interface import LiveResult, Progressed, Scope
 from profiler.models import GeneratePoint, LayerSpans, generate_once
 from profiler.modules import build_model, shard, with_depth
 from profiler.timing import DISTURBED_FLAG, distribution
+from profiler.tracing import trace_generate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,13 +23,17 @@ if TYPE_CHECKING:
     from model.measurement import Distribution
     from model.precision import Precision
     from profiler.device import Device
-    from profiler.interface import LiveRequest
+    from profiler.interface import LiveRequest, TracedPhase
 
 _MIN_REPEATS = 5
 _MAX_REPEATS = 30
 _STABLE = 0.02
 """Relative standard error of the median at which repeating ends."""
 _BUDGET_SHARE = 0.9
+_TRACED_STEPS = 3
+"""Decode steps; the first ones after a prompt still fill caches."""
+_TRACE_S = 3.0
+"""What writing and reading a trace takes beside the run."""
 
 
 def measure_live(
@@ -45,18 +52,10 @@ def measure_live(
     """
     end = begin + _BUDGET_SHARE * request.budget_s
     whole = shard(request.architecture, request.tensor)
-    notes: list[str] = []
-    if request.architecture.model_type == "llama4_text":
-        notes.append("its modules send every token through every expert; engines that route do not")
-    if request.tensor > 1:
-        notes.append(
-            f"one of {request.tensor} tensor-parallel ranks was run; all-reduces are left out"
-        )
     built = whole
     if request.scope is Scope.LAYER:
         built = with_depth(whole, cold_depth(whole, request.precision, device))
-        if built.layer_count < whole.layer_count:
-            notes.append(f"{built.layer_count} of {whole.layer_count} layers were run and scaled")
+    notes = _notes_on(request, built.layer_count)
     yield Progressed(fraction=0.05, text=f"building {built.layer_count} layers")
     model = build_model(built, request.precision, device)
     spans = LayerSpans(model, device, [group.count for group in built.layers])
@@ -78,6 +77,8 @@ def measure_live(
     left = end - time.monotonic()
     if left < first_s:
         raise TimeoutError(f"one run takes {first_s:.1f} s and {left:.1f} s are left")
+    trace_s = _TRACE_S + 2 * (first_s + _TRACED_STEPS * step_s) if request.trace_path else 0.0
+    left = max(first_s, left - trace_s)
     run, shortened = _that_fits(run, first_s, step_s, left)
     notes += shortened
     ttft: list[float] = []
@@ -100,11 +101,47 @@ def measure_live(
             break
     if disturbed > len(ttft) / 2:
         notes.append(f"{DISTURBED_FLAG}: other processes took the processor in {disturbed} repeats")
+    spans.close()
+    phases: tuple[TracedPhase, ...] = ()
+    if request.trace_path:
+        yield Progressed(fraction=0.99, text="tracing")
+        phases, untraced = _traced(request.trace_path, model, run, device, end - trace_s)
+        notes += untraced
     yield LiveResult(
         ttft_ms=distribution(ttft),
         tpot_ms=distribution(tpot) if tpot and workload.output_tokens > 1 else None,
         notes=tuple(notes),
+        phases=phases,
     )
+
+
+def _notes_on(request: LiveRequest, layer_count: int) -> list[str]:
+    """Returns how what runs differs from what was asked for."""
+    notes: list[str] = []
+    if request.architecture.model_type == "llama4_text":
+        notes.append("its modules send every token through every expert; engines that route do not")
+    if request.tensor > 1:
+        notes.append(
+            f"one of {request.tensor} tensor-parallel ranks was run; all-reduces are left out"
+        )
+    depth = request.architecture.layer_count
+    if layer_count < depth:
+        notes.append(f"{layer_count} of {depth} layers were run and scaled")
+    return notes
+
+
+def _traced(
+    path: str, model: PreTrainedModel, run: GeneratePoint, device: Device, latest: float
+) -> tuple[tuple[TracedPhase, ...], list[str]]:
+    """Returns the phases of a traced run begun by then (monotonic), or why there are none."""
+    if time.monotonic() > latest:
+        return (), ["no time was left for a trace; give more budget"]
+    shorter = replace(run, output_tokens=min(run.output_tokens, 1 + _TRACED_STEPS))
+    try:
+        return trace_generate(model, shorter, device, Path(path)), []
+    except (OSError, RuntimeError) as error:
+        # What was measured before must not be lost with it.
+        return (), [f"the trace could not be written: {error}"]
 
 
 def cold_depth(architecture: Architecture, precision: Precision, device: Device) -> int:

@@ -23,11 +23,13 @@ from server.cancellation import CancelledError
 from server.device_queue import QueueFullError
 from server.errors import ServiceError, resource_exhausted, unavailable, unimplemented
 from server.live_request import LivePlan, check_device, live_plan, out_of_memory
+from server.traces import new_trace, trace_message
 from server.worker_process import WORKER_COMMAND, WorkerEndedError, WorkerProcess
 from tokenpace.v1 import profiler_pb2, types_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
 
     from server.cancellation import Cancellation
     from server.jobs import JobManager
@@ -83,17 +85,27 @@ class LiveMeasurements:
         try:
             with queue.measurement(cancellation):
                 check_device(plan, self._state.devices)
-                result, environment = yield from self._run(plan, cancellation)
+                path = self._trace_path(plan)
+                result, environment = yield from self._run(plan, path, cancellation)
         except QueueFullError as error:
             raise resource_exhausted("QUEUE_FULL", f"{error}; come again later", _RETRY_S) from None
         except CancelledError:
             raise ServiceError(grpc.StatusCode.CANCELLED, "the caller went away") from None
-        yield profiler_pb2.MeasureResponse(
-            result=_message(plan, prediction, result, environment),
-        )
+        message = _message(plan, prediction, result, environment)
+        if path is not None and result.phases:
+            question = plan.resolution.question
+            sheet = self._predictor.analytical(plan.device, question.engine).sheet
+            message.trace.CopyFrom(trace_message(path, question, sheet, result))
+        yield profiler_pb2.MeasureResponse(result=message)
+
+    def _trace_path(self, plan: LivePlan) -> Path | None:
+        if not plan.trace:
+            return None
+        folder = self._state.configuration.data_dir / "traces"
+        return new_trace(folder, plan.resolution.question.architecture.name)
 
     def _run(
-        self, plan: LivePlan, cancellation: Cancellation
+        self, plan: LivePlan, trace: Path | None, cancellation: Cancellation
     ) -> Generator[profiler_pb2.MeasureResponse, None, _Found]:
         end = time.monotonic() + plan.budget_s
         try:
@@ -105,7 +117,7 @@ class LiveMeasurements:
                 ) as worker,
                 cancellation.calling(worker.end_soon),
             ):
-                worker.send(_request(plan, end - time.monotonic()))
+                worker.send(_request(plan, end - time.monotonic(), trace))
                 return (yield from _listen(plan, worker, end, cancellation))
         except WorkerEndedError as error:
             cancellation.check()
@@ -140,7 +152,7 @@ def _listen(
     raise _budget_over(plan)
 
 
-def _request(plan: LivePlan, budget_s: float) -> LiveRequest:
+def _request(plan: LivePlan, budget_s: float, trace: Path | None) -> LiveRequest:
     question = plan.resolution.question
     return LiveRequest(
         device=plan.device.torch_name,
@@ -150,6 +162,7 @@ def _request(plan: LivePlan, budget_s: float) -> LiveRequest:
         tensor=question.parallelism.tensor,
         precision=question.precision,
         scope=plan.scope,
+        trace_path=str(trace or ""),
     )
 
 

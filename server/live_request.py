@@ -48,11 +48,13 @@ class LivePlan:
         resolution: what the request came to mean.
         scope: how much of the model runs.
         budget_s: seconds from when it has the device.
+        trace: whether one more run is traced.
     """
 
     resolution: Resolution
     scope: Scope
     budget_s: float
+    trace: bool = False
 
     @property
     def device(self) -> Device:
@@ -98,10 +100,13 @@ def live_plan(
     if request.HasField("budget"):
         budget_s = seconds_of(request.budget, "budget", MIN_BUDGET_S, MAX_BUDGET_S)
     resolution = predictor.resolve(request)
-    if request.trace:
-        raise unimplemented("TRACE_NOT_BUILT", "trace: traces are not built yet; leave it out")
     _check_measurable(resolution.question)
-    plan = LivePlan(resolution=resolution, scope=_SCOPES[request.scope], budget_s=budget_s)
+    plan = LivePlan(
+        resolution=resolution,
+        scope=_SCOPES[request.scope],
+        budget_s=budget_s,
+        trace=request.trace,
+    )
     if capacity := device.sheet.memory_bytes:
         _check_memory(plan, capacity, f"of the {capacity} bytes of {device.name}")
     return plan

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from model.estimate import Provenance
+from model.estimate import Phase, Provenance
 from model.precision import Precision
 from tokenpace.v1 import catalog_pb2, types_pb2
 
@@ -31,6 +31,7 @@ _PROVENANCES = {
     )
     for provenance in Provenance
 }
+PHASES = {Phase.PREFILL: types_pb2.PHASE_PREFILL, Phase.DECODE: types_pb2.PHASE_DECODE}
 
 
 def precision_number(precision: Precision) -> types_pb2.Precision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from server.architectures import architecture_message
-from server.messages import precision_number
+from server.messages import PHASES, precision_number
 from tokenpace.v1 import latency_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from server.predictor import Resolution
 
 _MAX_INT32, _MAX_INT64 = 2**31 - 1, 2**63 - 1
-
-_PHASES = {"prefill": types_pb2.PHASE_PREFILL, "decode": types_pb2.PHASE_DECODE}
 
 
 def prediction(
@@ -84,7 +82,7 @@ def _memory(memory: MemoryFootprint) -> types_pb2.MemoryFootprint:
 
 def _operation_cost(row: OperationCost) -> types_pb2.OperationCost:
     return types_pb2.OperationCost(
-        phase=_PHASES[row.phase],
+        phase=PHASES[row.phase],
         name=row.name,
         kind=row.kind,
         count=min(row.count, _MAX_INT32),

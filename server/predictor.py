@@ -278,7 +278,7 @@ class Predictor:
             return known[1]
         composite = CompositeCostModel(
             fitted,
-            self._analytical_model(device, question.engine),
+            self.analytical(device, question.engine),
             question.precision,
             question.kv_precision,
             question.engine,
@@ -286,7 +286,8 @@ class Predictor:
         self._composites[key] = (fitted, composite)
         return composite
 
-    def _analytical_model(self, device: Device, engine: str) -> AnalyticalCostModel:
+    def analytical(self, device: Device, engine: str) -> AnalyticalCostModel:
+        """Returns what a device costs by physics alone, with the rates that it goes by."""
         key = (device.name, engine)
         if key not in self._analytical:
             sheet = device.sheet

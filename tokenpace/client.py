@@ -111,10 +111,11 @@ class Client:
         *,
         scope: str = "layer",
         budget: DurationLike | None = None,
+        trace: bool = False,
         **question: Unpack[Question],
     ) -> Generator[profiler_pb2.MeasureResponse]:
         """Measures live; yields progress, and the result last. Closing the iterator cancels."""
-        request = measure_request(model, scope=scope, budget=budget, **question)
+        request = measure_request(model, scope=scope, budget=budget, trace=trace, **question)
         return self._stream("ProfilerService/Measure", request, profiler_pb2.MeasureResponse)
 
     def create_profile_job(

@@ -93,6 +93,7 @@ def measure_request(
     *,
     scope: str = "layer",
     budget: DurationLike | None = None,
+    trace: bool = False,
     **question: Unpack[Question],
 ) -> profiler_pb2.MeasureRequest:
     """Returns a question of Measure.
@@ -101,6 +102,7 @@ def measure_request(
         model: as in ``predict_request``.
         scope: "layer" runs a few real layers, "model" the whole model.
         budget: time for all of it, such as "30s".
+        trace: whether one more run is traced.
         question: see ``Question``.
 
     Raises:
@@ -108,7 +110,7 @@ def measure_request(
         TypeError: there is no such argument.
     """
     request = profiler_pb2.MeasureRequest(
-        scope=arguments.scope(scope), budget=arguments.duration(budget)
+        scope=arguments.scope(scope), budget=arguments.duration(budget), trace=trace
     )
     _fill(request, model, question)
     return request

@@ -1,5 +1,7 @@
 """Live measurements: the real request, whole or scaled from a few layers, within its budget."""
 
+import gzip
+import json
 import time
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 import profiler.live
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
+from model.estimate import Phase
 from model.huggingface import architecture_from_config
 from model.precision import Precision
 from model.workload import Workload
@@ -128,6 +131,44 @@ def test_the_model_that_runs_has_the_workloads_sizes(monkeypatch):
     measure(request(input_tokens=9, output_tokens=3, batch_size=5))
     assert {(p.sequences, p.input_tokens) for p in points} == {(5, 9)}
     assert {p.output_tokens for p in points[1:]} == {3}
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_trace_lists_the_kernels_of_each_phase_and_opens(scope, tmp_path):
+    path = tmp_path / "x.trace.json.gz"
+    asked = replace(request(scope, DEEP), trace_path=str(path))
+    _, result = measure(asked, NO_CACHE)
+    prefill, decode = result.phases
+    assert (prefill.phase, decode.phase) == (Phase.PREFILL, Phase.DECODE)
+    for phase in result.phases:
+        times = [kernel.milliseconds for kernel in phase.kernels]
+        assert times == sorted(times, reverse=True)
+        assert 0 < sum(times) <= phase.busy_ms <= phase.milliseconds
+    # Seven matrices a layer and the head, each pass.
+    layers = 24 if scope is Scope.MODEL else 2
+    for phase in result.phases:
+        products = [kernel for kernel in phase.kernels if kernel.name == "aten::mm"]
+        assert [kernel.calls for kernel in products] == [7 * layers + 1]
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    named = [event for event in events if event.get("name") == "aten::mm"]
+    assert len(named) == 4 * (7 * layers + 1)  # the prompt and three steps
+    assert all(event["dur"] >= 0 and event["ph"] == "X" for event in named)
+
+
+def test_a_trace_that_cannot_be_written_is_a_note_beside_what_was_measured(tmp_path):
+    asked = replace(request(), trace_path=str(tmp_path / "none" / "x.trace.json.gz"))
+    _, result = measure(asked)
+    assert result.ttft_ms.median > 0
+    assert result.phases == ()
+    assert any("the trace could not be written" in note for note in result.notes)
+
+
+def test_without_time_for_a_trace_there_is_a_note(tmp_path):
+    asked = replace(request(budget_s=1.0), trace_path=str(tmp_path / "x.trace.json.gz"))
+    _, result = measure(asked)
+    assert result.ttft_ms.median > 0
+    assert any("no time was left for a trace" in note for note in result.notes)
+    assert not list(tmp_path.iterdir())
 
 
 @given(

@@ -5,7 +5,6 @@ import time
 
 import psutil
 import pytest
-import torch.distributed as dist
 
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
@@ -33,15 +32,16 @@ TINY = architecture_of_dimensions(
 )
 
 
-def addresses(rank):
-    """Returns the most addresses that a rank listens on, and the most beyond loopback."""
-    dist.barrier()
+def layers_and_addresses(rank, points):
+    """Returns a layer's latencies, the most addresses a rank listens on, and beyond loopback."""
+    latencies = layer_latencies(rank, TINY, points, Precision.FP32, samples=6)
     held = [
         connection.laddr.ip
         for connection in psutil.Process().net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
-    return rank.slowest([len(held), sum(address != "127.0.0.1" for address in held)])
+    beyond = sum(address != "127.0.0.1" for address in held)
+    return latencies, rank.slowest([len(held), beyond])
 
 
 def ask(path, ranks):
@@ -65,17 +65,14 @@ def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
     assert len(said.splitlines()) == len(rows)
 
 
-def test_two_ranks_time_their_shares_of_a_layer():
+def test_two_ranks_time_their_shares_of_a_layer_and_listen_on_loopback_alone():
     points = (ForwardPoint(1, 1, 8), ForwardPoint(2, 16, 16))
-    found = run_on_ranks(2, "cpu", 1, layer_latencies, TINY, points, Precision.FP32, samples=6)
-    assert all(3 <= each.samples <= 6 for each in found)
-    assert all(each.median > 0 for each in found)
-
-
-def test_ranks_listen_on_loopback_alone():
-    some, others = run_on_ranks(2, "cpu", 1, addresses)
+    latencies, (some, beyond) = run_on_ranks(2, "cpu", 1, layers_and_addresses, points)
+    assert len(latencies) == len(points)
+    assert all(3 <= each.samples <= 6 for each in latencies)
+    assert all(each.median > 0 for each in latencies)
     assert some > 0
-    assert others == 0
+    assert beyond == 0
 
 
 def test_a_rank_that_fails_ends_them_all_and_says_why():

@@ -257,14 +257,14 @@ def test_it_needs_no_daemons_packages_and_a_signal_keeps_what_was_measured(tmp_p
     path, hidden = tmp_path / "campaign.jsonl", tmp_path / "hidden"
     hidden.mkdir()
     with started(path, hidden) as process:
-        until_rows(process, path, 8)
+        until_rows(process, path, 6)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 143, said
     assert "keeps what was measured" in said
     first = rows_of(path)
     with started(path, hidden) as process:
-        until_rows(process, path, len(first) + 8)
+        until_rows(process, path, len(first) + 6)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said

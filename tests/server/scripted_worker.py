@@ -11,7 +11,9 @@ import sys
 import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 
+from model.estimate import Phase
 from model.measurement import Distribution, Measurement
 from model.precision import Precision
 from profiler import process_limits
@@ -27,6 +29,8 @@ from profiler.interface import (
     Progressed,
     Skipped,
     Started,
+    TracedKernel,
+    TracedPhase,
 )
 from profiler.telemetry import current_environment
 
@@ -75,7 +79,15 @@ def live(connection, request):
     connection.send(Progressed(fraction=0.5, text="half"))
     spread = Distribution(median=20.0, p10=19.0, p90=21.0, samples=5)
     tpot = spread if request.workload.output_tokens > 1 else None
-    connection.send(LiveResult(ttft_ms=spread, tpot_ms=tpot, notes=("a note",)))
+    phases = ()
+    if request.trace_path:
+        Path(request.trace_path).write_text("a trace")
+        kernels = (TracedKernel(name="matmul", calls=4, milliseconds=8.0),)
+        phases = tuple(
+            TracedPhase(phase=phase, milliseconds=10.0, busy_ms=8.0, kernels=kernels)
+            for phase in Phase
+        )
+    connection.send(LiveResult(ttft_ms=spread, tpot_ms=tpot, notes=("a note",), phases=phases))
 
 
 def told(connection, request):

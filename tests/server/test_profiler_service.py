@@ -1,6 +1,7 @@
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -108,6 +109,44 @@ def test_measure_streams_progress_and_the_result_beside_the_prediction(serve, st
     assert not workers()
 
 
+def test_a_trace_tells_what_holds_a_pass_back_and_where_it_lies(serve, tmp_path):
+    old = [tmp_path / "traces" / f"2020010{i}-x.trace.json.gz" for i in range(10)]
+    old += [tmp_path / "traces" / f"2020011{i}-x.trace.json.gz" for i in range(10)]
+    old[0].parent.mkdir()
+    for path in old:
+        path.touch()
+    request = measure_request(trace=True)
+    result = list(serve("live").stub.Measure(request, timeout=20))[-1].result
+    path = Path(result.trace.path)
+    assert path.read_text() == "a trace"
+    assert sorted(path.parent.iterdir()) == [*old[1:], path]
+    prefill, decode = result.trace.phases
+    assert (prefill.phase, decode.phase) == (types_pb2.PHASE_PREFILL, types_pb2.PHASE_DECODE)
+    for phase in (prefill, decode):
+        assert phase.measured_ms == 20.0
+        assert phase.overhead_ms == pytest.approx(20 * (1 - 8 / 10))
+        assert phase.traced_ms == 10.0
+        assert phase.roofline_share == pytest.approx((phase.bandwidth_ms + phase.compute_ms) / 20)
+        assert [(k.name, k.calls, k.latency_ms, k.share) for k in phase.kernels] == [
+            ("matmul", 4, 8.0, 0.8)
+        ]
+    # Weights are read once for few tokens; the parts are those of the smallest model here.
+    assert decode.bandwidth_ms > decode.compute_ms
+    assert decode.bound in {"bandwidth", "overhead"}
+
+
+def test_without_a_trace_asked_for_none_is_told_or_kept(serve, tmp_path):
+    result = list(serve("live").stub.Measure(measure_request(), timeout=20))[-1].result
+    assert not result.HasField("trace")
+    assert not (tmp_path / "traces").exists()
+
+
+def test_a_folder_that_takes_no_trace_is_told_before_anything_is_measured(serve, tmp_path):
+    (tmp_path / "traces").write_text("a file")
+    found = failure(serve("live").stub.Measure, measure_request(trace=True))
+    assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_TRACE")
+
+
 def test_measure_without_output_has_no_tpot(serve):
     request = measure_request(workload=types_pb2.Workload(input_tokens=32))
     result = list(serve("live").stub.Measure(request, timeout=20))[-1].result
@@ -138,7 +177,6 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
 @pytest.mark.parametrize(
     ("changes", "code", "reason", "field"),
     [
-        ({"trace": True}, "UNIMPLEMENTED", "TRACE_NOT_BUILT", "trace"),
         ({"engine": "vllm"}, "UNIMPLEMENTED", "ENGINE_NOT_MEASURED", "engine"),
         ({"engine": "no"}, "INVALID_ARGUMENT", "INVALID_FIELD", "engine"),
         ({"device": "h100-sxm"}, "FAILED_PRECONDITION", "DEVICE_NOT_LOCAL", "device"),

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 
+from reference import sources
 from tokenpace.command import main
 from tokenpace.v1 import catalog_pb2, latency_pb2, profiler_pb2, types_pb2
 
@@ -206,6 +208,33 @@ def test_measure_prints_measured_beside_predicted(daemon, tokenpace):
     assert not any(line.startswith("TPOT") for line in lines)
     assert "warning LAYERS: 4 of 32 were run" in lines
     assert daemon.request("Measure").budget == Duration(seconds=600)
+
+
+def test_a_trace_shows_kernels_and_what_holds_each_phase_back(daemon, tokenpace):
+    kernel = profiler_pb2.TracedKernel(name="gemm", calls=32, latency_ms=4.2, share=0.84)
+    decode = profiler_pb2.TracedPhase(
+        phase=types_pb2.PHASE_DECODE,
+        measured_ms=5.0,
+        bound="bandwidth",
+        bandwidth_ms=4.0,
+        compute_ms=0.1,
+        overhead_ms=0.5,
+        roofline_share=0.82,
+        kernels=[kernel],
+    )
+    result = profiler_pb2.LiveMeasurement(
+        ttft_ms=types_pb2.Distribution(median=24.5, p10=24, p90=25.2, samples=7),
+        prediction=PREDICTION,
+        trace=profiler_pb2.Trace(path="/there/x.trace.json.gz", phases=[decode]),
+    )
+    daemon.answers["Measure"] = lambda *_: iter([profiler_pb2.MeasureResponse(result=result)])
+    code, out, _ = tokenpace("measure", "--model", "a", "--trace")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "decode 5.00 ms bandwidth 4.00 ms 0.100 ms 0.500 ms 82%" in lines
+    assert "decode gemm 32 4.20 ms 84%" in lines
+    assert "trace /there/x.trace.json.gz" in lines
+    assert daemon.request("Measure").trace is True
 
 
 def test_profile_waits_and_ends_with_the_fitted_error(campaign, tokenpace):
@@ -501,11 +530,14 @@ def test_the_client_needs_the_base_install_alone():
 # --- published measurements -----------------------------------------------------
 
 
-def test_an_import_makes_calibrations_of_its_deployments_unless_told_not_to(daemon, tokenpace):
+def test_an_import_makes_calibrations_of_its_deployments_unless_told_not_to(
+    daemon, tokenpace, monkeypatch
+):
     pytest.importorskip(
         "aiconfigurator_core",
         reason="aiconfigurator-core (the extra `reference`) is not installed",
     )
+    monkeypatch.setattr(sources, "package_source", functools.cache(sources.package_source))
     held = catalog_pb2.ImportMeasurementsResponse(measurement_count=1 << 30)
     daemon.answers["ImportMeasurements"] = held
     what = ("reference", "import", "--device", "h200-sxm", "--engine", "sglang", "--rows", "100")

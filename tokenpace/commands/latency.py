@@ -96,6 +96,10 @@ def measure(
     budget: Annotated[
         str | None, typer.Option(help="Time for all of it, such as 30s (the default) or 10m.")
     ] = None,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Trace one more run: its kernels, and what holds it back."),
+    ] = False,
     address: Address = None,
     json: Json = False,
 ) -> None:
@@ -119,7 +123,7 @@ def measure(
         confidence=confidence,
     )
     with Session(address, json) as session:
-        events = session.client.measure(model, scope=scope, budget=budget, **question)
+        events = session.client.measure(model, scope=scope, budget=budget, trace=trace, **question)
         with interrupts_noted() as noted, progress_bar("waiting for the device") as report:
             for event in until_interrupted(events, noted):
                 session.emit(event)

@@ -23,6 +23,9 @@ _MILLISECONDS = (
     ("TPOT", "tpot_ms"),
     ("request latency", "request_latency_ms"),
 )
+_KERNELS = 8
+"""Of each phase of a trace, that are shown; the answer has more."""
+_KERNEL_CHARACTERS = 60
 _RATES = (
     ("tokens/s", "tokens_per_second"),
     ("tokens/s per device", "tokens_per_second_per_gpu"),
@@ -92,9 +95,38 @@ def live_measurement(result: profiler_pb2.LiveMeasurement, confidence: float) ->
         rows,
         Text(),
         text.pairs([("measured on", where)]),
+        *(_trace(result.trace) if result.HasField("trace") else ()),
         *_warnings(result.warnings),
         *_warnings(result.prediction.warnings),
     )
+
+
+def _trace(trace: profiler_pb2.Trace) -> list[RenderableType]:
+    bounds = text.table(
+        *("", "measured", "bound", "bandwidth", "compute", "overhead", "roofline"),
+        right=("measured", "bandwidth", "compute", "overhead", "roofline"),
+    )
+    kernels = text.table("", "kernel", "calls", "time", "share", right=("calls", "time", "share"))
+    for phase in trace.phases:
+        label = text.enum(types_pb2.Phase, "PHASE_", phase.phase)
+        parts = (phase.bandwidth_ms, phase.compute_ms, phase.overhead_ms)
+        bounds.add_row(
+            label,
+            f"{text.figure(phase.measured_ms)} ms",
+            phase.bound,
+            *(f"{text.figure(part)} ms" for part in parts),
+            f"{phase.roofline_share:.0%}",
+        )
+        for kernel in phase.kernels[:_KERNELS]:
+            kernels.add_row(
+                label,
+                kernel.name[:_KERNEL_CHARACTERS],
+                f"{kernel.calls}",
+                f"{text.figure(kernel.latency_ms)} ms",
+                f"{kernel.share:.0%}",
+            )
+            label = ""
+    return [Text(), bounds, Text(), kernels, Text(), text.pairs([("trace", trace.path)])]
 
 
 def _headline(resolved: types_pb2.Resolved) -> Text:

@@ -69,8 +69,50 @@ class Progress(_message.Message):
     text: str
     def __init__(self, fraction: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
 
+class TracedKernel(_message.Message):
+    __slots__ = ("name", "calls", "latency_ms", "share")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    calls: int
+    latency_ms: float
+    share: float
+    def __init__(self, name: _Optional[str] = ..., calls: _Optional[int] = ..., latency_ms: _Optional[float] = ..., share: _Optional[float] = ...) -> None: ...
+
+class TracedPhase(_message.Message):
+    __slots__ = ("phase", "measured_ms", "bound", "bandwidth_ms", "compute_ms", "overhead_ms", "roofline_share", "traced_ms", "kernels")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_MS_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_MS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
+    OVERHEAD_MS_FIELD_NUMBER: _ClassVar[int]
+    ROOFLINE_SHARE_FIELD_NUMBER: _ClassVar[int]
+    TRACED_MS_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
+    phase: _types_pb2.Phase
+    measured_ms: float
+    bound: str
+    bandwidth_ms: float
+    compute_ms: float
+    overhead_ms: float
+    roofline_share: float
+    traced_ms: float
+    kernels: _containers.RepeatedCompositeFieldContainer[TracedKernel]
+    def __init__(self, phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., measured_ms: _Optional[float] = ..., bound: _Optional[str] = ..., bandwidth_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., overhead_ms: _Optional[float] = ..., roofline_share: _Optional[float] = ..., traced_ms: _Optional[float] = ..., kernels: _Optional[_Iterable[_Union[TracedKernel, _Mapping]]] = ...) -> None: ...
+
+class Trace(_message.Message):
+    __slots__ = ("path", "phases")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    phases: _containers.RepeatedCompositeFieldContainer[TracedPhase]
+    def __init__(self, path: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[TracedPhase, _Mapping]]] = ...) -> None: ...
+
 class LiveMeasurement(_message.Message):
-    __slots__ = ("ttft_ms", "tpot_ms", "prediction", "ttft_residual", "tpot_residual", "environment", "warnings")
+    __slots__ = ("ttft_ms", "tpot_ms", "prediction", "ttft_residual", "tpot_residual", "environment", "warnings", "trace")
     TTFT_MS_FIELD_NUMBER: _ClassVar[int]
     TPOT_MS_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +120,7 @@ class LiveMeasurement(_message.Message):
     TPOT_RESIDUAL_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     ttft_ms: _types_pb2.Distribution
     tpot_ms: _types_pb2.Distribution
     prediction: _latency_pb2.PredictResponse
@@ -85,7 +128,8 @@ class LiveMeasurement(_message.Message):
     tpot_residual: float
     environment: _types_pb2.Environment
     warnings: _containers.RepeatedCompositeFieldContainer[_types_pb2.Warning]
-    def __init__(self, ttft_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., tpot_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., prediction: _Optional[_Union[_latency_pb2.PredictResponse, _Mapping]] = ..., ttft_residual: _Optional[float] = ..., tpot_residual: _Optional[float] = ..., environment: _Optional[_Union[_types_pb2.Environment, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ...) -> None: ...
+    trace: Trace
+    def __init__(self, ttft_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., tpot_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., prediction: _Optional[_Union[_latency_pb2.PredictResponse, _Mapping]] = ..., ttft_residual: _Optional[float] = ..., tpot_residual: _Optional[float] = ..., environment: _Optional[_Union[_types_pb2.Environment, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ..., trace: _Optional[_Union[Trace, _Mapping]] = ...) -> None: ...
 
 class MeasureResponse(_message.Message):
     __slots__ = ("progress", "result")

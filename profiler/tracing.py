@@ -1,0 +1,129 @@
+"""One request traced with torch's profiler: which kernels ran, and when none did."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from model.estimate import Phase
+from profiler.interface import TracedKernel, TracedPhase
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch.autograd.profiler_util import FunctionEvent
+    from transformers import PreTrainedModel
+
+    from profiler.device import Device
+    from profiler.models import GeneratePoint
+
+_SPANS = {Phase.PREFILL: "tokenpace prefill", Phase.DECODE: "tokenpace decode step"}
+_MAX_KERNELS = 50
+_NAME_CHARACTERS = 200
+"""Of a kernel's name: templates fill pages."""
+
+
+@torch.inference_mode()
+def trace_generate(
+    model: PreTrainedModel, point: GeneratePoint, device: Device, path: Path
+) -> tuple[TracedPhase, ...]:
+    """Runs ``generate()`` once under torch's profiler and returns what each phase consists of.
+
+    Args:
+        model: that was warmed up.
+        point: sequences and tokens; of its decode steps the last one is told of.
+        device: that the model is on.
+        path: of the trace that is written, gzipped JSON that Perfetto opens.
+
+    Raises:
+        OSError, RuntimeError: the trace cannot be written.
+    """
+    shape = (point.sequences, point.input_tokens)
+    ids = torch.randint(0, model.config.vocab_size, shape, device=device.torch_device)
+    activities = [ProfilerActivity.CPU]
+    if device.is_cuda:
+        activities.append(ProfilerActivity.CUDA)
+    generate: Any = model.generate
+    with profile(activities=activities) as profiler:
+        steps = _StepSpans(device)
+        generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=point.output_tokens,
+            stopping_criteria=StoppingCriteriaList([steps]),
+        )
+        steps.close()
+    profiler.export_chrome_trace(str(path))
+    return _phases(list(profiler.events() or ()))
+
+
+class _StepSpans(StoppingCriteria):
+    """Puts the prompt's pass and every later step into a span of its own; never stops."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._open(Phase.PREFILL)
+
+    def __call__(self, input_ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        self.close()
+        self._open(Phase.DECODE)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+    def close(self) -> None:
+        """Ends the span once the device has done what was launched in it."""
+        self._device.synchronize()
+        self._span.__exit__(None, None, None)
+
+    def _open(self, phase: Phase) -> None:
+        self._span = record_function(_SPANS[phase])
+        self._span.__enter__()  # type: ignore[no-untyped-call]
+
+
+def _phases(events: list[FunctionEvent]) -> tuple[TracedPhase, ...]:
+    host = [event for event in events if event.device_type.name == "CPU"]
+    found = []
+    for phase, name in _SPANS.items():
+        spans = [event for event in host if event.name == name]
+        # What follows the last token is in a span, too, which holds no pass.
+        spans = spans[:-1] if phase is Phase.DECODE else spans
+        if spans:
+            found.append(_phase(phase, spans[-1], host))
+    return tuple(found)
+
+
+def _phase(phase: Phase, span: FunctionEvent, host: list[FunctionEvent]) -> TracedPhase:
+    calls: dict[str, int] = defaultdict(int)
+    microseconds: dict[str, float] = defaultdict(float)
+    inside = [
+        event
+        for event in host
+        if event is not span
+        and span.time_range.start <= event.time_range.start < span.time_range.end
+    ]
+    on_device = any(event.kernels for event in inside)
+    for event in inside:
+        if on_device:
+            for kernel in event.kernels:
+                calls[kernel.name] += 1
+                microseconds[kernel.name] += kernel.duration
+        elif event.self_cpu_time_total > 0:
+            calls[event.name] += 1
+            microseconds[event.name] += event.self_cpu_time_total
+    kernels = sorted(
+        (
+            TracedKernel(name=name[:_NAME_CHARACTERS], calls=calls[name], milliseconds=spent / 1e3)
+            for name, spent in microseconds.items()
+        ),
+        key=lambda kernel: -kernel.milliseconds,
+    )
+    return TracedPhase(
+        phase=phase,
+        milliseconds=(span.time_range.end - span.time_range.start) / 1e3,
+        busy_ms=sum(microseconds.values()) / 1e3,
+        kernels=tuple(kernels[:_MAX_KERNELS]),
+    )

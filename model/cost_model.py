@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.measurement import Measurement
 
-FORMAT = 6
+FORMAT = 7
 NO_ENGINE = ""
 """Stands for the engine of a precision whose kernels alone were measured."""
 _OUTSIDE_SLOPE = 0.35

@@ -50,7 +50,7 @@ def _fit_trees(columns: Array, target: Array) -> Trees:
         )
         return trees_of(averaged.fit(columns, target))
     if len(target) >= _LARGE:
-        boosted = _boosting(160, min(255, len(target) // 80), 0.08)
+        boosted = _boosting(100, min(400, len(target) // 60), 0.12)
         return trees_of(boosted.fit(columns, target))
     # Some kernels wait for their host: a few rows in a hundred are off by a factor.
     rough = _boosting(15, 31, 0.3).fit(columns, target).predict(columns)

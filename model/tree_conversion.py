@@ -61,6 +61,29 @@ def onnx_of(regressor: Any) -> OnnxEnsemble:  # noqa: ANN401 - scikit-learn has 
     return OnnxEnsemble(model.SerializeToString(), base, weight)
 
 
+def apart(model: bytes) -> bytes:
+    """Returns the ONNX of an ensemble with an output for each tree instead of their sum.
+
+    Args:
+        model: that :func:`onnx_of` made.
+    """
+    read = onnx.load_from_string(model)
+    (node,) = read.graph.node
+    held = {attribute.name: attribute for attribute in node.attribute}
+    roots = np.array(held["tree_roots"].ints)
+    targets = np.empty(len(held["leaf_targetids"].ints), dtype=np.int64)
+    for side in ("true", "false"):
+        ids = np.array(held[f"nodes_{side}nodeids"].ints)
+        is_leaf = np.array(held[f"nodes_{side}leafs"].ints, dtype=bool)
+        tree = roots.searchsorted(np.arange(len(ids)), side="right") - 1
+        targets[ids[is_leaf]] = tree[is_leaf]
+    held["leaf_targetids"].ints[:] = targets.tolist()
+    held["n_targets"].i = len(roots)
+    read.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(roots)
+    found: bytes = read.SerializeToString()
+    return found
+
+
 def _averaged(tree: Any) -> _Tree:  # noqa: ANN401 - as above
     return _Tree(
         leaf=tree.children_left < 0,
@@ -84,10 +107,10 @@ def _boosted(nodes: NDArray[np.void]) -> _Tree:
 
 
 def _model(trees: list[_Tree], features: int) -> onnx.ModelProto:
-    """Returns a model with one output a tree: their spread is asked for as well as their sum."""
+    """Returns a model of the trees' sum: one output is a quarter faster than one a tree."""
     roots, parts, inner, leaves = [], [], 0, 0
-    for number, tree in enumerate(trees):
-        part = _attributes(tree, number, inner, leaves)
+    for tree in trees:
+        part = _attributes(tree, inner, leaves)
         parts.append(part)
         roots.append(inner)
         inner += len(part["nodes_featureids"])
@@ -97,23 +120,22 @@ def _model(trees: list[_Tree], features: int) -> onnx.ModelProto:
         _attribute(name, np.concatenate([part[name] for part in parts])) for name in parts[0]
     )
     node.attribute.append(_attribute("tree_roots", np.array(roots)))
-    for name, value in (("n_targets", len(trees)), ("aggregate_function", _SUM)):
+    for name, value in (("n_targets", 1), ("aggregate_function", _SUM)):
         node.attribute.append(helper.make_attribute(name, value))
     graph = helper.make_graph(
         [node],
         "trees",
         [helper.make_tensor_value_info(FEATURES, TensorProto.DOUBLE, [None, features])],
-        [helper.make_tensor_value_info(TREES, TensorProto.DOUBLE, [None, len(trees)])],
+        [helper.make_tensor_value_info(TREES, TensorProto.DOUBLE, [None, 1])],
     )
     return helper.make_model(graph, opset_imports=_OPERATORS, ir_version=_IR_VERSION)
 
 
-def _attributes(tree: _Tree, number: int, inner: int, leaves: int) -> dict[str, NDArray[Any]]:
+def _attributes(tree: _Tree, inner: int, leaves: int) -> dict[str, NDArray[Any]]:
     """Returns a tree as attributes of the operator, which numbers nodes and leaves apart.
 
     Args:
         tree: any.
-        number: of its output.
         inner: nodes that ask, of the trees before it.
         leaves: of the trees before it.
     """
@@ -131,7 +153,7 @@ def _attributes(tree: _Tree, number: int, inner: int, leaves: int) -> dict[str, 
         "nodes_trueleafs": tree.leaf[left].astype(np.int64),
         "nodes_falsenodeids": place[right],
         "nodes_falseleafs": tree.leaf[right].astype(np.int64),
-        "leaf_targetids": np.full(int(tree.leaf.sum()), number),
+        "leaf_targetids": np.zeros(int(tree.leaf.sum()), dtype=np.int64),
         "leaf_weights": tree.value[tree.leaf],
     }
 

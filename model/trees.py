@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from model.laws import Array
 
 FEATURES, TREES = "features", "trees"
-"""Input, (rows, features), and output, (rows, trees), of the ONNX models of ensembles."""
+"""Input, (rows, features), and output, (rows, 1 or trees), of the ONNX models of ensembles."""
 
 
 class Trees(Protocol):
@@ -43,8 +45,8 @@ class OnnxEnsemble:
     """Trees as they are kept.
 
     Attributes:
-        model: ONNX; a row of :data:`FEATURES` gives one number a tree.
-        base, weight: the ensemble says base + weight * their sum.
+        model: ONNX; a row of :data:`FEATURES` gives the sum of the trees.
+        base, weight: the ensemble says base + weight * that sum.
     """
 
     model: bytes
@@ -64,41 +66,48 @@ class OnnxTrees:
     """
 
     def __init__(self, ensemble: OnnxEnsemble) -> None:
-        import onnxruntime  # noqa: PLC0415 - optional where nothing is stored
-
-        options = onnxruntime.SessionOptions()
-        # More threads gain nothing at a few rows, and are not ours to take.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False
-        try:
-            self._session = onnxruntime.InferenceSession(
-                ensemble.model,
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it would print on standard output
-            )
-        except Exception as error:  # its errors have no base of their own
-            raise ValueError(f"unreadable trees: {str(error)[:200]}") from error
+        self._session = _session(ensemble.model)
         self._ensemble = ensemble
 
     def predict(self, columns: Array) -> Array:
         """Returns what the ensemble says, (rows,)."""
-        total = self._each(columns).sum(axis=1)
+        total = self._session.run([TREES], {FEATURES: columns})[0][:, 0]
         found: Array = self._ensemble.base + self._ensemble.weight * total
         return found
 
     def spread(self, columns: Array) -> Array:
         """Returns the standard deviation between the trees' answers, (rows,)."""
-        found: Array = self._each(columns).std(axis=1)
+        found: Array = self._apart.run([TREES], {FEATURES: columns})[0].std(axis=1)
         return found
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :func:`trees_of_json` reads."""
         return asdict(self._ensemble)
 
-    def _each(self, columns: Array) -> Array:
-        found: Array = self._session.run([TREES], {FEATURES: columns})[0]
-        return found
+    @cached_property
+    def _apart(self) -> InferenceSession:
+        """The trees one by one, which campaigns alone ask for."""
+        from model.tree_conversion import apart  # noqa: PLC0415 - loads a library for it
+
+        return _session(apart(self._ensemble.model))
+
+
+def _session(model: bytes) -> InferenceSession:
+    import onnxruntime  # noqa: PLC0415 - optional where nothing is stored
+
+    options = onnxruntime.SessionOptions()
+    # More threads gain nothing at a few rows, and are not ours to take.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    try:
+        return onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print on standard output
+        )
+    except Exception as error:  # its errors have no base of their own
+        raise ValueError(f"unreadable trees: {str(error)[:200]}") from error
 
 
 class ScikitTrees:

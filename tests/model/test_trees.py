@@ -6,7 +6,7 @@ from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
 import model.trees
 from model.training import fit_cost_model
-from model.trees import OnnxTrees, ScikitTrees, trees_of, trees_of_json
+from model.trees import FEATURES, TREES, OnnxTrees, ScikitTrees, trees_of, trees_of_json
 
 RNG = np.random.default_rng(0)
 COLUMNS = RNG.normal(size=(300, 4))
@@ -39,6 +39,20 @@ def test_both_say_the_same(onnx, regressor):
     fresh = RNG.normal(size=(50, 4))
     # scikit-learn rounds the features of averaged trees to 32 bits.
     np.testing.assert_allclose(quick.predict(fresh), plain.predict(fresh), rtol=1e-6)
+
+
+@fitted
+def test_trees_apart_are_as_many_as_were_fitted_and_sum_to_the_ensemble(onnx, regressor):
+    import onnxruntime
+
+    from model.tree_conversion import apart, onnx_of
+
+    ensemble = onnx_of(regressor)
+    session = onnxruntime.InferenceSession(apart(ensemble.model))
+    (each,) = session.run([TREES], {FEATURES: COLUMNS})
+    assert each.shape == (len(COLUMNS), getattr(regressor, "n_iter_", 20))
+    whole = ensemble.base + ensemble.weight * each.sum(axis=1)
+    np.testing.assert_allclose(whole, OnnxTrees(ensemble).predict(COLUMNS), rtol=1e-12)
 
 
 def test_both_tell_the_spread_of_averaged_trees(onnx):

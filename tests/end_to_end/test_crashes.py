@@ -173,7 +173,7 @@ def test_a_measure_that_is_cancelled_or_past_its_deadline_leaves_nothing(running
         assert left(lambda: [*workers, *family(daemon)]) == []
         assert predict(daemon).ttft_ms.value > 0
         # long enough for the real worker to have loaded and to measure
-        call = measuring(daemon, timeout=7)
+        call = measuring(daemon, timeout=6)
         workers = eventually(lambda: family(daemon))
         with pytest.raises(grpc.RpcError) as caught:
             list(call)

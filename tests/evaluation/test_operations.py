@@ -36,7 +36,7 @@ def device(synthetic_device):
 
 @pytest.fixture
 def linears(device):
-    sizes = [64 * int(v) for v in device.rng.integers(2, 48, size=60)]
+    sizes = [64 * int(v) for v in device.rng.integers(2, 48, size=32)]
     return usable_rows(
         device.linear(m, n, k)
         for n, k in zip(sizes[::2], sizes[1::2], strict=True)
@@ -46,7 +46,7 @@ def linears(device):
 
 def test_physics_beats_a_forest_on_weight_shapes_left_out(linears):
     found = operations.scored(CASE, linears, None)
-    assert (found.points, found.groups) == (150, len({r.measurement.group for r in linears}))
+    assert (found.points, found.groups) == (80, len({r.measurement.group for r in linears}))
     assert found.ours[0] < 10 < found.forest[0]
     assert 0.8 < found.covered <= 1.0
 
@@ -65,9 +65,9 @@ def test_noise_is_how_far_equal_work_lies_apart(device):
 
 
 def test_fit_times_tell_how_many_rows_were_fitted_on(linears, monkeypatch):
-    monkeypatch.setattr(operations, "_SPEEDS", ((100, 60.0), (1_000, 5.0)))
+    monkeypatch.setattr(operations, "_SPEEDS", ((50, 60.0), (1_000, 5.0)))
     some, every = operations.fit_times([row.measurement for row in linears])
-    assert (some[0], every[0]) == ("100 rows", "150 rows")
+    assert (some[0], every[0]) == ("50 rows", "80 rows")
     assert 0 < float(some[1].split()[0]) < 60
 
 
@@ -179,7 +179,7 @@ def test_a_slice_of_a_published_table_makes_its_section(tmp_path, monkeypatch):
     monkeypatch.setattr(operations, "CASES", [case])
     monkeypatch.setattr(extrapolation, "CASES", [case])
     said = []
-    inputs = Inputs(out=tmp_path, say=said.append, limit=200)
+    inputs = Inputs(out=tmp_path, say=said.append, limit=150)
     text = operations.section(inputs).text + extrapolation.section(inputs).text
     assert text.count("| linear bf16 | a100-sxm | vllm |") == 1
     assert text.count("| linear bf16, vllm | a100-sxm |") == 2

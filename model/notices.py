@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from model.memory import MemoryFootprint
     from model.steps import Question
 
+NO_MEASUREMENTS = "NO_MEASUREMENTS"
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -149,7 +151,7 @@ def saturated_notice(asked: int, slots: int, *, cap: bool) -> Notice:
 def _source_notices(question: Question, cost_model: CompositeCostModel) -> Iterator[Notice]:
     if cost_model.fitted is None:
         yield Notice(
-            "NO_MEASUREMENTS",
+            NO_MEASUREMENTS,
             "nothing was measured on this device: figures come from physics and data sheet"
             " alone, with a wide interval; a profile job on the device narrows it",
         )

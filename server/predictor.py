@@ -9,7 +9,7 @@ from model.analytical import AnalyticalCostModel, generic_cpu
 from model.composite import CompositeCostModel
 from model.errors import InvalidFieldError
 from model.inference import predict
-from model.notices import Notice
+from model.notices import NO_MEASUREMENTS, Notice
 from model.precision import Precision
 from model.steps import Question
 from server.conversions import (
@@ -172,13 +172,15 @@ class Predictor:
         """
         current = self._cost_models.current(resolution.device, resolution.question.engine)
         composite = self._composite(resolution, current.model if current else None)
-        if current is None and self._cost_models.refitting(
-            resolution.device, resolution.question.engine
-        ):
-            resolution = replace(resolution, notices=(*resolution.notices, _REFITTING))
         # What a calibration goes by is in the breakdown.
         detailed = with_breakdown or bool(calibration)
         inference = predict(resolution.question, composite, with_breakdown=detailed)
+        if current is None and self._cost_models.refitting(
+            resolution.device, resolution.question.engine
+        ):
+            # There are measurements; only their cost model is not there yet.
+            others = (n for n in inference.notices if n.code != NO_MEASUREMENTS)
+            inference = replace(inference, notices=(_REFITTING, *others))
         if calibration:
             inference = self._calibrated(calibration, resolution, inference)
             if not with_breakdown:

@@ -17,7 +17,7 @@ from evaluation.kernels import measurements
 from evaluation.page import Section, markdown
 from evaluation.peers import forest, roofline
 from evaluation.rows import CONFIDENCE
-from evaluation.scores import of_logs, shown
+from evaluation.scores import of_logs, shown, size_of
 from model.conformal import coverage, half_width
 from model.cost_model import FittedCostModel
 from model.hardware import data_sheet
@@ -216,7 +216,7 @@ def noise(rows: Sequence[Row]) -> float | None:
         if _SAME_WORK[0] <= row.measurement.shape["m"] <= _SAME_WORK[1]:
             same[row.measurement.group].append(row.latency_ms)
     ratios = [np.array(times) / np.median(times) for times in same.values() if len(times) > 1]
-    return 100 * float(np.mean(np.abs(np.concatenate(ratios) - 1))) if ratios else None
+    return size_of(np.concatenate(ratios) - 1)[0] if ratios else None
 
 
 def _logs(errors: Errors) -> list[Array]:

@@ -25,7 +25,7 @@ from profiler.points import ENGINE, MODEL_EFFORT
 from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, Effort, RunDelay, distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -271,15 +271,39 @@ class ForwardTimer:
         return cache
 
 
-class _StepClock(StoppingCriteria):
-    """Marks the end of every step of ``generate()``; never stops it."""
+class _AfterEachStep(StoppingCriteria):
+    """Is called at the end of every step of ``generate()``; never stops it."""
 
-    def __init__(self, watch: Stopwatch) -> None:
-        self._watch = watch
+    def __init__(self, told: Callable[[], None]) -> None:
+        self._told = told
 
     def __call__(self, input_ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        self._watch.mark()
+        self._told()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def prepared_run(
+    model: PreTrainedModel, point: GeneratePoint, device: Device, told: Callable[[], None]
+) -> Callable[[], object]:
+    """Returns a greedy ``generate()`` of exactly so many tokens, its random prompt drawn.
+
+    Args:
+        model: that runs.
+        point: sequences and tokens.
+        device: that the model is on.
+        told: called at the end of the prompt's pass and of each later step.
+    """
+    shape = (point.sequences, point.input_tokens)
+    ids = torch.randint(0, model.config.vocab_size, shape, device=device.torch_device)
+    generate: Any = model.generate
+    return partial(
+        generate,
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=point.output_tokens,
+        stopping_criteria=StoppingCriteriaList([_AfterEachStep(told)]),
+    )
 
 
 @torch.inference_mode()
@@ -292,21 +316,12 @@ def generate_once(
         Milliseconds to the first token, of each later step, and whether other
         processes disturbed it.
     """
-    shape = (point.sequences, point.input_tokens)
-    ids = torch.randint(0, model.config.vocab_size, shape, device=device.torch_device)
-    mask = torch.ones_like(ids)
     watch = Stopwatch(device)
+    run = prepared_run(model, point, device, watch.mark)
     device.synchronize()
     delay = RunDelay()
     watch.mark()
-    generate: Any = model.generate
-    generate(
-        ids,
-        attention_mask=mask,
-        do_sample=False,
-        max_new_tokens=point.output_tokens,
-        stopping_criteria=StoppingCriteriaList([_StepClock(watch)]),
-    )
+    run()
     first, *steps = watch.laps_ms()
     return first, steps, delay.lap_ms() > DISTURBED_SHARE * (first + sum(steps))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
-from transformers import StoppingCriteria, StoppingCriteriaList
 
 from model.estimate import Phase
 from profiler.interface import TracedKernel, TracedPhase
+from profiler.models import prepared_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,44 +42,37 @@ def trace_generate(
     Raises:
         OSError, RuntimeError: the trace cannot be written.
     """
-    shape = (point.sequences, point.input_tokens)
-    ids = torch.randint(0, model.config.vocab_size, shape, device=device.torch_device)
+    spans = _Spans(device)
+    run = prepared_run(model, point, device, spans.next_step)
     activities = [ProfilerActivity.CPU]
     if device.is_cuda:
         activities.append(ProfilerActivity.CUDA)
-    generate: Any = model.generate
     with profile(activities=activities) as profiler:
-        steps = _StepSpans(device)
-        generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=point.output_tokens,
-            stopping_criteria=StoppingCriteriaList([steps]),
-        )
-        steps.close()
+        spans.open(Phase.PREFILL)
+        run()
+        spans.close()
     profiler.export_chrome_trace(str(path))
     return _phases(list(profiler.events() or ()))
 
 
-class _StepSpans(StoppingCriteria):
-    """Puts the prompt's pass and every later step into a span of its own; never stops."""
+class _Spans:
+    """Puts the prompt's pass and every later step into a span of its own."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._open(Phase.PREFILL)
 
-    def __call__(self, input_ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    def next_step(self) -> None:
+        """Ends the span of a pass and begins that of a decode step."""
         self.close()
-        self._open(Phase.DECODE)
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        self.open(Phase.DECODE)
 
     def close(self) -> None:
         """Ends the span once the device has done what was launched in it."""
         self._device.synchronize()
         self._span.__exit__(None, None, None)
 
-    def _open(self, phase: Phase) -> None:
+    def open(self, phase: Phase) -> None:
+        """Begins a span."""
         self._span = record_function(_SPANS[phase])
         self._span.__enter__()  # type: ignore[no-untyped-call]
 

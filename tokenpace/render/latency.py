@@ -23,13 +23,13 @@ _MILLISECONDS = (
     ("TPOT", "tpot_ms"),
     ("request latency", "request_latency_ms"),
 )
-_KERNELS = 8
-"""Of each phase of a trace, that are shown; the answer has more."""
-_KERNEL_CHARACTERS = 60
 _RATES = (
     ("tokens/s", "tokens_per_second"),
     ("tokens/s per device", "tokens_per_second_per_gpu"),
 )
+_KERNELS = 8
+"""Of each phase of a trace, that are shown; the answer has more."""
+_KERNEL_CHARACTERS = 60
 
 
 def prediction(answer: latency_pb2.PredictResponse, confidence: float) -> RenderableType:

@@ -21,7 +21,7 @@ from evaluation.scores import of_logs, shown, size_of
 from model.conformal import coverage, half_width
 from model.cost_model import FittedCostModel
 from model.hardware import data_sheet
-from model.kernel_fitting import kernel_errors
+from model.kernel_fitting import fit_kernel, kernel_errors, predictor
 from model.operations import OperationKind
 from model.published import fit_published
 from model.validation import FOLDS, held_out_errors, on_few
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.measurement import Measurement
     from model.rows import Row
-    from model.validation import Errors
+    from model.validation import Errors, Predictor
 
 FEW = 500
 
@@ -42,7 +42,8 @@ FEW = 500
 class Case(NamedTuple):
     """One line of the table: which rows, and what is asked of their mean error in %.
 
-    ``engine`` is whose tables they are of; what those lack is another's.
+    ``engine`` is whose tables they are of; what those lack is another's. ``lender`` is the
+    device whose table few points lean on in a line of their own.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case(NamedTuple):
     must_few: float
     wanted: Callable[[Mapping[str, float]], bool] = lambda shape: True
     engine: str = OPERATIONS_ENGINE
+    lender: str = ""
 
     def holds(self, row: Measurement) -> bool:
         """Returns whether it is one of the rows."""
@@ -76,10 +78,12 @@ def _prefill(shape: Mapping[str, float]) -> bool:
     return _plain(shape) and shape["query_tokens"] > 1
 
 
+_KIN = "h200-sxm"
+"""Runs the same kernels as H100."""
 CASES = (
-    Case("linear bf16", "h100-sxm", "linear", "bf16", 3.5, 5.0, _large),
+    Case("linear bf16", "h100-sxm", "linear", "bf16", 3.5, 5.0, _large, lender=_KIN),
     Case("linear fp8 block", "h100-sxm", "linear", "fp8-block", 3.5, 5.0, _large, "trtllm"),
-    Case("linear fp8 block", "h100-sxm", "linear", "fp8-block", 3.5, 5.0, _large, "sglang"),
+    Case("linear fp8 block", "h100-sxm", "linear", "fp8-block", 3.5, 5.0, _large, "sglang", _KIN),
     Case("linear bf16", "a100-sxm", "linear", "bf16", 3.5, 5.0, _large),
     Case("attention decode", "h100-sxm", "attention", "bf16", 1.5, 3.0, _decode),
     Case("attention prefill", "h100-sxm", "attention", "bf16", 3.0, 5.0, _prefill),
@@ -103,12 +107,14 @@ _LARGEST_LOAD_MS = 200
 class Scored(NamedTuple):
     """A line of the table before it is text: errors in %, the interval's share and width.
 
+    ``lender`` is the device whose table stands beside the points, empty where none does.
     ``noise`` is that of the measurements themselves, None where it cannot be told.
     """
 
     case: Case
     points: int
     groups: int
+    lender: str
     ours: tuple[float, float, float]
     forest: tuple[float, float, float]
     roofline: tuple[float, float, float]
@@ -120,7 +126,8 @@ class Scored(NamedTuple):
     def label(self) -> str:
         """What a picture calls it."""
         few = f", {FEW} points" if self.points == FEW else ""
-        return f"{self.case.name}\n{self.case.device}, {self.case.engine}{few}"
+        lent = f" and {self.lender}" if self.lender else ""
+        return f"{self.case.name}\n{self.case.device}, {self.case.engine}{few}{lent}"
 
 
 def section(inputs: Inputs) -> Section:
@@ -130,6 +137,9 @@ def section(inputs: Inputs) -> Section:
         rows = inputs.operations(case.device, case.holds, engine=case.engine)
         counts = (None, FEW) if len(rows) > FEW else (None,)
         found += [scored(case, rows, points) for points in counts]
+        if case.lender and len(rows) > FEW:
+            lent = inputs.operations(case.lender, case.holds, engine=case.engine)
+            found.append(scored(case, rows, FEW, lent))
         inputs.say(f"{case.name} of {case.engine} on {case.device}: {len(rows):,} points")
     picture = plots.bars(
         {
@@ -155,7 +165,10 @@ def section(inputs: Inputs) -> Section:
         "aiconfigurator-core's tables, fitted by what a device's own measurements are fitted by;"
         " whole groups left out (head counts of attention and models of experts in turn, weight"
         f" shapes of linears in {FOLDS} folds). The random forest is fitted on the same points of"
-        f" the same groups. Noise is how far linears of {_SAME_WORK[0]} to {_SAME_WORK[1]} rows,"
+        f" the same groups. {FEW} points and a device are those beside the table of that device,"
+        " which runs the same kernels and whose rows of the groups left out are left out, too (a"
+        " daemon that has imported it fits so). Noise is how far linears of"
+        f" {_SAME_WORK[0]} to {_SAME_WORK[1]} rows,"
         " which are the same work to a kernel, lie from the median of their weight shape: what"
         " nobody can predict.",
         "",
@@ -175,18 +188,18 @@ def section(inputs: Inputs) -> Section:
 _MANY = sources.DEFAULT_LIMIT
 
 
-def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
+def scored(case: Case, rows: Sequence[Row], points: int | None, lent: Sequence[Row] = ()) -> Scored:
     """Returns the errors of a case, ours and the peers' on the same groups left out.
 
     Args:
         case: the rows' own.
         rows: all of them.
         points: fit on so many rows of each fold alone; None takes all.
+        lent: rows of the case's lender that ours may lean on.
     """
-    processors = data_sheet(case.device).processors
     groups = len({row.measurement.group for row in rows})
     folds = groups if groups <= _MOST_IN_TURN else FOLDS
-    ours = _logs(kernel_errors(OperationKind(case.kind), rows, processors, points, folds))
+    ours = _logs(_errors(case, rows, points, folds, lent))
     by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points), folds))
     by_roofline = np.log([row.latency_ms for row in rows]) - np.log(
         roofline.operations_ms(rows, case.device)
@@ -196,6 +209,7 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
         case=case,
         points=points or len(rows),
         groups=len(ours),
+        lender=case.lender if lent else "",
         ours=of_logs(logs),
         forest=of_logs(np.concatenate(by_forest)),
         roofline=of_logs(by_roofline),
@@ -203,6 +217,27 @@ def scored(case: Case, rows: Sequence[Row], points: int | None) -> Scored:
         width=float(np.expm1(half_width(np.sort(np.abs(logs)), CONFIDENCE))),
         noise=noise(rows) if case.kind == OperationKind.LINEAR else None,
     )
+
+
+def _errors(
+    case: Case, rows: Sequence[Row], points: int | None, folds: int, lent: Sequence[Row]
+) -> Errors:
+    kind, processors = OperationKind(case.kind), data_sheet(case.device).processors
+    if not lent:
+        return kernel_errors(kind, rows, processors, points, folds)
+    processors_lent = data_sheet(case.lender).processors
+
+    def fit(training: list[Row]) -> Predictor:
+        known = {row.measurement.group for row in training}
+        also = [row for row in lent if row.measurement.group in known]
+        lender = fit_kernel(kind, also, processors_lent)
+
+        def fit_few(few: Sequence[Row]) -> Predictor:
+            return predictor(fit_kernel(kind, few, processors, lender))
+
+        return on_few(fit_few, points)(training)
+
+    return held_out_errors(rows, fit, folds)
 
 
 def noise(rows: Sequence[Row]) -> float | None:
@@ -229,7 +264,7 @@ def _line(one: Scored) -> list[str]:
         one.case.name,
         one.case.device,
         one.case.engine,
-        f"{one.points:,}",
+        f"{one.points:,}{f' and {one.lender}' if one.lender else ''}",
         f"{one.groups}",
         shown(one.ours),
         f"{must:g}",

@@ -17,7 +17,7 @@ from model.collectives import Collective
 from model.conformal import half_width
 from model.errors import InvalidFieldError
 from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
-from model.kernels import Kernel, has_kernel, kernel_of
+from model.kernels import Kernel, Lender, has_kernel, kernel_of
 from model.laws import KERNELS, sizes_of
 from model.operations import Operation, OperationKind
 from model.overheads import TERMS, Overheads
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.measurement import Measurement
 
-FORMAT = 7
+FORMAT = 8
 NO_ENGINE = ""
 """Stands for the engine of a precision whose kernels alone were measured."""
 _OUTSIDE_SLOPE = 0.35
@@ -66,6 +66,7 @@ class FittedCostModel:
         scores: cross-validated errors.
         measurement_count: rows it was fitted on.
         provenance: whose measurements they are.
+        lender: name of the device that lends what was learned of kernels; empty: none does.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class FittedCostModel:
         scores: tuple[ValidationScore, ...],
         measurement_count: int,
         provenance: Provenance = Provenance.MEASURED_LOCALLY,
+        lender: str = "",
     ) -> None:
         self._kernels = kernels
         self._terms = engines
         self.scores = scores
         self.measurement_count = measurement_count
         self.provenance = provenance
+        self.lender = lender
         self._prices: dict[_Key, tuple[float, float]] = {}
 
     @property
@@ -159,6 +162,19 @@ class FittedCostModel:
             )
         return found
 
+    def lends(self, name: str) -> Lender:
+        """Returns what it can lend to a device that was measured in few points.
+
+        Args:
+            name: of its own device.
+        """
+        learned = {
+            key: kernel
+            for key, kernel in self._kernels.items()
+            if isinstance(kernel, Kernel) and kernel.residual is not None and kernel.lender is None
+        }
+        return Lender(name, learned)
+
     def errors_on(self, measurements: Sequence[Measurement]) -> Array:
         """Returns |measured / predicted - 1| of each point that it can predict, (points,)."""
         errors = []
@@ -193,6 +209,7 @@ class FittedCostModel:
             "format": FORMAT,
             "measurement_count": self.measurement_count,
             "provenance": self.provenance.name,
+            "lender": self.lender,
             "scores": [asdict(score) for score in self.scores],
             "kernels": [
                 {"precision": precision.value, **kernel.to_json()}
@@ -240,7 +257,14 @@ class FittedCostModel:
             )
             # Models stored before there were others are of local measurements.
             provenance = Provenance[read.get("provenance", Provenance.MEASURED_LOCALLY.name)]
-            return cls(kernels, engines, scores, int(read["measurement_count"]), provenance)
+            return cls(
+                kernels,
+                engines,
+                scores,
+                int(read["measurement_count"]),
+                provenance,
+                str(read["lender"]),
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no cost model in these bytes: {error!r}") from error
 

@@ -100,6 +100,10 @@ class CostModel(Protocol):
 class MeasuredCostModel(CostModel, Protocol):
     """A cost model that was fitted on measurements, of one engine or several."""
 
+    @property
+    def lender(self) -> str:
+        """Name of the device that lends what was learned of kernels; empty: none does."""
+
     def prices(self, precision: Precision) -> bool:
         """Returns whether it predicts kernels of that precision with an interval that holds."""
 

@@ -1,6 +1,6 @@
-"""``python -m model.fit [--published] [--processors N]``: measurements in, a cost model out.
+"""``python -m model.fit [--published] [--processors N] [--lender NAME FILE]``: fits a cost model.
 
-JSON on standard input, the cost model's bytes on standard output.
+Measurements as JSON on standard input, the cost model's bytes on standard output.
 
 Fitting runs in a process of its own, so that the daemon loads no regression library.
 """
@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.cost_model import FittedCostModel
 from model.errors import NotEnoughMeasurementsError
-from model.measurement import PROCESSORS, PUBLISHED, from_json
+from model.measurement import LENDER, PROCESSORS, PUBLISHED, from_json
 from model.published import fit_published
 from model.training import fit_cost_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from model.kernels import Lender
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,15 +29,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(PUBLISHED, action="store_true", dest="published")
     parser.add_argument(PROCESSORS, type=int, default=0, dest="processors")
+    parser.add_argument(LENDER, nargs=2, dest="lender", metavar=("NAME", "FILE"))
     asked = parser.parse_args(arguments)
     fit = fit_published if asked.published else fit_cost_model
     try:
-        cost_model = fit(from_json(sys.stdin.buffer.read()), asked.processors)
-    except (NotEnoughMeasurementsError, ValueError) as error:
+        lender = _lender(*asked.lender) if asked.lender else None
+        cost_model = fit(from_json(sys.stdin.buffer.read()), asked.processors, lender)
+    except (NotEnoughMeasurementsError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     sys.stdout.buffer.write(cost_model.to_bytes())
     return 0
+
+
+def _lender(name: str, file: str) -> Lender:
+    """Returns what the device of that name lends, from the file of its cost model.
+
+    Raises:
+        ValueError: there is none in it.
+        OSError: it cannot be read.
+    """
+    return FittedCostModel.from_bytes(Path(file).read_bytes()).lends(name)
 
 
 if __name__ == "__main__":

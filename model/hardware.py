@@ -30,6 +30,7 @@ class DataSheet:
         bandwidth_bytes_per_second: peak memory bandwidth.
         last_level_cache_bytes: last-level cache.
         processors: streaming multiprocessors of a GPU.
+        compute_capability: of a GPU, such as "9.0"; those that share one run the same kernels.
         link_bytes_per_second: bandwidth to its peers in one direction.
         link_name: of that link, such as "NVLink 4".
         peaks: dense operations a second by the precision of the operands; a precision
@@ -45,6 +46,7 @@ class DataSheet:
     bandwidth_bytes_per_second: float = 0.0
     last_level_cache_bytes: int = 0
     processors: int = 0
+    compute_capability: str = ""
     link_bytes_per_second: float = 0.0
     link_name: str = ""
     peaks: Mapping[Precision, float]
@@ -116,6 +118,7 @@ def _devices() -> dict[str, DataSheet]:
             bandwidth_bytes_per_second=row["bandwidth_bytes_per_second"],
             last_level_cache_bytes=row["last_level_cache_bytes"],
             processors=row["processors"],
+            compute_capability=row["compute_capability"],
             link_bytes_per_second=row["link_bytes_per_second"],
             link_name=row["link_name"],
             peaks={Precision(k): v for k, v in row["peak_flops_per_second"].items()},

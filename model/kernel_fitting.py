@@ -9,10 +9,10 @@ import numpy as np
 
 from model.collectives import Collective, fit_collective
 from model.features import USUAL_PROCESSORS, features
-from model.kernels import Kernel, law_of
-from model.law_fitting import fit_law
-from model.laws import KERNELS, REGIMES, Law, Sizes, sizes_of
+from model.kernels import Kernel
+from model.laws import KERNELS, sizes_of
 from model.operations import COLLECTIVES, OperationKind
+from model.regime_fitting import fit_laws, misfit
 from model.residual_fitting import fit_residual
 from model.rows import Row, in_order
 from model.validation import held_out_errors, on_few, score_of
@@ -21,21 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.estimate import ValidationScore
-    from model.kernels import AnyKernel
-    from model.laws import Array
+    from model.kernels import AnyKernel, Lender
     from model.precision import Precision
     from model.validation import Errors, Predictor
 
-_FEWEST_FOR_A_REGIME = 8
-_FEWEST_FOR_A_SCALE = 3
 _FEWEST_FOR_A_RESIDUAL = 40
-_ENOUGH = 3_000
-"""Of more rows the smooth parts are fitted to so many, drawn at random."""
+_FEW = 1_000
+"""Up to so many rows another device's many tell more than they do."""
 
 
 def fit_kernels(
     rows: Sequence[Row],
     processors: int = 0,
+    lender: Lender | None = None,
 ) -> tuple[
     dict[tuple[OperationKind, Precision], AnyKernel],
     list[ValidationScore],
@@ -46,7 +44,9 @@ def fit_kernels(
     Args:
         rows: of one device.
         processors: that it has; 0: as many as usual.
+        lender: device whose kernels stand beside few rows; None: there is none.
     """
+    lent = lender.kernels if lender is not None else {}
     kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}
     scores: list[ValidationScore] = []
     errors: dict[tuple[OperationKind, Precision], Errors] = {}
@@ -57,8 +57,10 @@ def fit_kernels(
         for kind in KERNELS:
             same = alone.get((kind.value, precision))
             if same:
-                kernels[kind, precision] = _fit_kernel(kind, same, processors)
-                errors[kind, precision] = found = kernel_errors(kind, same, processors)
+                beside = lent.get((kind, precision))
+                kernels[kind, precision] = fit_kernel(kind, same, processors, beside)
+                found = kernel_errors(kind, same, processors, lender=beside)
+                errors[kind, precision] = found
                 scores += score_of(kind.value, precision, found)
         for kind in COLLECTIVES:
             same = alone.get((kind.value, precision))
@@ -67,42 +69,35 @@ def fit_kernels(
     return kernels, scores, errors
 
 
-def _fit_kernel(kind: OperationKind, rows: Sequence[Row], processors: int) -> Kernel:
-    processors = processors or USUAL_PROCESSORS
+def fit_kernel(
+    kind: OperationKind, rows: Sequence[Row], processors: int = 0, lender: Kernel | None = None
+) -> Kernel:
+    """Fits laws and residual of one kind in one precision.
+
+    Args:
+        kind: one of ``KERNELS``.
+        rows: all of that kind, of one precision.
+        processors: of the device; 0: as many as usual.
+        lender: the kernel of another device that runs the same code. What it learned stands
+            between the laws and the residual where the rows are few and it explains them
+            better than laws alone.
+    """
     sizes = sizes_of(kind, [r.operations[0] for r in rows])
     latency = np.array([r.latency_ms for r in rows])
-    laws = _fit_laws(kind, sizes, latency)
+    laws = fit_laws(kind, sizes, latency, processors)
+    before, used = laws(sizes), None
+    if lender is not None and len(rows) <= _FEW:
+        factor = lender.factor(sizes)
+        beside = fit_laws(kind, sizes, latency / factor, processors)
+        lent = beside(sizes) * factor
+        if misfit(latency, lent) < misfit(latency, before):
+            laws, before, used = beside, lent, lender
+    waves_of = processors or USUAL_PROCESSORS
     residual = None
     if len(rows) >= _FEWEST_FOR_A_RESIDUAL:
-        law_ms = law_of(laws, sizes)
-        residual = fit_residual(features(kind, sizes, law_ms, processors), np.log(latency / law_ms))
+        residual = fit_residual(features(kind, sizes, before, waves_of), np.log(latency / before))
     low, high = sizes.extent.min(axis=0), sizes.extent.max(axis=0)
-    return Kernel(kind, laws, residual, low, high, processors)
-
-
-def _fit_laws(kind: OperationKind, sizes: Sizes, latency: Array) -> tuple[Law, ...]:
-    """Fits a law for each regime; one seldom measured is all regimes' law, scaled to it."""
-    if len(latency) > _ENOUGH:
-        # Enough for each regime, rare or not.
-        order = np.random.default_rng(0).permutation(len(latency))
-        ranks = np.empty(len(latency), dtype=np.intp)
-        for regime in range(REGIMES[kind]):
-            same = order[sizes.regime[order] == regime]
-            ranks[same] = np.arange(len(same))
-        drawn = ranks < _ENOUGH // REGIMES[kind]
-        sizes, latency = sizes.take(drawn), latency[drawn]
-    pooled = fit_law(sizes, latency)
-    laws = []
-    for regime in range(REGIMES[kind]):
-        rows = sizes.regime == regime
-        here, measured = sizes.take(rows), latency[rows]
-        if len(measured) >= _FEWEST_FOR_A_REGIME:
-            laws.append(fit_law(here, measured))
-        elif len(measured) >= _FEWEST_FOR_A_SCALE:
-            laws.append(pooled.scaled(float(np.exp(np.median(np.log(measured / pooled(here)))))))
-        else:
-            laws.append(pooled)
-    return tuple(laws)
+    return Kernel(kind, laws, residual, low, high, waves_of, used)
 
 
 def kernel_errors(
@@ -111,6 +106,7 @@ def kernel_errors(
     processors: int = 0,
     points: int | None = None,
     most_folds: int | None = None,
+    lender: Kernel | None = None,
 ) -> Errors:
     """Returns log(measured / predicted) of rows as predicted by a fit on other groups.
 
@@ -120,13 +116,18 @@ def kernel_errors(
         processors: of the device; 0: as many as usual.
         points: fit on so many of the other groups' rows, drawn at random; None takes all.
         most_folds: as in :func:`held_out_errors`.
+        lender: as in :func:`fit_kernel`.
     """
 
     def fit(training: Sequence[Row]) -> Predictor:
-        kernel = _fit_kernel(kind, training, processors)
-        return lambda held: kernel.latency_ms(sizes_of(kind, [r.operations[0] for r in held]))
+        return predictor(fit_kernel(kind, training, processors, lender))
 
     return held_out_errors(rows, on_few(fit, points), most_folds)
+
+
+def predictor(kernel: Kernel) -> Predictor:
+    """Returns what tells milliseconds of rows of the kernel's kind."""
+    return lambda rows: kernel.latency_ms(sizes_of(kernel.kind, [r.operations[0] for r in rows]))
 
 
 def _fit_collective(kind: OperationKind, rows: Sequence[Row]) -> Collective:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from model.features import USUAL_PROCESSORS, features
-from model.laws import Law, Sizes, law_ms
 from model.operations import COLLECTIVES, OperationKind
 from model.precision import Precision
+from model.regimes import RegimeLaws
 from model.residual import Residual
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from model.collectives import Collective
-    from model.laws import Array
+    from model.laws import Array, Sizes
 
     AnyKernel: TypeAlias = "Kernel | Collective"
 
@@ -32,37 +32,42 @@ class Kernel:
 
     Attributes:
         kind: one of ``KERNELS``.
-        laws: one for each regime.
-        residual: regression of log(latency / law) on :func:`features`; None leaves it out.
+        laws: of its regimes.
+        residual: regression of log(latency / what comes before it) on :func:`features`; None
+            leaves it out.
         low, high: (fields + 2,), smallest and largest measured sizes, FLOPs and bytes.
         processors: of the device, as :func:`features` takes them.
+        lender: kernel of a device that runs the same machine code, whose residual comes
+            before the own one; None where the own measurements alone explain more.
     """
 
     kind: OperationKind
-    laws: tuple[Law, ...]
+    laws: RegimeLaws
     residual: Residual | None
     low: Array
     high: Array
     processors: int = USUAL_PROCESSORS
-    _constants: Array = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_constants", _constants(self.laws))
+    lender: Kernel | None = None
 
     def latency_ms(self, sizes: Sizes) -> Array:
         """Returns milliseconds of one run each, (operations,)."""
-        by_law = self._by_law(sizes)
+        before = self._before_residual(sizes)
         if self.residual is None:
-            return by_law
-        columns = features(self.kind, sizes, by_law, self.processors)
-        result: Array = by_law * np.exp(self.residual.predict(columns))
+            return before
+        columns = features(self.kind, sizes, before, self.processors)
+        result: Array = before * np.exp(self.residual.predict(columns))
+        return result
+
+    def factor(self, sizes: Sizes) -> Array:
+        """Returns what was learned of operations beyond their laws, (operations,)."""
+        result: Array = self.latency_ms(sizes) / self.laws(sizes)
         return result
 
     def spread(self, sizes: Sizes) -> Array:
         """Returns the deviation between the residual's trees, (operations,); 1 without them."""
         if self.residual is None:
             return np.ones(len(sizes.flops))
-        columns = features(self.kind, sizes, self._by_law(sizes), self.processors)
+        columns = features(self.kind, sizes, self._before_residual(sizes), self.processors)
         return self.residual.spread(columns)
 
     def outside(self, sizes: Sizes) -> Array:
@@ -75,8 +80,9 @@ class Kernel:
         result: Array = np.log(np.maximum(1.0, beyond / _DOMAIN_MARGIN))
         return result
 
-    def _by_law(self, sizes: Sizes) -> Array:
-        return law_ms(sizes, *self._constants[:, sizes.regime])
+    def _before_residual(self, sizes: Sizes) -> Array:
+        by_law = self.laws(sizes)
+        return by_law if self.lender is None else by_law * self.lender.factor(sizes)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads: JSON, but for bytes.
@@ -86,11 +92,12 @@ class Kernel:
         """
         return {
             "kind": self.kind.value,
-            "laws": [asdict(law) for law in self.laws],
+            "laws": self.laws.to_json(),
             "residual": self.residual.to_json() if self.residual is not None else None,
             "low": self.low.tolist(),
             "high": self.high.tolist(),
             "processors": self.processors,
+            "lender": self.lender.to_json() if self.lender is not None else None,
         }
 
     @classmethod
@@ -102,12 +109,33 @@ class Kernel:
         """
         return cls(
             OperationKind(data["kind"]),
-            tuple(Law(**law) for law in data["laws"]),
+            RegimeLaws.from_json(data["laws"]),
             Residual.from_json(data["residual"]) if data["residual"] is not None else None,
             np.array(data["low"]),
             np.array(data["high"]),
             int(data["processors"]),
+            cls.from_json(data["lender"]) if data["lender"] is not None else None,
         )
+
+
+class Lender(NamedTuple):
+    """A device whose measurements help where another was measured in few points.
+
+    Attributes:
+        name: of the device.
+        kernels: those that were learned on its own measurements alone.
+    """
+
+    name: str
+    kernels: Mapping[tuple[OperationKind, Precision], Kernel]
+
+
+def used_lender(
+    kernels: Mapping[tuple[OperationKind, Precision], AnyKernel], lender: Lender | None
+) -> str:
+    """Returns the name of the lender that any of the kernels leans on, empty where none does."""
+    leans = any(isinstance(kernel, Kernel) and kernel.lender for kernel in kernels.values())
+    return lender.name if lender is not None and leans else ""
 
 
 def has_kernel(
@@ -148,13 +176,3 @@ def _stand_ins(
         yield kind, Precision.BF16
     elif kind is OperationKind.BATCHED_LINEAR:
         yield kind, precision.activation
-
-
-def law_of(laws: tuple[Law, ...], sizes: Sizes) -> Array:
-    """Returns each operation's milliseconds by the law of its regime, (operations,)."""
-    return law_ms(sizes, *_constants(laws)[:, sizes.regime])
-
-
-def _constants(laws: tuple[Law, ...]) -> Array:
-    """Returns the constants as columns, (6, regimes)."""
-    return np.array([astuple(law) for law in laws]).T

@@ -17,6 +17,8 @@ PUBLISHED = "--published"
 """Tells ``model.fit`` that the measurements were made elsewhere."""
 PROCESSORS = "--processors"
 """Tells it how many the device has."""
+LENDER = "--lender"
+"""Tells it the name of a device that runs the same kernels, and the file of its cost model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,6 +161,13 @@ def _source_notices(question: Question, cost_model: CompositeCostModel) -> Itera
             f"{question.precision} with a KV cache in {question.kv_precision} was not measured"
             " on this device: physics fills in, with a wide interval",
         )
+    elif cost_model.fitted.lender:
+        yield Notice(
+            "KERNELS_LEAN_ON_OTHERS",
+            "few points of some kernels were measured here: what was measured on"
+            f" {cost_model.fitted.lender}, which runs the same ones, fills in between them; a"
+            " longer profile leans less",
+        )
     coefficients = engine_of(question.engine)
     on_gpu = cost_model.analytical.sheet.kind == "cuda"
     if not cost_model.holds_engine and on_gpu and coefficients.fitted_on:

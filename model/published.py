@@ -14,6 +14,7 @@ from model.cost_model import NO_ENGINE, EngineTerms, FittedCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase, Provenance
 from model.kernel_fitting import fit_kernels
+from model.kernels import used_lender
 from model.operations import OperationKind
 from model.overheads import Overheads
 from model.rows import in_order, usable_rows
@@ -22,6 +23,7 @@ from model.training import fit_engines
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model.kernels import Lender
     from model.measurement import Measurement
     from model.precision import Precision
     from model.validation import Errors
@@ -33,7 +35,9 @@ _UNTESTED = 0.7
 _KEPT_SCORES = 200
 
 
-def fit_published(measurements: Sequence[Measurement], processors: int = 0) -> FittedCostModel:
+def fit_published(
+    measurements: Sequence[Measurement], processors: int = 0, lender: Lender | None = None
+) -> FittedCostModel:
     """Fits on measurements that were made on a device elsewhere.
 
     Where there are layers and steps, their engine has terms of its own, as on a local device.
@@ -43,12 +47,13 @@ def fit_published(measurements: Sequence[Measurement], processors: int = 0) -> F
     Args:
         measurements: of one device and source; what cannot be read is left out.
         processors: that it has; 0: as many as usual.
+        lender: as in :func:`model.training.fit_cost_model`.
 
     Raises:
         NotEnoughMeasurementsError: there are no linears.
     """
     rows = usable_rows(measurements)
-    kernels, scores, errors = fit_kernels(rows, processors)
+    kernels, scores, errors = fit_kernels(rows, processors, lender)
     precisions = [p for kind, p in kernels if kind in _FOR_PRECISION]
     if not any(kind is OperationKind.LINEAR for kind, _ in kernels):
         raise NotEnoughMeasurementsError("there are no linear points")
@@ -68,6 +73,7 @@ def fit_published(measurements: Sequence[Measurement], processors: int = 0) -> F
         (*scores, *step_scores),
         len(rows),
         Provenance.REFERENCE_DATA,
+        used_lender(kernels, lender),
     )
 
 

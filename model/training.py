@@ -19,7 +19,7 @@ from model.cost_model import EngineTerms, FittedCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
 from model.kernel_fitting import fit_kernels
-from model.kernels import kernel_of
+from model.kernels import kernel_of, used_lender
 from model.laws import KERNELS, sizes_of
 from model.measurement import WHOLES
 from model.operations import OperationKind
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from model.estimate import ValidationScore
-    from model.kernels import AnyKernel
+    from model.kernels import AnyKernel, Lender
     from model.measurement import Measurement
     from model.precision import Precision
     from model.validation import Predictor
@@ -41,12 +41,15 @@ _CORRECTION_PRIOR = 3.0
 _TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
 
 
-def fit_cost_model(measurements: Sequence[Measurement], processors: int = 0) -> FittedCostModel:
+def fit_cost_model(
+    measurements: Sequence[Measurement], processors: int = 0, lender: Lender | None = None
+) -> FittedCostModel:
     """Fits on all measurements.
 
     Args:
         measurements: of one device in one environment; what cannot be read is left out.
         processors: that it has, if it is a GPU; 0: as many as usual.
+        lender: device that runs the same machine code, measured elsewhere; None: there is none.
 
     Raises:
         NotEnoughMeasurementsError: no precision has linears, attentions, layers and
@@ -54,9 +57,15 @@ def fit_cost_model(measurements: Sequence[Measurement], processors: int = 0) -> 
     """
     rows = usable_rows(measurements)
     _check_complete(rows)
-    kernels, scores, _ = fit_kernels(rows, processors)
+    kernels, scores, _ = fit_kernels(rows, processors, lender)
     engines, step_scores = fit_engines(rows, kernels)
-    return FittedCostModel(kernels, engines, (*scores, *step_scores), len(rows))
+    return FittedCostModel(
+        kernels,
+        engines,
+        (*scores, *step_scores),
+        len(rows),
+        lender=used_lender(kernels, lender),
+    )
 
 
 def fit_engines(

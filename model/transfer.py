@@ -57,6 +57,7 @@ class TransferredCostModel:
     """
 
     provenance = Provenance.TRANSFERRED
+    lender = ""
 
     def __init__(self, measured: MeasuredCostModel, source: DataSheet, target: DataSheet) -> None:
         self._measured = measured

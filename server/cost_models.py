@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -14,7 +15,7 @@ import structlog
 
 from model.estimate import Provenance
 from model.hardware import data_sheet
-from model.measurement import PROCESSORS, PUBLISHED
+from model.measurement import LENDER, PROCESSORS, PUBLISHED
 from server.fitting import (
     FIT_COMMAND,
     FitCancelledError,
@@ -245,7 +246,9 @@ class CostModels:
         if sheet.processors:
             command += [PROCESSORS, str(sheet.processors)]
         try:
-            blob = fit(rows, timeout_s=timeout_s, cancelled=cancelled, command=command)
+            with _file_of(self._references.lender(device, sheet)) as lender:
+                command += lender
+                blob = fit(rows, timeout_s=timeout_s, cancelled=cancelled, command=command)
         except NothingToFitError as error:
             raise NoMeasurementsError(
                 f"nothing was measured on {device} in its present environment;"
@@ -286,3 +289,16 @@ class CostModels:
         else:
             self._outdated[device.stored_name] = stored[0]
             self._refits.begin(stored[0])
+
+
+@contextlib.contextmanager
+def _file_of(lender: tuple[str, bytes] | None) -> Iterator[list[str]]:
+    """Yields what tells the fit of a lender, whose cost model is in a file meanwhile."""
+    if lender is None:
+        yield []
+        return
+    name, blob = lender
+    with tempfile.NamedTemporaryFile(prefix="tokenpace-") as file:
+        file.write(blob)
+        file.flush()
+        yield [LENDER, name, file.name]

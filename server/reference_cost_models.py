@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from model.cost_model import FittedCostModel
+    from model.hardware import DataSheet
     from server.devices import Device
     from server.records import CostModelRecord
     from server.store import Store
@@ -93,6 +94,32 @@ class ReferenceCostModels:
                 return None  # found to be unreadable
             own = chosen.device == device.stored_name
             return chosen, chosen.provenance if own else Provenance.TRANSFERRED
+
+    def lender(self, device: str, sheet: DataSheet) -> tuple[str, bytes] | None:
+        """Returns name and cost model of what can lend to a device that is fitted now.
+
+        That card itself where it was measured elsewhere, or else the nearest one that runs
+        the same kernels; None where none was imported.
+
+        Args:
+            device: whose measurements are fitted; it cannot lend to itself.
+            sheet: its data sheet.
+        """
+        if not sheet.compute_capability:
+            return None
+        with self._lock:
+            kin = {
+                record.device: record
+                for record in sorted(self._look_up(), key=lambda one: one.measurement_count)
+                if record.device != device
+                and data_sheet(record.device).compute_capability == sheet.compute_capability
+            }
+            near = nearest(sheet, [data_sheet(name) for name in kin])
+            chosen = kin.get(sheet.name) or (kin[near.name] if near is not None else None)
+            if chosen is None or self._read(chosen) is None:
+                return None
+            stored = self._store.cost_models.current(chosen.device, chosen.fingerprint)
+            return (chosen.device, stored[1]) if stored is not None else None
 
     def _choose(self, device: Device, engine: str) -> CostModelRecord | None:
         records = self._look_up()

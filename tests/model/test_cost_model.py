@@ -16,6 +16,7 @@ from model.laws import REGIMES, Law, sizes_of
 from model.operations import OperationKind, all_reduce, attention, embedding, linear
 from model.overheads import Overheads
 from model.precision import Precision
+from model.regimes import RegimeLaws
 from model.training import fit_cost_model
 from model.workload import Parallelism, Sequences
 
@@ -39,7 +40,7 @@ def kernels(precision=Precision.FP32, law=LAW):
     made = {}
     for kind, rows in measured.items():
         spread = sizes_of(kind, rows).extent
-        laws = (law,) * REGIMES[kind]
+        laws = RegimeLaws((law,) * REGIMES[kind])
         made[kind, precision] = Kernel(kind, laws, None, spread.min(axis=0), spread.max(axis=0))
     return made
 

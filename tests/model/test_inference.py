@@ -68,6 +68,7 @@ class Fitted:
     engine: str = "transformers"
     outside: tuple[str, ...] = ()
     provenance: Provenance = Provenance.MEASURED_LOCALLY
+    lender: str = ""
 
     def supports(self, precision, engine):
         return precision is Precision.BF16 and engine == self.engine
@@ -401,6 +402,15 @@ def test_a_precision_that_was_not_measured_is_priced_by_physics():
     assert {"PRECISION_NOT_MEASURED", "ENGINE_NOT_FITTED"} <= codes(answer)
     assert answer.provenance is Provenance.ANALYTICAL
     assert answer.tpot_ms == ask(work(), engine="transformers", precision=Precision.FP16).tpot_ms
+
+
+def test_an_answer_says_whose_measurements_its_kernels_lean_on():
+    leaning = ask(work(), engine="transformers", fitted=Fitted(lender="h100-sxm"))
+    text = {n.code: n.text for n in leaning.notices}["KERNELS_LEAN_ON_OTHERS"]
+    assert "h100-sxm" in text
+    assert "KERNELS_LEAN_ON_OTHERS" not in codes(
+        ask(work(), engine="transformers", fitted=Fitted())
+    )
 
 
 def test_a_kv_cache_in_another_format_is_priced_by_physics_alone():

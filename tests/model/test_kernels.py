@@ -18,7 +18,7 @@ from model.blocks import (
     LinearAttention,
 )
 from model.features import USUAL_PROCESSORS, features
-from model.kernels import Kernel, law_of
+from model.kernels import Kernel
 from model.laws import REGIMES, Law, sizes_of
 from model.operations import (
     LINEARS,
@@ -35,11 +35,12 @@ from model.operations import (
     top_k,
 )
 from model.precision import Precision
+from model.regimes import RegimeLaws
 from model.residual import Residual
 from model.trees import trees_of
 
 LAWS = {
-    kind: tuple(Law(0.01 * (i + 1), 1e-9, 1e-8, 1e-7, 3.0) for i in range(count))
+    kind: RegimeLaws(tuple(Law(0.01 * (i + 1), 1e-9, 1e-8, 1e-7, 3.0) for i in range(count)))
     for kind, count in REGIMES.items()
 }
 
@@ -87,7 +88,7 @@ def kernel(kind, residual=None, seed=0):
     sizes = sizes_of(kind, operations(kind, seed=seed))
     learned = None
     if residual is not None:
-        columns = features(kind, sizes, law_of(LAWS[kind], sizes), USUAL_PROCESSORS)
+        columns = features(kind, sizes, LAWS[kind](sizes), USUAL_PROCESSORS)
         target = residual(sizes)
         regressor = ExtraTreesRegressor(n_estimators=30, random_state=0).fit(columns, target)
         learned = Residual(trees_of(regressor))
@@ -104,13 +105,13 @@ def test_without_a_residual_the_law_of_each_operations_regime_holds(kind):
     assert len(set(sizes.regime)) > 1
     for row, value in enumerate(plain.latency_ms(sizes)):
         alone = sizes.take(np.arange(len(sizes.flops)) == row)
-        assert value == LAWS[kind][sizes.regime[row]](alone)[0]
+        assert value == LAWS[kind].laws[sizes.regime[row]](alone)[0]
 
 
 @kinds
 def test_the_residual_is_learned_as_a_factor(kind):
     learned, sizes = kernel(kind, lambda s: np.where(s.regime == 0, np.log(2.0), np.log(0.5)))
-    ratio = learned.latency_ms(sizes) / law_of(LAWS[kind], sizes)
+    ratio = learned.latency_ms(sizes) / LAWS[kind](sizes)
     assert ratio == pytest.approx(np.where(sizes.regime == 0, 2.0, 0.5), rel=0.01)
 
 
@@ -184,7 +185,7 @@ def test_a_kernel_written_as_json_prices_the_same(kind, residual):
         {"residual": {"trees": b"no trees", "smooth": None}},
         {"residual": {}},
         {"kind": "novel"},
-        {"laws": [{}]},
+        {"laws": {"laws": [{}], "blocks": None}},
     ],
 )
 def test_damaged_json_is_refused(damage):
@@ -218,7 +219,7 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
         OperationKind.EXPERTS: experts(1, 1, block, one),
     }[kind]
     sizes = sizes_of(kind, [smallest])
-    columns = features(kind, sizes, law_of(LAWS[kind], sizes), USUAL_PROCESSORS)
+    columns = features(kind, sizes, LAWS[kind](sizes), USUAL_PROCESSORS)
     assert columns.shape[0] == 1
     assert np.all(np.isfinite(columns))
 
@@ -226,7 +227,7 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
 def test_blocks_run_in_waves_of_the_devices_own_processors():
     # 108 tiles of 128 by 128: one whole wave on an A100, most of one on an H100.
     sizes = sizes_of(OperationKind.LINEAR, [linear("x", 128, 108 * 128, 4096, Precision.BF16)])
-    law_ms = law_of(LAWS[OperationKind.LINEAR], sizes)
+    law_ms = LAWS[OperationKind.LINEAR](sizes)
     whole, part = (features(OperationKind.LINEAR, sizes, law_ms, count) for count in (108, 132))
     changed = part[0] - whole[0]
     assert pytest.approx(np.log(132 / 108)) in changed[changed > 0].tolist()

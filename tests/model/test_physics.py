@@ -46,6 +46,7 @@ class Optimist:
     """Holds every kernel; each takes a nanosecond."""
 
     provenance: Provenance = Provenance.REFERENCE_DATA
+    lender: str = ""
 
     def supports(self, precision, engine):
         return False

@@ -213,3 +213,24 @@ def test_imported_models_that_cannot_be_read_are_fitted_again(store, devices, po
     assert models.current(device, "vllm").record.measurement_count == 2
     assert store.cost_models.get(before.record.id).current is False
     models.stop()
+
+
+def test_a_fit_is_told_of_the_device_that_can_lend_to_it(store, devices, point):
+    def blob(name):
+        environment = imported_environment(devices.get(name), "someone's rows", "vllm")
+        store.measurements.append([point()], device=name, environment=environment)
+        CostModels(store, devices, command(ECHO)).fit_reference(
+            devices.get(name), "vllm", timeout_s=30
+        )
+        return store.cost_models.current(name, environment.fingerprint)[1].decode().split()
+
+    # Kin run the same kernels, and the nearest one lends; nobody lends to itself.
+    assert "--lender" not in blob("a100-sxm")
+    assert "--lender" not in blob("h200-sxm")
+    assert blob("h100-sxm")[-3:-1] == ["--lender", "h200-sxm"]
+    assert blob("h100-pcie")[-3:-1] == ["--lender", "h100-sxm"]
+    assert "--lender" not in blob("l40s")
+    models = CostModels(store, devices, command(ECHO))
+    here = devices.get("h100-sxm").sheet
+    assert models._references.lender("local", here)[0] == "h100-sxm"
+    assert models._references.lender("cpu", devices.get("cpu").sheet) is None

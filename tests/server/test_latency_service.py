@@ -56,6 +56,7 @@ class Fitted:
     """Every run of an operation takes 1 ms; holds fp32 under ``transformers``."""
 
     provenance = Provenance.MEASURED_LOCALLY
+    lender = ""
 
     def prices(self, precision):
         return precision is Precision.FP32

@@ -157,7 +157,7 @@ class AnalyticalCostModel:
     def seconds(self, operation: Operation) -> float:
         """Returns the time of one run."""
         match operation.kind:
-            case OperationKind.ALL_REDUCE | OperationKind.ALL_TO_ALL:
+            case OperationKind.ALL_REDUCE | OperationKind.ALL_GATHER | OperationKind.ALL_TO_ALL:
                 ranks = int(operation.shape[1])
                 return self._start(ranks) + ranks * _HOP_S + operation.bytes / self._rate(ranks)
             case OperationKind.POINT_TO_POINT:
@@ -170,16 +170,20 @@ class AnalyticalCostModel:
                 return self._elementwise(operation)
         return self._kernel(operation, self._bound_seconds(operation))
 
-    def floor_seconds(self, operation: Operation) -> float:
-        """Returns what no kernel of the device can take less than for one run.
+    def floors_ms(self, operations: Sequence[Operation]) -> list[float]:
+        """Returns what no kernel of the device can take less than for all runs of each.
 
         Its arithmetic at the peak rate, its traffic at the bandwidth; 0 where caches may
         hold the traffic, where it is no kernel, and where the rates are guessed.
         """
-        if operation.bytes <= self._surely_cold_bytes or operation.kind in _NO_KERNELS:
+        cold = self._surely_cold_bytes
+        return [self._floor_ms(o) if o.bytes > cold else 0.0 for o in operations]
+
+    def _floor_ms(self, operation: Operation) -> float:
+        if operation.kind in _NO_KERNELS:
             return 0.0
         compute = operation.flops / self._peaks[operation.multiplied_in]
-        return max(compute, operation.bytes / self._bandwidth)
+        return 1e3 * operation.count * max(compute, operation.bytes / self._bandwidth)
 
     def bound(self, operation: Operation) -> str:
         """Returns what holds an operation back: as in the API's ``OperationCost.bound``."""

@@ -6,7 +6,7 @@ each of one of the kinds in ``model.blocks``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 
@@ -29,6 +29,15 @@ class Layer:
     feed_forward: FeedForward | Experts
     norm: Norm = Norm.RMS
     norms: int = 2
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        kind = (self.attention, self.feed_forward, self.norm, self.norms)
+        object.__setattr__(self, "_hash", hash(kind))
+
+    def __hash__(self) -> int:
+        """Returns what was computed once: every request looks its layers up."""
+        return self._hash
 
     def shard(self, tensor: int, *, data: int = 1, expert: int = 1) -> Layer:
         """Returns the layer as one rank holds it.

@@ -17,8 +17,7 @@ in milliseconds.
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +35,7 @@ _CUTS = np.tile(_PARTS, len(_ROWS))
 """Of each choice, a block and a number of parts: values, rows and columns, parts."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockLaw:
+class BlockLaw(NamedTuple):
     """Constants of one device, milliseconds but for the sharpness and p; all positive.
 
     Attributes:
@@ -63,12 +61,12 @@ class BlockLaw:
 
     def __call__(self, sizes: Sizes) -> Array:
         """Returns milliseconds of linears, (operations,)."""
-        processors, *constants = astuple(self)
+        processors, *constants = self
         return block_law_ms(sizes, amounts(sizes, processors), *constants)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads."""
-        return asdict(self)
+        return self._asdict()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BlockLaw:
@@ -77,7 +75,7 @@ class BlockLaw:
         Raises:
             KeyError, TypeError, ValueError: the data is none.
         """
-        _, *constants = (float(data[field.name]) for field in fields(cls))
+        _, *constants = (float(data[name]) for name in cls._fields)
         return cls(int(data["processors"]), *constants)
 
 

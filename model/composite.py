@@ -104,7 +104,8 @@ class CompositeCostModel:
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
         """Returns the weakest source among the figures of these operations."""
         allowed = self._engines_own if self._by_coefficients else frozenset()
-        if all(self._is_fitted(o.kind, o.precision) or o.kind in allowed for o in operations):
+        kinds = {(operation.kind, operation.precision) for operation in operations}
+        if all(kind in allowed or self._is_fitted(kind, precision) for kind, precision in kinds):
             return self.provenance
         return Provenance.ANALYTICAL
 
@@ -113,12 +114,11 @@ class CompositeCostModel:
         if not self.holds_precision:
             return frozenset()
         others = COLLECTIVES | self._engines_own
-        return frozenset(
-            operation.name
-            for operation in operations
-            if not self._is_fitted(operation.kind, operation.precision)
-            and operation.kind not in others
-        )
+        kinds = {(operation.kind, operation.precision) for operation in operations}
+        missing = {kind for kind in kinds if kind[0] not in others and not self._is_fitted(*kind)}
+        if not missing:
+            return frozenset()
+        return frozenset(o.name for o in operations if (o.kind, o.precision) in missing)
 
     @property
     def holds_communication(self) -> bool:
@@ -184,7 +184,7 @@ class CompositeCostModel:
 
     def _floored(self, part: tuple[Sequence[Operation], Phase], step: StepEstimate) -> StepEstimate:
         """Returns the step with no operation faster than the device can be."""
-        floors = [1e3 * self._analytical.floor_seconds(o) * o.count for o in part[0]]
+        floors = self._analytical.floors_ms(part[0])
         each = tuple(map(max, step.operations_ms, floors))
         added = sum(each) - sum(step.operations_ms)
         if added <= 0.0:
@@ -200,7 +200,7 @@ class CompositeCostModel:
         )
 
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
-        if kind in self._engines_own:
+        if kind in self._engines_own and kind not in COLLECTIVES:
             return self.holds_engine
         # Collectives send any format; experts, indexers and choices have one of their own.
         held = precision in self._held or kind in _IN_ANY_PRECISION

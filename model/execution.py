@@ -21,6 +21,7 @@ from model.operations import (
     linear,
     linear_attention,
     mla,
+    point_to_point,
     sparse_mla,
     top_k,
 )
@@ -119,18 +120,7 @@ def step_operations(
         )
         rows += _collectives(hidden, layer, tokens, parallelism, precision, group.count)
     if parallelism.pipeline > 1:
-        message = tokens * hidden * precision.activation_bytes
-        rows.append(
-            Operation(
-                OperationKind.POINT_TO_POINT,
-                "stage_to_stage",
-                precision,
-                (message,),
-                0.0,
-                message,
-                parallelism.pipeline - 1,
-            )
-        )
+        rows.append(point_to_point(tokens * hidden, precision, parallelism.pipeline - 1))
     vocab = -(-architecture.vocab_size // tensor)
     rows.append(linear("head", sequences, vocab, hidden, precision))
     logits = sequences * architecture.vocab_size

@@ -76,7 +76,11 @@ class Kernel:
         The log of the largest ratio of a size, FLOPs or bytes to the nearest measured
         one; 0 inside.
         """
-        beyond = np.maximum(self.low / sizes.extent, sizes.extent / self.high).max(axis=1)
+        extent = sizes.extent
+        below, above = self.low > extent * _DOMAIN_MARGIN, extent > self.high * _DOMAIN_MARGIN
+        if not (below | above).any():
+            return np.zeros(len(extent))
+        beyond = np.maximum(self.low / extent, extent / self.high).max(axis=1)
         result: Array = np.log(np.maximum(1.0, beyond / _DOMAIN_MARGIN))
         return result
 

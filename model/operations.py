@@ -45,6 +45,7 @@ class OperationKind(StrEnum):
     STEP_OVERHEAD = "step_overhead"
     REQUEST_OVERHEAD = "request_overhead"
     ALL_REDUCE = "all_reduce"
+    ALL_GATHER = "all_gather"
     ALL_TO_ALL = "all_to_all"
     POINT_TO_POINT = "point_to_point"
 
@@ -105,8 +106,9 @@ SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
     OperationKind.STEP_OVERHEAD: ("sequences", "logits", "layers"),
     OperationKind.REQUEST_OVERHEAD: (),
     OperationKind.ALL_REDUCE: ("message_bytes", "ranks"),
+    OperationKind.ALL_GATHER: ("message_bytes", "ranks"),
     OperationKind.ALL_TO_ALL: ("message_bytes", "ranks"),
-    OperationKind.POINT_TO_POINT: ("message_bytes",),
+    OperationKind.POINT_TO_POINT: ("message_bytes", "ranks"),
 }
 
 
@@ -150,7 +152,12 @@ ATTENTIONS = frozenset({OperationKind.ATTENTION, OperationKind.MLA, OperationKin
 """Kinds that read a KV cache, in whose precision they are given."""
 
 COLLECTIVES = frozenset(
-    {OperationKind.ALL_REDUCE, OperationKind.ALL_TO_ALL, OperationKind.POINT_TO_POINT}
+    {
+        OperationKind.ALL_REDUCE,
+        OperationKind.ALL_GATHER,
+        OperationKind.ALL_TO_ALL,
+        OperationKind.POINT_TO_POINT,
+    }
 )
 """Kinds that devices exchange data in."""
 
@@ -496,5 +503,33 @@ def all_to_all(elements: float, ranks: int, precision: Precision, count: int = 1
         (message, ranks),
         0.0,
         message * (ranks - 1) / ranks,
+        count,
+    )
+
+
+def all_gather(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
+    """Returns an all-gather after which each rank holds ``elements``, its own share among them."""
+    message = elements * precision.activation_bytes
+    return Operation(
+        OperationKind.ALL_GATHER,
+        "all_gather",
+        precision,
+        (message, ranks),
+        0.0,
+        message * (ranks - 1) / ranks,
+        count,
+    )
+
+
+def point_to_point(elements: float, precision: Precision, count: int = 1) -> Operation:
+    """Returns what one rank sends to another, as a pipeline's stage does to the next."""
+    message = elements * precision.activation_bytes
+    return Operation(
+        OperationKind.POINT_TO_POINT,
+        "stage_to_stage",
+        precision,
+        (message, 2),
+        0.0,
+        message,
         count,
     )

@@ -17,7 +17,8 @@
 - ``mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, head_dim,
   value_dim.
 - ``batched_linear``: m, n, k, batch.
-- ``all_reduce``, ``all_to_all``: message_bytes of one rank, ranks.
+- ``all_reduce``, ``all_gather``, ``all_to_all``: message_bytes of one rank, ranks.
+- ``point_to_point``: message_bytes.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from model.operations import (
     LINEARS,
     Operation,
     OperationKind,
+    all_gather,
     all_reduce,
     all_to_all,
     attention,
@@ -59,6 +61,7 @@ from model.operations import (
     linear,
     linear_attention,
     mla,
+    point_to_point,
     sparse_mla,
     top_k,
 )
@@ -260,6 +263,10 @@ def _collective(
     return make(values, _size(shape, "ranks", low=2), precision)
 
 
+def _point_to_point(shape: Mapping[str, float], precision: Precision) -> Operation:
+    return point_to_point(_size(shape, "message_bytes") / precision.activation_bytes, precision)
+
+
 def _sparse_mla(shape: Mapping[str, float], precision: Precision) -> Operation:
     heads = LatentAttention(
         query_heads=_size(shape, "query_heads"),
@@ -306,7 +313,9 @@ _ALONE: dict[str, Callable[[Mapping[str, float], Precision], Operation]] = {
     "mla": _mla,
     "batched_linear": _batched_linear,
     "all_reduce": partial(_collective, all_reduce),
+    "all_gather": partial(_collective, all_gather),
     "all_to_all": partial(_collective, all_to_all),
+    "point_to_point": _point_to_point,
     "sparse_mla": _sparse_mla,
     "indexer": _indexer,
     "top_k": _top_k,

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES = tuple(1 << power for power in range(9, 27))
 """From a token of a small model to a long prompt of a large one."""
-KINDS = (OperationKind.ALL_REDUCE, OperationKind.ALL_TO_ALL)
+KINDS = (
+    OperationKind.ALL_REDUCE,
+    OperationKind.ALL_GATHER,
+    OperationKind.ALL_TO_ALL,
+    OperationKind.POINT_TO_POINT,
+)
 _WARM_UP = 3
 _SAMPLES = 15
 _FEWEST_CLEAN = 3
@@ -50,7 +55,7 @@ def measure_collectives(
         rank: this one; all ranks call this alike.
         precision: of the values that are sent.
         sizes: bytes of the messages, as :func:`model.operations.all_reduce` and the others
-            count them: what a rank holds.
+            count them: what a rank holds in the end.
     """
     return [_measurement(rank, precision, kind, size) for kind in KINDS for size in sizes]
 
@@ -61,8 +66,10 @@ def _measurement(
     dtype = dtype_of(precision)
     # Whole values for each rank: an all-to-all deals them out.
     values = max(1, message_bytes // dtype.itemsize // rank.count) * rank.count
-    run = _exchange(kind, rank.device.random(values, dtype=dtype))
-    shape = {"message_bytes": float(values * dtype.itemsize), "ranks": float(rank.count)}
+    run = _exchange(rank, kind, rank.device.random(values, dtype=dtype))
+    shape = {"message_bytes": float(values * dtype.itemsize)}
+    if kind is not OperationKind.POINT_TO_POINT:
+        shape["ranks"] = float(rank.count)
     samples, disturbed = _samples_ms(rank, run)
     return Measurement(
         kind=kind.value,
@@ -75,10 +82,20 @@ def _measurement(
     )
 
 
-def _exchange(kind: OperationKind, sent: torch.Tensor) -> Callable[[], object]:
+def _exchange(rank: Rank, kind: OperationKind, sent: torch.Tensor) -> Callable[[], object]:
     if kind is OperationKind.ALL_REDUCE:
         return lambda: dist.all_reduce(sent)
     received = torch.empty_like(sent)
+    if kind is OperationKind.POINT_TO_POINT:
+        # Pairs of neighbours, all at one time; the last of an odd number has none.
+        if rank.index % 2 == 0 and rank.index + 1 == rank.count:
+            return lambda: None
+        if rank.index % 2:
+            return lambda: dist.recv(received, rank.index - 1)
+        return lambda: dist.send(sent, rank.index + 1)
+    if kind is OperationKind.ALL_GATHER:
+        share = sent.chunk(rank.count)[rank.index]
+        return lambda: dist.all_gather_into_tensor(received, share)
     return lambda: dist.all_to_all_single(received, sent)
 
 

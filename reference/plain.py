@@ -69,7 +69,9 @@ KINDS = {
         ("imbalance", "balanced"),
     ),
     "all_reduce": Sizes(("message_bytes", "ranks"), low=(("ranks", 2),)),
+    "all_gather": Sizes(("message_bytes", "ranks"), low=(("ranks", 2),)),
     "all_to_all": Sizes(("message_bytes", "ranks"), low=(("ranks", 2),)),
+    "point_to_point": Sizes(("message_bytes",)),
 }
 """Kinds that can be imported, and their sizes as the API's Measurement names them."""
 _ALL_SIZES = tuple(dict.fromkeys(name for it in KINDS.values() for name in (*it.needed, *it.may)))

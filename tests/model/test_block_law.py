@@ -1,6 +1,6 @@
 """Matrix products that run in whole waves of whole blocks."""
 
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def drawn(count, seed=0, rows=(16, 8192)):
 
 
 def test_a_product_whose_blocks_begin_another_wave_takes_another_wave():
-    sharp = replace(LAW, edge_step_ms=1e-12, byte_ms=1e-15, part_ms=1.0, sharpness=200.0)
+    sharp = LAW._replace(edge_step_ms=1e-12, byte_ms=1e-15, part_ms=1.0, sharpness=200.0)
     # 100 blocks of 256 by 128, and one column of blocks more.
     one, two = sharp(sizes((256, 100 * 128, 65536), (256, 101 * 128, 65536)))
     assert two > 1.1 * one
@@ -43,8 +43,8 @@ def test_a_product_whose_blocks_begin_another_wave_takes_another_wave():
 
 def test_few_blocks_are_cut_into_parts():
     # One block of 64 by 64: 8 processors take an eighth of the inner dimension each.
-    (short,) = replace(LAW, byte_ms=1e-15, part_ms=1e-12)(sizes((64, 64, 65536)))
-    (whole,) = replace(LAW, byte_ms=1e-15, part_ms=1.0)(sizes((64, 64, 65536)))
+    (short,) = LAW._replace(byte_ms=1e-15, part_ms=1e-12)(sizes((64, 64, 65536)))
+    (whole,) = LAW._replace(byte_ms=1e-15, part_ms=1.0)(sizes((64, 64, 65536)))
     assert short < whole / 3
 
 
@@ -58,7 +58,7 @@ def test_a_larger_product_never_takes_less_time(m, n, k, grown, more):
 
 @given(*[st.integers(1, 20_000)] * 3, st.floats(0.1, 10.0))
 def test_a_slower_clock_scales_the_law(m, n, k, factor):
-    processors, *constants = astuple(LAW)
+    processors, *constants = LAW
     *times, corner = constants
     slower = [*(factor * ms for ms in times), corner]
     slower[5] = LAW.sharpness
@@ -69,7 +69,7 @@ def test_a_slower_clock_scales_the_law(m, n, k, factor):
 def test_the_slope_is_that_of_small_steps():
     some = sizes(*drawn(40))
     counted = amounts(some, PROCESSORS)
-    theta = np.log([*astuple(LAW)[1:-1], LAW.corner - 1])
+    theta = np.log([*LAW[1:-1], LAW.corner - 1])
 
     def log_ms(at):
         return np.log(block_law_ms(some, counted, *_block_constants(at)))

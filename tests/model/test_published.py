@@ -16,7 +16,7 @@ from model.estimate import Phase, Provenance
 from model.hardware import data_sheet
 from model.laws import sizes_of
 from model.measurement import Distribution, Measurement
-from model.operations import OperationKind, all_reduce, embedding
+from model.operations import OperationKind, all_reduce, embedding, point_to_point
 from model.overheads import TERMS
 from model.precision import Precision
 from model.published import fit_published
@@ -56,7 +56,9 @@ def rows():
             shape["touched"] = min(count, 4 * tokens)
             found.append(row("experts", shape, group=str(count)))
     messages = [(size, ranks) for ranks in (2, 8) for size in (1 << 10, 1 << 16, 1 << 22)]
-    return found + [row("all_reduce", {"message_bytes": s, "ranks": r}) for s, r in messages]
+    for kind in ("all_reduce", "all_gather"):
+        found += [row(kind, {"message_bytes": s, "ranks": r}) for s, r in messages]
+    return found + [row("point_to_point", {"message_bytes": s}) for s, _ in messages[:3]]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_it_predicts_every_kind_and_says_whose_it_is(published):
     assert published.provenance is Provenance.REFERENCE_DATA
     assert published.precisions == (Precision.BF16,)
     assert published.engines == ()
-    for kind in ("linear", "experts", "all_reduce"):
+    for kind in ("linear", "experts", "all_reduce", "all_gather", "point_to_point"):
         assert published.holds(OperationKind(kind), Precision.BF16)
     assert not published.holds(OperationKind.LAYER_OVERHEAD, Precision.BF16)
     measured = rows()
@@ -119,6 +121,20 @@ def test_an_engine_that_was_not_measured_keeps_its_coefficients(brought_home):
     assert priced == guessed > 0.0
     borrowed = TransferredCostModel(fitted, data_sheet("h200-sxm"), data_sheet("h100-sxm"))
     assert not borrowed.supports(Precision.BF16, "transformers")
+
+
+def test_what_a_stage_hands_on_is_priced_as_measured_or_by_the_link(published):
+    analytical = AnalyticalCostModel(data_sheet("h200-sxm"), "vllm")
+    handed = [point_to_point(1 << 15, Precision.BF16, count=3)]
+
+    def ms(fitted):
+        composite = CompositeCostModel(fitted, analytical, Precision.BF16, Precision.BF16, "vllm")
+        return composite.estimate(handed, Phase.DECODE, 0.9).value_ms
+
+    without = [one for one in rows() if one.kind != "point_to_point"]
+    # As measured on the H100, and at the H200's link.
+    assert ms(published) == pytest.approx(3e3 * DEVICE.seconds(handed[0]), rel=0.01)
+    assert ms(fit_published(without)) == ms(None)
 
 
 def test_collectives_hold_for_any_precision(published):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,14 +154,11 @@ class FittedCostModel:
         """
         every = [operation for operations, _ in parts for operation in operations]
         terms = self._terms_for(every, engine)
-        latency, outside = self._price(every, terms)
-        found, end = [], 0
-        for operations, phase in parts:
-            begin, end = end, end + len(operations)
-            found.append(
-                _step(operations, latency[begin:end], outside[begin:end], terms, phase, confidence)
-            )
-        return found
+        prices = iter(self._price(every, terms))
+        return [
+            _step(operations, list(islice(prices, len(operations))), terms, phase, confidence)
+            for operations, phase in parts
+        ]
 
     def lends(self, name: str) -> Lender:
         """Returns what it can lend to a device that was measured in few points.
@@ -182,7 +180,8 @@ class FittedCostModel:
             try:
                 operations = operations_of(measurement)
                 terms = self._terms[measurement.engine, measurement.precision]
-                predicted = float(self._price(operations, terms)[0].sum())
+                prices = self._price(operations, terms)
+                predicted = sum(o.count * ms for o, (ms, _) in zip(operations, prices, strict=True))
             except (KeyError, InvalidFieldError):
                 continue
             correction = step_correction(terms, measurement)
@@ -281,8 +280,10 @@ class FittedCostModel:
                 return terms
         raise KeyError(precision)
 
-    def _price(self, operations: Sequence[Operation], terms: EngineTerms) -> tuple[Array, Array]:
-        """Returns milliseconds of all runs and distance outside the domain, (operations,) each.
+    def _price(
+        self, operations: Sequence[Operation], terms: EngineTerms
+    ) -> list[tuple[float, float]]:
+        """Returns milliseconds of one run and the distance outside the domain of each operation.
 
         A request repeats most of its kernels, and those of the one before: gate and up of
         a layer, all projections of a decode step at another context.
@@ -309,8 +310,7 @@ class FittedCostModel:
                 self._prices[key] = price = (ms, far)
                 for index in rows:
                     prices[index] = price
-        one, beyond = np.array(prices).T
-        return one * [operation.count for operation in operations], beyond
+        return prices
 
 
 def _kernel_of_json(row: dict[str, Any]) -> AnyKernel:
@@ -328,25 +328,29 @@ def _by_kernel(
 
 def _step(
     operations: Sequence[Operation],
-    latency: Array,
-    outside: Array,
+    prices: Sequence[tuple[float, float]],
     terms: EngineTerms,
     phase: Phase,
     confidence: float,
 ) -> StepEstimate:
-    latency = latency * math.exp(terms.correction[phase])
-    value = float(latency.sum())
+    # In plain Python: for the two dozen operations of a step arrays take longer.
+    correction = math.exp(terms.correction[phase])
+    latency = [ms * o.count * correction for o, (ms, _) in zip(operations, prices, strict=True)]
+    value = math.fsum(latency)
     width = half_width(terms.scores[phase], confidence)
-    names: set[str] = set()
-    if far := np.flatnonzero(outside).tolist():
-        width += _OUTSIDE_SLOPE * float(latency @ outside) / max(value, 1e-12)
-        names = {operations[index].name for index in far}
+    far = [
+        (o.name, ms * beyond)
+        for o, ms, (_, beyond) in zip(operations, latency, prices, strict=True)
+        if beyond
+    ]
+    if far:
+        width += _OUTSIDE_SLOPE * math.fsum(part for _, part in far) / max(value, 1e-12)
     return StepEstimate(
         value_ms=value,
         lower_ms=value * math.exp(-width),
         upper_ms=value * math.exp(width),
-        operations_ms=tuple(latency.tolist()),
-        outside=tuple(sorted(names)),
+        operations_ms=tuple(latency),
+        outside=tuple(sorted({name for name, _ in far})),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,12 @@ class Kernel:
     high: Array
     processors: int = USUAL_PROCESSORS
     lender: Kernel | None = None
+    _lowest: Array = field(init=False, repr=False, compare=False)
+    _highest: Array = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lowest", self.low / _DOMAIN_MARGIN)
+        object.__setattr__(self, "_highest", self.high * _DOMAIN_MARGIN)
 
     def latency_ms(self, sizes: Sizes) -> Array:
         """Returns milliseconds of one run each, (operations,)."""
@@ -77,11 +83,10 @@ class Kernel:
         one; 0 inside.
         """
         extent = sizes.extent
-        below, above = self.low > extent * _DOMAIN_MARGIN, extent > self.high * _DOMAIN_MARGIN
-        if not (below | above).any():
+        if (self._lowest <= extent).all() and (extent <= self._highest).all():
             return np.zeros(len(extent))
-        beyond = np.maximum(self.low / extent, extent / self.high).max(axis=1)
-        result: Array = np.log(np.maximum(1.0, beyond / _DOMAIN_MARGIN))
+        beyond = np.maximum(self._lowest / extent, extent / self._highest).max(axis=1)
+        result: Array = np.log(np.maximum(1.0, beyond))
         return result
 
     def _before_residual(self, sizes: Sizes) -> Array:

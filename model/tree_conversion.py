@@ -107,7 +107,10 @@ def _boosted(nodes: NDArray[np.void]) -> _Tree:
 
 
 def _model(trees: list[_Tree], features: int) -> onnx.ModelProto:
-    """Returns a model of the trees' sum: one output is a quarter faster than one a tree."""
+    """Returns a model of the trees' sum, in 32 bits.
+
+    One output is a quarter faster than one a tree, and half as many bytes a tenth.
+    """
     roots, parts, inner, leaves = [], [], 0, 0
     for tree in trees:
         part = _attributes(tree, inner, leaves)
@@ -125,8 +128,8 @@ def _model(trees: list[_Tree], features: int) -> onnx.ModelProto:
     graph = helper.make_graph(
         [node],
         "trees",
-        [helper.make_tensor_value_info(FEATURES, TensorProto.DOUBLE, [None, features])],
-        [helper.make_tensor_value_info(TREES, TensorProto.DOUBLE, [None, 1])],
+        [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [None, features])],
+        [helper.make_tensor_value_info(TREES, TensorProto.FLOAT, [None, 1])],
     )
     return helper.make_model(graph, opset_imports=_OPERATORS, ir_version=_IR_VERSION)
 
@@ -159,7 +162,9 @@ def _attributes(tree: _Tree, inner: int, leaves: int) -> dict[str, NDArray[Any]]
 
 
 def _attribute(name: str, values: NDArray[Any]) -> AttributeProto:
-    if values.dtype in (np.float64, np.uint8):
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    if values.dtype in (np.float32, np.uint8):
         return helper.make_attribute(name, numpy_helper.from_array(values, name))
     # make_attribute() looks at each of the numbers, which takes as long as a fit.
     return AttributeProto(name=name, type=AttributeProto.INTS, ints=values.tolist())

@@ -1,8 +1,8 @@
 """The regression trees of a kernel's residual, through ONNX Runtime or through scikit-learn.
 
-Both give the same numbers. ONNX Runtime answers a row in 0.03 ms and reads a format that is no
-pickle; scikit-learn, which fits them, does where it is not installed: on a machine that only
-measures.
+Both give the same numbers to six digits. ONNX Runtime answers a row in 0.03 ms and reads a
+format that is no pickle; scikit-learn, which fits them, does where it is not installed: on a
+machine that only measures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
     from model.laws import Array
@@ -71,13 +72,13 @@ class OnnxTrees:
 
     def predict(self, columns: Array) -> Array:
         """Returns what the ensemble says, (rows,)."""
-        total = self._session.run([TREES], {FEATURES: columns})[0][:, 0]
+        total = _run(self._session, columns)[:, 0].astype(np.float64)
         found: Array = self._ensemble.base + self._ensemble.weight * total
         return found
 
     def spread(self, columns: Array) -> Array:
         """Returns the standard deviation between the trees' answers, (rows,)."""
-        found: Array = self._apart.run([TREES], {FEATURES: columns})[0].std(axis=1)
+        found: Array = _run(self._apart, columns).std(axis=1, dtype=np.float64)
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +91,12 @@ class OnnxTrees:
         from model.tree_conversion import apart  # noqa: PLC0415 - loads a library for it
 
         return _session(apart(self._ensemble.model))
+
+
+def _run(session: InferenceSession, columns: Array) -> NDArray[np.float32]:
+    found: NDArray[np.float32]
+    (found,) = session.run([TREES], {FEATURES: columns.astype(np.float32)})
+    return found
 
 
 def _session(model: bytes) -> InferenceSession:

@@ -17,7 +17,14 @@ from model.engines import engine, engine_names
 from model.estimate import Phase, Provenance
 from model.execution import step_operations
 from model.hardware import DataSheet, data_sheet, device_names
-from model.operations import OperationKind, all_reduce, attention, batched_linear, linear
+from model.operations import (
+    OperationKind,
+    all_gather,
+    all_reduce,
+    attention,
+    batched_linear,
+    linear,
+)
 from model.precision import Precision
 from model.presets import preset
 from model.workload import Parallelism, Sequences
@@ -213,6 +220,7 @@ def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
         rows.append(linear("x", 2, 64, 64, precision, kind=OperationKind.LINEAR_TRANSPOSED))
         # No engine that expands latents in every pass has it.
         rows.append(batched_linear("y", 2, 64, 64, 4, precision))
+        rows.append(all_gather(4096, 2, precision))
         assert {o.kind for o in rows} == set(OperationKind)
         estimate = AnalyticalCostModel(sheet, name).estimate(rows, Phase.PREFILL, 0.9)
         assert all(math.isfinite(t) and t > 0 for t in estimate.operations_ms)

@@ -126,7 +126,7 @@ def predict(
         tokens_per_second_per_gpu=_per_device(question, throughput),
         memory=memory,
         breakdown=_breakdown(phases, cost_model) if with_breakdown else (),
-        provenance=min(cost_model.provenance_of(phase.work.operations) for phase in phases),
+        provenance=cost_model.provenance_of(operations),
         notices=tuple(notices),
     )
 

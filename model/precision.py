@@ -30,7 +30,7 @@ class Precision(StrEnum):
     @property
     def activation_bytes(self) -> float:
         """Bytes of one activation between operations."""
-        return _WEIGHT_BYTES[self.activation]
+        return _ACTIVATION_BYTES[self]
 
     @property
     def compute(self) -> "Precision":
@@ -51,6 +51,7 @@ _WEIGHT_BYTES = {
     Precision.INT4: 0.5 + 2.0 / 128,
     Precision.FP4: 0.5 + 1.0 / 16,
 }
+_ACTIVATION_BYTES = {precision: _WEIGHT_BYTES[precision.activation] for precision in Precision}
 
 
 @dataclass(frozen=True, slots=True)

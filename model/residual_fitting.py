@@ -46,7 +46,7 @@ def fit_residual(columns: Array, target: Array) -> Residual:
 def _fit_trees(columns: Array, target: Array) -> Trees:
     if len(target) < _MANY:
         averaged = ExtraTreesRegressor(
-            n_estimators=50, min_samples_leaf=2, max_features=0.8, random_state=0
+            n_estimators=30, min_samples_leaf=2, max_features=0.8, random_state=0
         )
         return trees_of(averaged.fit(columns, target))
     if len(target) >= _LARGE:

@@ -127,7 +127,7 @@ class Scored(NamedTuple):
         """What a picture calls it."""
         few = f", {FEW} points" if self.points == FEW else ""
         lent = f" and {self.lender}" if self.lender else ""
-        return f"{self.case.name}\n{self.case.device}, {self.case.engine}{few}{lent}"
+        return f"{self.case.name}, {self.case.device}, {self.case.engine}{few}{lent}"
 
 
 def section(inputs: Inputs) -> Section:

@@ -69,29 +69,33 @@ def bars(
     line: float | None = None,
     log: bool = False,
 ) -> str:
-    """Draws groups of bars.
+    """Draws groups of bars that lie, so that their names can be read.
 
     Args:
-        panels: by name, groups by name, heights by the name of their series; a group may lack one.
+        panels: by name, groups by name, lengths by the name of their series; a group may lack one.
         title: of the picture.
         path: of the file.
-        unit: of the heights.
+        unit: of the lengths.
         line: what they are held against.
-        log: whether heights stand on a logarithmic axis.
+        log: whether lengths lie along a logarithmic axis.
     """
-    groups = max(len(panel) for panel in panels.values())
-    width = max(8.0, 0.9 * groups)
+    heights = [1.0 + 0.45 * len(panel) for panel in panels.values()]
     canvas, axes = plt.subplots(
-        len(panels), 1, figsize=(width, 3.4 * len(panels)), layout="constrained", squeeze=False
+        len(panels),
+        1,
+        figsize=(9.0, 0.8 + sum(heights)),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=heights,
     )
     for axis, (name, panel) in zip(axes[:, 0], panels.items(), strict=True):
         _bars(axis, panel)
-        axis.set(title=name, ylabel=unit, yscale="log" if log else "linear")
+        axis.set(title=name, xlabel=unit, xscale="log" if log else "linear")
         if log:
-            heights = [height for group in panel.values() for height in group.values()]
-            _plain_labels(axis.yaxis, max(heights) / max(min(heights), 1e-9))
+            lengths = [length for group in panel.values() for length in group.values()]
+            _plain_labels(axis.xaxis, max(lengths) / max(min(lengths), 1e-9))
         if line is not None:
-            axis.axhline(line, color="0.4", linewidth=1)
+            axis.axvline(line, color="0.4", linewidth=1)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return _save(canvas, title, path)
@@ -101,10 +105,11 @@ def _bars(axis: Axes, panel: Mapping[str, Mapping[str, float]]) -> None:
     names = list(dict.fromkeys(series for group in panel.values() for series in group))
     step = 0.8 / len(names)
     for index, series in enumerate(names):
-        heights = {at: group[series] for at, group in enumerate(panel.values()) if series in group}
-        places = [at + (index - (len(names) - 1) / 2) * step for at in heights]
-        axis.bar(places, list(heights.values()), width=step, label=series)
-    axis.set_xticks(range(len(panel)), list(panel), rotation=30, ha="right")
+        lengths = {at: group[series] for at, group in enumerate(panel.values()) if series in group}
+        places = [at + (index - (len(names) - 1) / 2) * step for at in lengths]
+        axis.barh(places, list(lengths.values()), height=step, label=series)
+    axis.set_yticks(range(len(panel)), list(panel))
+    axis.invert_yaxis()
 
 
 def curves(

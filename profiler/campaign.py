@@ -19,6 +19,7 @@ from model.errors import NotEnoughMeasurementsError
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
 from profiler.interface import Skipped
+from profiler.numerics import InaccurateError
 from profiler.pace import CONTENDED_FLAG, Pace
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
@@ -164,7 +165,7 @@ class Campaign:
                     if self._left() <= 0:
                         break
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if not (is_out_of_memory(error) or isinstance(error, InaccurateError)):
                     raise
                 reason = str(error)[:200] or "out of memory"
         if reason:

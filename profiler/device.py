@@ -16,7 +16,11 @@ _DTYPES = {
     Precision.BF16: torch.bfloat16,
     Precision.FP16: torch.float16,
     Precision.INT8_WEIGHT_ONLY: torch.bfloat16,
+    Precision.INT8: torch.bfloat16,
+    Precision.FP8: torch.bfloat16,
 }
+FP8_CAPABILITY = (8, 9)
+"""Compute capability from which on GPUs multiply fp8."""
 _RANDOM_VALUES = 1 << 20
 _UNKNOWN_CACHE_BYTES = 32 << 20
 _MAX_COLD_BYTES = 1 << 30
@@ -30,11 +34,13 @@ class Device:
         name: "cpu" or "cuda:0".
         cache_bytes: last-level cache.
         processors: streaming multiprocessors of a GPU, else 0.
+        capability: compute capability of a GPU, major and minor.
     """
 
     name: str
     cache_bytes: int
     processors: int = 0
+    capability: tuple[int, int] = (0, 0)
 
     @property
     def torch_device(self) -> torch.device:
@@ -63,7 +69,9 @@ class Device:
     def precisions(self) -> tuple[Precision, ...]:
         """What plain torch runs well here, the default first."""
         if self.is_cuda:
-            return (Precision.BF16, Precision.FP16, Precision.FP32)
+            plain = (Precision.BF16, Precision.FP16, Precision.FP32)
+            has_fp8 = self.capability >= FP8_CAPABILITY
+            return (*plain[:1], Precision.FP8, *plain[1:]) if has_fp8 else plain
         return (Precision.FP32, Precision.BF16, Precision.INT8_WEIGHT_ONLY)
 
     def free_bytes(self) -> int:
@@ -104,7 +112,12 @@ def open_device(name: str, threads: int = 0) -> Device:
         raise RuntimeError(f"torch sees no device {name!r}; it sees {', '.join(['cpu', *gpus])}")
     torch.cuda.set_device(name)  # events are recorded on the current device
     properties = torch.cuda.get_device_properties(name)
-    return Device(name, int(properties.L2_cache_size), int(properties.multi_processor_count))
+    return Device(
+        name,
+        int(properties.L2_cache_size),
+        int(properties.multi_processor_count),
+        (int(properties.major), int(properties.minor)),
+    )
 
 
 def dtype_of(precision: Precision) -> torch.dtype:

@@ -19,9 +19,9 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 from model.blocks import Experts, FeedForward
 from model.errors import InvalidFieldError
 from model.operations import experts
-from model.precision import Precision
 from profiler.device import Device, dtype_of
 from profiler.operations import MAX_COPIES, copies_beyond_cache, measurement_of, time_graphed
+from profiler.packed import PACKED
 from profiler.points import MATRIX_EFFORT
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from model.measurement import Measurement
     from model.operations import Operation
+    from model.precision import Precision
     from profiler.points import Measured
     from profiler.timing import Effort, Run
 
@@ -122,7 +123,7 @@ def measure_experts(
     Raises:
         InvalidFieldError: transformers holds no experts in the precision.
     """
-    if precision is Precision.INT8_WEIGHT_ONLY:
+    if precision in PACKED:
         raise InvalidFieldError(
             "precision", f"experts are not held in {precision}; use fp32 or bf16"
         )

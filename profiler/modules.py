@@ -13,14 +13,14 @@ from model.blocks import Experts
 from model.dimensions import dimensions_of
 from model.errors import InvalidFieldError
 from model.families import FAMILIES, Family, WindowRule
-from model.precision import Precision
 from profiler.device import dtype_of, fill_random
-from profiler.int8 import quantize_linears
+from profiler.packed import PACKED, pack_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from model.architecture import Architecture
+    from model.precision import Precision
     from profiler.device import Device
 
 _PLACED = frozenset(
@@ -116,7 +116,7 @@ def build_model(
             of the architecture.
         RuntimeError: out of memory.
     """
-    if precision is Precision.INT8_WEIGHT_ONLY and architecture.experts is not None:
+    if precision in PACKED and architecture.experts is not None:
         raise InvalidFieldError(
             "precision",
             f"modules of {architecture.model_type} hold no experts in {precision};"
@@ -135,8 +135,8 @@ def build_model(
             if architecture.experts is not None and name.endswith("bias"):
                 # The same for all tokens, it would send them to the same experts.
                 parameter.mul_(_FAINT)
-        if precision is Precision.INT8_WEIGHT_ONLY:
-            quantize_linears(model)
+        if precision in PACKED:
+            pack_linears(model, precision)
     model.train(mode=False)
     return model
 

@@ -15,16 +15,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from model.blocks import Attention
 from model.measurement import Measurement
 from model.operations import OperationKind, attention, linear
-from model.precision import Precision
 from profiler.device import Device, dtype_of
-from profiler.int8 import int8_linear, quantize
+from profiler.numerics import CHECKED, check
+from profiler.packed import PACKED
 from profiler.points import ATTENTION_EFFORT, ENGINE, MATRIX_EFFORT
 from profiler.timing import Effort, Run, Timing, time_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from model.operations import Operation
+    from model.precision import Precision
     from profiler.points import Measured
 
 MAX_COPIES = 256
@@ -118,7 +119,12 @@ class AttentionPoint:
 def measure_linear(
     point: LinearPoint, precision: Precision, device: Device, effort: Effort
 ) -> Iterator[Measurement]:
-    """Times a projection at each of the point's ``m``."""
+    """Times a projection at each of the point's ``m``, its activations in their format.
+
+    Raises:
+        InaccurateError: it computes something else.
+        InvalidFieldError: the device does not multiply that format.
+    """
     dtype = dtype_of(precision)
     weight_bytes = int(point.n * point.k * precision.weight_bytes)
     matrices = [
@@ -126,17 +132,22 @@ def measure_linear(
         for _ in range(copies_beyond_cache(weight_bytes, device))
     ]
     project: Any = F.linear
-    weights: list[tuple[torch.Tensor, ...]] = [(matrix,) for matrix in matrices]
-    if precision is Precision.INT8_WEIGHT_ONLY:
-        project, weights = int8_linear, [quantize(matrix) for matrix in matrices]
+    prepare: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = _as_they_are
+    weights: list[tuple[Any, ...]] = [(matrix,) for matrix in matrices]
+    exact = matrices[0][:CHECKED].float().t()
+    if precision in PACKED:
+        pack, prepare, project = PACKED[precision]
+        weights = [pack(matrix) for matrix in matrices]
     elif point.transposed:
-        bias = device.random(point.n, dtype=dtype)
-        project = partial(torch.addmm, bias)
+        project = partial(torch.addmm, torch.zeros(point.n, dtype=dtype, device=exact.device))
         weights = [(matrix.view(point.k, point.n),) for matrix in matrices]
+        exact = weights[0][0][:, :CHECKED].float()
     del matrices
     for m in point.rows:
         x = device.random(m, point.k, dtype=dtype)
-        runs = [partial(project, x, *weight) for weight in weights]
+        rows = prepare(x)
+        check(project(*rows, *weights[0]), x.float() @ exact, precision)
+        runs = [partial(project, *rows, *weight) for weight in weights]
         timing = time_graphed(device, runs, effort)
         yield measurement_of(point.kind, precision, point.shape(m), timing, point.group)
 
@@ -162,6 +173,10 @@ def measure_attention(
     timing = time_graphed(device, runs, effort)
     # Weights are none of its business: only activations and the cache count.
     yield measurement_of("attention", precision.activation, asdict(point), timing, point.group)
+
+
+def _as_they_are(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return (x,)
 
 
 def attention_values(point: AttentionPoint) -> int:

@@ -11,7 +11,6 @@ import psutil
 from model.blocks import Attention, LatentAttention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
-from model.precision import Precision
 from profiler.interface import Scope
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
@@ -166,7 +165,7 @@ def _check_measurable(question: Question) -> None:
             "model: sparse, linear and gated attention cannot be measured yet; use a model"
             " without, or Predict",
         )
-    if architecture.experts is not None and question.precision is Precision.INT8_WEIGHT_ONLY:
+    if architecture.experts is not None and question.precision.activation is not question.precision:
         raise unimplemented(
             "ARCHITECTURE_NOT_MEASURED",
             f"precision: experts in {question.precision} cannot be measured yet; use fp32 or bf16,"

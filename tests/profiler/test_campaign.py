@@ -14,6 +14,7 @@ from profiler.campaign import BASE_POINTS, MIXTURE_POINTS, Campaign, step_error
 from profiler.design import Design, Space
 from profiler.device import Device
 from profiler.interface import CampaignRequest, Skipped
+from profiler.numerics import InaccurateError
 from profiler.operations import AttentionPoint, LinearPoint
 from profiler.process_limits import is_out_of_memory
 
@@ -128,6 +129,17 @@ def test_other_precisions_count_for_themselves(measured):
     assert {row.precision for row in other} == {Precision.BF16}
     first = next(Design(TINY, 0).linears())
     assert other[0].group == first.group
+
+
+def test_a_kernel_that_computes_something_else_is_left_out_and_said(monkeypatch):
+    def wrong(*arguments):
+        raise InaccurateError("fp32: off by 50%")
+
+    monkeypatch.setattr("profiler.operations.check", wrong)
+    rows, skipped, _ = run(budget_s=1.2)
+    assert {row.kind for row in rows} == {"attention"}
+    assert all("off by 50%" in event.reason for event in skipped)
+    assert skipped
 
 
 def test_without_time_nothing_is_measured():

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from model.errors import InvalidFieldError
 from model.precision import Precision
-from profiler.device import Device, dtype_of, fill_random, open_device
+from profiler.device import FP8_CAPABILITY, Device, dtype_of, fill_random, open_device
 
-KINDS = (Device("cpu", 1 << 20), Device("cuda:0", 1 << 20))
+KINDS = (Device("cpu", 1 << 25), Device("cuda:0", 1 << 25), Device("cuda:0", 1 << 25, 132, (9, 0)))
 
 
 def test_the_cpu_is_always_there():
@@ -44,9 +44,10 @@ def test_the_default_precision_comes_first_and_torch_has_all_of_them(device):
     assert len(set(device.precisions)) == len(device.precisions)
     for precision in device.precisions:
         assert dtype_of(precision).itemsize == precision.activation_bytes
+    assert (Precision.FP8 in device.precisions) is (device.capability >= FP8_CAPABILITY)
 
 
-@pytest.mark.parametrize("precision", [Precision.FP8, Precision.INT4])
+@pytest.mark.parametrize("precision", [Precision.FP8_BLOCK, Precision.INT4])
 def test_packed_precisions_are_refused_with_the_remedy(precision):
     with pytest.raises(InvalidFieldError, match="use fp32, bf16, fp16") as raised:
         dtype_of(precision)

@@ -115,8 +115,8 @@ def test_what_is_timed_is_causal_attention_over_the_whole_context(
 
 
 def test_a_precision_without_modules_is_refused():
-    with pytest.raises(ValueError, match="precision: plain torch modules do not run in fp8"):
-        list(measure_linear(LINEAR, Precision.FP8, SMALL_CACHE, QUICK))
+    with pytest.raises(ValueError, match="precision: plain torch modules do not run in fp4"):
+        list(measure_linear(LINEAR, Precision.FP4, SMALL_CACHE, QUICK))
 
 
 @pytest.mark.gpu

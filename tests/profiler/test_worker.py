@@ -216,7 +216,7 @@ def test_a_live_request_is_answered(served, scope):
     ("request_", "code", "words"),
     [
         (live(tensor=3), FailureCode.UNSUPPORTED, "tensor: 3 does not divide"),
-        (live(precision=Precision.FP8), FailureCode.UNSUPPORTED, "use fp32, bf16, fp16"),
+        (live(precision=Precision.FP4), FailureCode.UNSUPPORTED, "use fp32, bf16, fp16"),
         (live(budget_s=1e-3), FailureCode.BUDGET, "are left"),
         (live(device="cuda:99"), FailureCode.FAULT, "no device 'cuda:99'"),
         (live(architecture=VAST), FailureCode.MEMORY, "allocate memory"),

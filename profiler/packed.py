@@ -1,0 +1,142 @@
+"""Linears with weights in 8 bits, by torch's own kernels.
+
+- int8 weights, bf16 activations: a scale for each row of the weights.
+- int8 and fp8, weights and activations alike: a scale for each row of the weights, and one for
+  each token, found as it comes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+from model.errors import InvalidFieldError
+from model.precision import Precision
+from profiler.device import FP8_CAPABILITY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_INT8_LEVELS = 127
+_FP8 = torch.float8_e4m3fn
+_FP8_LARGEST = 448.0
+_FEWEST_ROWS = 32
+"""That torch's int8 product takes on a GPU."""
+_ALIGNED = 16
+"""Sizes that torch's fp8 product takes are multiples of it."""
+_LEAST = 1e-12
+
+
+class PackedLinear(NamedTuple):
+    """How a format is multiplied.
+
+    Attributes:
+        pack: weights, (n, k) floats, to what is kept of them.
+        prepare: activations, (m, k) bf16, to those that are multiplied.
+        multiply: of what ``prepare`` and ``pack`` gave, to (m, n) bf16.
+    """
+
+    pack: Callable[[torch.Tensor], tuple[Any, ...]]
+    prepare: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    multiply: Callable[..., torch.Tensor]
+
+
+def _in_int8(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns int8 values and the fp32 scale of each row, (rows, 1): symmetric, to nearest."""
+    floats = values.float()
+    scales = floats.abs().amax(dim=1, keepdim=True).clamp(min=_LEAST) / _INT8_LEVELS
+    return (floats / scales).round().to(torch.int8), scales
+
+
+def _in_fp8(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns E4M3 values and the fp32 scale of each row, (rows, 1)."""
+    floats = values.float()
+    scales = floats.abs().amax(dim=1, keepdim=True).clamp(min=_LEAST) / _FP8_LARGEST
+    return (floats / scales).to(_FP8), scales
+
+
+def _pack_weight_only(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    packed, scales = _in_int8(weight)
+    return packed, scales[:, 0].to(torch.bfloat16)
+
+
+def _multiply_weight_only(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    return torch._weight_int8pack_mm(x, weight, scales)
+
+
+def _prepare_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    packed, scales = _in_int8(x)
+    if x.is_cuda and len(x) < _FEWEST_ROWS:
+        packed = pad(packed, (0, 0, 0, _FEWEST_ROWS - len(x)))
+    return packed, scales
+
+
+def _multiply_int8(
+    x: torch.Tensor, x_scales: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    product = torch._int_mm(x, weight.t())[: len(x_scales)]
+    return (product * x_scales * scales.t()).to(torch.bfloat16)
+
+
+def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    if weight.is_cuda and torch.cuda.get_device_capability(weight.device) < FP8_CAPABILITY:
+        raise InvalidFieldError(
+            "precision",
+            f"{torch.cuda.get_device_name(weight.device)} has no fp8 multipliers, which came with"
+            " compute capability 8.9; use bf16 or int8",
+        )
+    packed, scales = _in_fp8(pad(weight, (0, 0, 0, -len(weight) % _ALIGNED)))
+    return packed.t(), scales.t(), len(weight)
+
+
+def _multiply_fp8(
+    x: torch.Tensor,
+    x_scales: torch.Tensor,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    columns: int,
+) -> torch.Tensor:
+    product = torch._scaled_mm(
+        x, weight, scale_a=x_scales, scale_b=scales, out_dtype=torch.bfloat16
+    )
+    return product[:, :columns]
+
+
+PACKED = {
+    Precision.INT8_WEIGHT_ONLY: PackedLinear(
+        _pack_weight_only, lambda x: (x,), _multiply_weight_only
+    ),
+    Precision.INT8: PackedLinear(_in_int8, _prepare_int8, _multiply_int8),
+    Precision.FP8: PackedLinear(_pack_fp8, _in_fp8, _multiply_fp8),
+}
+"""Formats that linears are packed in."""
+
+
+class PackedModule(nn.Module):
+    """Takes the place of an ``nn.Linear`` in a bf16 model."""
+
+    def __init__(self, linear: nn.Linear, precision: Precision) -> None:
+        super().__init__()
+        self._format = PACKED[precision]
+        self._kept = self._format.pack(linear.weight.detach())
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the projection of (..., k) as (..., n)."""
+        rows = self._format.prepare(x.reshape(-1, x.shape[-1]))
+        y = self._format.multiply(*rows, *self._kept).reshape(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+
+def pack_linears(module: nn.Module, precision: Precision) -> None:
+    """Replaces every ``nn.Linear`` within; a head gives up the weights it shared."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, PackedModule(child, precision))
+        else:
+            pack_linears(child, precision)

@@ -1,0 +1,146 @@
+"""Packed linears: the numerics against floats, and models that hold nothing else."""
+
+import pytest
+import torch
+from torch import nn
+
+from model.dimensions import architecture_of_dimensions
+from model.errors import InvalidFieldError
+from model.operations import OperationKind
+from model.precision import Precision
+from model.shapes import operations_of
+from profiler import operations
+from profiler.device import FP8_CAPABILITY, Device, open_device
+from profiler.models import ForwardPoint, GeneratePoint, ModelPoint, generate_once, measure_model
+from profiler.modules import build_model
+from profiler.numerics import CHECKED, InaccurateError, check
+from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
+from profiler.packed import PACKED, PackedModule
+from profiler.timing import Effort
+
+CPU = Device("cpu", 1 << 16)
+QUICK = Effort(seconds=0.0, min_samples=2, max_samples=2, sample_ms=0.01)
+TINY = architecture_of_dimensions(
+    name="tiny",
+    hidden_size=64,
+    layer_count=2,
+    query_heads=4,
+    kv_heads=2,
+    intermediate_size=128,
+    vocab_size=130,
+    tied_embeddings=True,
+)
+
+formats = pytest.mark.parametrize("precision", list(PACKED))
+
+
+def relative_error(found, exact):
+    return float((found.float() - exact).norm() / exact.norm())
+
+
+def opened(name, precision):
+    if name == "cpu":
+        return CPU
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if precision is Precision.FP8 and torch.cuda.get_device_capability(name) < FP8_CAPABILITY:
+        pytest.skip("needs fp8 multipliers")
+    if precision is Precision.INT8_WEIGHT_ONLY:
+        pytest.skip("torch's kernel is for the CPU")
+    return open_device(name)
+
+
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+
+
+@formats
+@devices
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 64), (3, 64), (2, 20, 64)])
+def test_a_linear_is_as_near_to_floats_as_its_format_rounds(device, precision, bias, shape):
+    torch.manual_seed(0)
+    place = opened(device, precision).torch_device
+    linear = nn.Linear(64, 96, bias=bias).to(place)
+    x = torch.randn(shape, device=place)
+    exact = linear(x).detach()
+    with torch.inference_mode():
+        found = PackedModule(linear.to(torch.bfloat16), precision)(x.to(torch.bfloat16))
+    assert found.shape == exact.shape
+    assert found.dtype is torch.bfloat16
+    assert relative_error(found, exact) < (0.05 if precision is Precision.FP8 else 0.025)
+
+
+@formats
+def test_rows_of_zeros_stay_zero(precision):
+    linear = nn.Linear(32, 32, bias=False)
+    linear.weight.data.zero_()
+    found = PackedModule(linear.to(torch.bfloat16), precision)(torch.zeros(2, 32).bfloat16())
+    assert not found.any()
+
+
+@formats
+def test_a_model_holds_no_other_linear_and_generates(precision):
+    model = build_model(TINY, precision, CPU)
+    kinds = [type(module) for module in model.modules()]
+    assert nn.Linear not in kinds
+    assert kinds.count(PackedModule) == 2 * 7 + 1
+    first, steps, _ = generate_once(model, GeneratePoint(2, 5, 4), CPU)
+    assert first > 0
+    assert len(steps) == 3
+
+
+@formats
+@devices
+def test_points_carry_the_precision_of_what_ran(device, precision):
+    place = opened(device, precision)
+    rows = list(measure_linear(LinearPoint(64, 32, (3, 40)), precision, place, QUICK))
+    assert [row.precision for row in rows] == [precision] * 2
+    point = AttentionPoint(1, 1, 8, 4, 2, 16)
+    (attention,) = measure_attention(point, precision, place, QUICK)
+    assert attention.precision is Precision.BF16
+    whole = ModelPoint(TINY, (ForwardPoint(1, 1, 4),), ())
+    (layer,) = measure_model(whole, precision, place, QUICK)
+    precisions = {o.kind: o.precision for o in operations_of(layer)}
+    assert precisions[OperationKind.LINEAR] is precision
+    assert precisions[OperationKind.ATTENTION] is Precision.BF16
+
+
+def test_the_activations_are_packed_before_the_clock_runs(monkeypatch):
+    timed = []
+
+    def spy(device, runs, effort):
+        timed.extend(runs)
+        return original(device, runs, effort)
+
+    original = operations.time_graphed
+    monkeypatch.setattr(operations, "time_graphed", spy)
+    list(measure_linear(LinearPoint(64, 32, (3,)), Precision.FP8, CPU, QUICK))
+    assert {run.args[0].dtype for run in timed} == {torch.float8_e4m3fn}
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+def test_a_product_that_is_another_one_is_not_timed(monkeypatch, precision, transposed):
+    point = LinearPoint(96, 64, (3,), transposed=transposed)
+    assert list(measure_linear(point, precision, CPU, QUICK))
+    name, owner = ("addmm", torch) if transposed else ("linear", operations.F)
+    right = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *arguments: 1.1 * right(*arguments))
+    with pytest.raises(InaccurateError, match="off by 10"):
+        list(measure_linear(point, precision, CPU, QUICK))
+
+
+def test_what_is_no_number_is_inaccurate():
+    exact = torch.ones(2, CHECKED)
+    check(exact.clone(), exact, Precision.FP32)
+    with pytest.raises(InaccurateError):
+        check(torch.full((2, CHECKED), float("nan")), exact, Precision.FP32)
+
+
+def test_fp8_needs_its_multipliers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
+    weight = torch.zeros(16, 16)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    with pytest.raises(InvalidFieldError, match="A100 has no fp8"):
+        PACKED[Precision.FP8].pack(weight)

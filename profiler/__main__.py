@@ -70,7 +70,13 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from model.errors import InvalidFieldError  # noqa: PLC0415
     from profiler.campaign_file import CampaignFileError  # noqa: PLC0415
     from profiler.progress import Progress  # noqa: PLC0415
-    from profiler.standalone import NoDeviceError, NothingMeasuredError, Plan, run  # noqa: PLC0415
+    from profiler.standalone import (  # noqa: PLC0415
+        DeviceInUseError,
+        NoDeviceError,
+        NothingMeasuredError,
+        Plan,
+        run,
+    )
 
     progress = Progress(sys.stderr)
     plan = Plan(
@@ -81,6 +87,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         target_error=options.error,
         begin=_BEGIN,
         arguments=arguments,
+        force=options.force,
     )
     try:
         if options.ranks is None:
@@ -91,7 +98,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             text = exchange(plan, options.ranks, progress)
     except (CampaignFileError, InvalidFieldError, NoDeviceError) as error:
         return _fail(_USAGE, error)
-    except (NothingMeasuredError, OSError) as error:
+    except (DeviceInUseError, NothingMeasuredError, OSError) as error:
         return _fail(_FAILED, error)
     except RuntimeError as error:  # torch's, of a device that failed
         traceback.print_exc()
@@ -139,6 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     collectives.set_defaults(budget=0.0, error=0.0)
     for command in (campaign, collectives):
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
+        command.add_argument(
+            "--force", action="store_true", help="measure beside other processes on the GPU"
+        )
         command.add_argument(
             "--device",
             default="",

@@ -13,7 +13,7 @@ from profiler.collectives import MESSAGE_BYTES, measure_collectives
 from profiler.device import dtype_of
 from profiler.identity import default_device, header_of, identify
 from profiler.ranks import run_on_ranks
-from profiler.standalone import open_named
+from profiler.standalone import check_unused, open_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +42,13 @@ def exchange(
         InvalidFieldError: the device does not run one of the precisions, or there are not so
             many GPUs; names the field.
         NoDeviceError: torch sees no such device.
+        DeviceInUseError: others compute on it, and it is not forced.
         CampaignFileError: the file cannot be gone on with.
         RankError: a rank failed.
         OSError: the file cannot be written.
     """
     name = plan.device or default_device()
+    check_unused(plan, name)
     device = open_named(name)
     precisions = plan.precisions or (device.default_precision,)
     for precision in precisions:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from model.errors import NotEnoughMeasurementsError
 from model.training import fit_cost_model
-from profiler import processor
+from profiler import processor, telemetry
 from profiler.campaign import Campaign
 from profiler.campaign_file import CampaignFile
 from profiler.device import dtype_of, open_device
@@ -40,6 +40,10 @@ class NoDeviceError(Exception):
     """There is no such device; the text names those that there are."""
 
 
+class DeviceInUseError(Exception):
+    """Other processes compute on the device; the text names them."""
+
+
 class NothingMeasuredError(Exception):
     """The budget was over before anything was measured."""
 
@@ -61,6 +65,7 @@ class Plan:
         begin: monotonic seconds at which the budget began.
         arguments: of the command, for the file's header.
         space: of the design; None takes what suits the device.
+        force: whether to measure while others compute on the device.
     """
 
     out: Path
@@ -71,6 +76,7 @@ class Plan:
     begin: float
     arguments: Sequence[str] = ()
     space: Space | None = None
+    force: bool = False
 
 
 def run(plan: Plan, progress: Progress) -> str:
@@ -79,6 +85,7 @@ def run(plan: Plan, progress: Progress) -> str:
     Raises:
         InvalidFieldError: the device does not run one of the precisions.
         NoDeviceError: torch sees no such device.
+        DeviceInUseError: others compute on it, and it is not forced.
         CampaignFileError: the file cannot be gone on with.
         NothingMeasuredError: the budget was too small.
         OSError: the file cannot be written.
@@ -86,6 +93,7 @@ def run(plan: Plan, progress: Progress) -> str:
     for precision in plan.precisions:
         dtype_of(precision)
     name = plan.device or default_device()
+    check_unused(plan, name)
     device = open_named(name)
     identity = identify(name)
     reserve = reserve_s(plan.budget_s)
@@ -133,6 +141,27 @@ def open_named(name: str) -> Device:
         return open_device(name, processor.threads())
     except RuntimeError as error:
         raise NoDeviceError(f"device: {error}") from error
+
+
+def check_unused(plan: Plan, name: str) -> None:
+    """Checks that no other process is on a GPU, before this one is.
+
+    Where the driver's library is not installed nothing can be told.
+
+    Raises:
+        DeviceInUseError: one is, and the plan is not forced.
+    """
+    if plan.force or name == "cpu":
+        return
+    try:
+        processes = telemetry.read(name).processes
+    except (OSError, ValueError):
+        return
+    if processes:
+        raise DeviceInUseError(
+            f"other processes are on {name} and would disturb what is timed:"
+            f" {', '.join(processes)}; end them, wait, or add --force"
+        )
 
 
 def _fit(measured: Sequence[Measurement], processors: int, end: float) -> FittedCostModel | str:

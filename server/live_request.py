@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import psutil
-
 from model.blocks import Attention, LatentAttention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
 from profiler.interface import Scope
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
+from server.occupancy import unoccupied
 from tokenpace.v1 import profiler_pb2
 
 if TYPE_CHECKING:
@@ -118,17 +117,9 @@ def check_device(plan: LivePlan, devices: DeviceRegistry) -> None:
         ServiceError: FAILED_PRECONDITION, its memory is taken, or another process
             computes on it.
     """
-    own = {child.pid for child in psutil.Process().children()}
-    state = devices.telemetry(plan.device, own)
+    state = unoccupied(plan.device, devices)
     if state is None:
         return
-    if state.processes:
-        raise failed_precondition(
-            "DEVICE_IN_USE",
-            plan.device.name,
-            f"other processes are on {plan.device.name} and would disturb what is timed:"
-            f" {', '.join(state.processes)}; end them or wait",
-        )
     free = state.memory_total_bytes - state.memory_used_bytes
     _check_memory(plan, free, f"of the {free} bytes that are free on {plan.device.name}")
 

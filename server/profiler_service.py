@@ -16,6 +16,7 @@ from server.device_queue import QueueFullError
 from server.errors import ServiceError, not_found, resource_exhausted, unavailable
 from server.job_board import BoardClosedError
 from server.job_messages import seconds_of
+from server.occupancy import unoccupied
 from server.schedules import MAX_INTERVAL_S, MIN_INTERVAL_S, TooManySchedulesError
 from server.store.paging import PageRequest
 from tokenpace.v1 import profiler_pb2, profiler_pb2_grpc
@@ -83,6 +84,8 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
         with violations.within(""):
             precisions = _precisions(request)
         violations.check()
+        if not request.force:
+            unoccupied(device, self._devices, "end them, wait, or set force")
         with _refusals():
             job = self._jobs.create(
                 device,

@@ -8,8 +8,10 @@ import structlog
 
 from server.device_queue import QueueFullError
 from server.devices import CPU
+from server.errors import ServiceError
 from server.jobs import JobManager
 from server.live_measurement import LiveMeasurements
+from server.occupancy import unoccupied
 from server.profiler_service import ProfilerService
 from server.schedules import Schedules
 from server.store.errors import StoreError
@@ -77,8 +79,9 @@ class Profiling:
                 _log.info("not profiled on start", device=device.name, reason=occupant)
                 continue
             try:
+                unoccupied(device, self._state.devices, "`tokenpace profile --force` goes ahead")
                 job = self.jobs.create(device, budget_s=budget_s)
-            except (QueueFullError, StoreError) as error:
+            except (QueueFullError, ServiceError, StoreError) as error:
                 _log.warning("not profiled on start", device=device.name, reason=str(error))
             else:
                 _log.info("profiles on start", device=device.name, job=job.id)

@@ -125,6 +125,7 @@ class Client:
         budget: DurationLike | None = None,
         target_error: float = 0.0,
         precisions: Iterable[str] = (),
+        force: bool = False,
     ) -> profiler_pb2.CreateProfileJobResponse:
         """Starts a campaign in the background.
 
@@ -133,12 +134,14 @@ class Client:
             budget: time for all of it, such as "10m"; None is 120 s.
             target_error: ends early once the cross-validated median error is below.
             precisions: in this order; empty is the device's default first.
+            force: whether to profile while other processes are on the device.
         """
         request = profiler_pb2.CreateProfileJobRequest(
             device=device,
             budget=arguments.duration(budget),
             target_error=target_error,
             precisions=[arguments.precision(p, "precisions") for p in precisions],
+            force=force,
         )
         return self._unary(
             "ProfilerService/CreateProfileJob", request, profiler_pb2.CreateProfileJobResponse

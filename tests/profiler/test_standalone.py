@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,14 @@ from profiler.__main__ import main
 from profiler.design import Space
 from profiler.identity import driver_version, header_of, identify
 from profiler.progress import Progress
-from profiler.standalone import NoDeviceError, NothingMeasuredError, Plan, run
+from profiler.standalone import (
+    DeviceInUseError,
+    NoDeviceError,
+    NothingMeasuredError,
+    Plan,
+    check_unused,
+    run,
+)
 from profiler.summary import summary
 from reference import campaigns
 
@@ -273,3 +281,19 @@ def test_it_needs_no_daemons_packages_and_a_signal_keeps_what_was_measured(tmp_p
     assert both[: len(first)] == first
     assert not set(points_of(first)) & set(points_of(both[len(first) :]))
     assert {"psutil", "pynvml"} <= set((hidden / "asked").read_text().split())
+
+
+def test_a_gpu_that_others_compute_on_is_refused_unless_forced(tmp_path, monkeypatch):
+    asked = plan(tmp_path / "file.jsonl", device="cuda:0")
+    busy = SimpleNamespace(processes=("12 train",))
+    monkeypatch.setattr("profiler.telemetry.read", lambda name: busy)
+    with pytest.raises(DeviceInUseError, match=r"12 train; .* --force"):
+        run(asked, Progress(io.StringIO()))
+    check_unused(replace(asked, force=True), "cuda:0")
+    check_unused(asked, "cpu")
+
+    def no_driver(name):
+        raise ValueError("no NVML")
+
+    monkeypatch.setattr("profiler.telemetry.read", no_driver)
+    check_unused(asked, "cuda:0")

@@ -287,14 +287,30 @@ def test_what_does_not_fit_beside_others_is_refused(serve, state, monkeypatch):
     assert found.ErrorInfo.metadata["free_bytes"] == "100000000"
 
 
-def test_other_processes_on_the_device_are_told(serve, state, monkeypatch):
+@pytest.fixture
+def occupied(state, monkeypatch):
+    """Another process is on every device."""
     telemetry = SimpleNamespace(
         processes=("12 train",), memory_total_bytes=1 << 40, memory_used_bytes=0
     )
     monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(lambda *_: telemetry))
+
+
+def test_other_processes_on_the_device_are_told(serve, occupied):
     found = failure(serve("live").stub.Measure, measure_request())
     assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "DEVICE_IN_USE")
     assert "12 train" in found.message
+
+
+def test_a_device_in_use_is_profiled_where_that_is_asked_for_alone(serve, occupied):
+    stub = serve("sleep").stub
+    found = failure(stub.CreateProfileJob, pb.CreateProfileJobRequest(device="cpu"))
+    assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "DEVICE_IN_USE")
+    assert "12 train" in found.message
+    assert "force" in found.message
+    forced = pb.CreateProfileJobRequest(device="cpu", force=True)
+    job = stub.CreateProfileJob(forced, timeout=30).profile_job
+    stub.CancelProfileJob(pb.CancelProfileJobRequest(id=job.id), timeout=30)
 
 
 def test_a_few_layers_need_less_than_the_model(state):

@@ -175,6 +175,19 @@ def test_a_busy_device_is_skipped_with_the_reason(state, scripted, cpu, eventual
     jobs.drain()
 
 
+def test_a_device_that_others_use_is_skipped_and_they_are_named(
+    schedules, jobs, state, cpu, monkeypatch
+):
+    telemetry = SimpleNamespace(processes=("12 train",))
+    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(lambda *_: telemetry))
+    made = schedules.create(cpu, budget_s=60, interval_s=10)
+    schedules.tick(made.next_run_time)
+    (skipped,) = schedules.page(PageRequest()).items[0].runs
+    assert skipped.outcome is ScheduleOutcome.SKIPPED
+    assert "12 train" in skipped.reason
+    assert jobs.board.page(PageRequest()).total_size == 0
+
+
 def test_of_times_missed_one_is_made_up_for(schedules, jobs, state, cpu, runs_of, eventually):
     made = schedules.create(cpu, budget_s=5, interval_s=60)
     late = made.next_run_time + timedelta(seconds=60 * 100 + 5)

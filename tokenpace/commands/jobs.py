@@ -46,6 +46,9 @@ def profile(
     precision: Annotated[
         list[str] | None, typer.Option(help=f"Measure these, in this order: {PRECISIONS}.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Profile beside other processes, which disturb it.")
+    ] = False,
     address: Address = None,
     json: Json = False,
 ) -> None:
@@ -57,6 +60,7 @@ def profile(
                 budget=budget,
                 target_error=target_error,
                 precisions=precision or (),
+                force=force,
             ).profile_job
             with _cancelled_on_interrupt(session, job.id), progress_bar("waiting") as report:
                 job = follow(session, job, report, noted)

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"--out: {error}")
     try:
+        if options.campaign is not None:
+            return _campaign(options.campaign, options.out)
         return _run(names, options.out, options.limit)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -62,6 +64,18 @@ def _run(names: Sequence[str], out: Path, limit: int | None) -> int:
         # After every table: one that is cut off loses no other.
         path = write(out, _command(names, out, limit), sections, names[count:])
         progress.say(f"in {path}")
+    return DONE
+
+
+def _campaign(file: Path, out: Path) -> int:
+    from evaluation import campaign  # noqa: PLC0415 - as above
+    from reference.errors import MeasurementFileError  # noqa: PLC0415
+
+    command = shlex.join(["tokenpace", "evaluate", "--campaign", str(file), "--out", str(out)])
+    try:
+        print(campaign.write(file, out, command))
+    except (MeasurementFileError, OSError) as error:
+        return _fail(f"--campaign: {error}")
     return DONE
 
 
@@ -90,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         "--limit",
         type=_limit,
         help="most deployments, and most rows of one kind of operation: a quick look",
+    )
+    parser.add_argument(
+        "--campaign",
+        type=Path,
+        metavar="FILE",
+        help="write the page of a campaign without a daemon instead",
     )
     parser.add_argument("--list", action="store_true", help="print the tables there are, and end")
     return parser

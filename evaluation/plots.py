@@ -31,6 +31,20 @@ class Point(NamedTuple):
     predicted: float
 
 
+class Roofline(NamedTuple):
+    """What operations of one precision reach.
+
+    Attributes:
+        points: FLOPs a byte and 10^12 FLOPs a second, by kind.
+        peak: rate that the device allows, 10^12 a second; 0 where it is unknown.
+        bandwidth: 10^12 bytes a second; likewise.
+    """
+
+    points: Mapping[str, Sequence[tuple[float, float]]]
+    peak: float
+    bandwidth: float
+
+
 def scatter(panels: Mapping[str, Sequence[Point]], title: str, path: Path) -> str:
     """Draws predicted against measured, a panel a figure, a colour a series.
 
@@ -138,6 +152,51 @@ def curves(
         axis.set(title=name, xlabel=x, ylabel=y, ylim=(0, None))
         axis.set_xticks(sorted({place for heights in panel.values() for place in heights}))
         axis.legend(frameon=False)
+    return _save(canvas, title, path)
+
+
+def rooflines(panels: Mapping[str, Roofline], title: str, path: Path) -> str:
+    """Draws rates over intensities, a panel a figure, a colour a kind, below what is allowed."""
+    canvas, axes = plt.subplots(
+        1, len(panels), figsize=(5.5 * len(panels), 4.6), layout="constrained", squeeze=False
+    )
+    for axis, (name, panel) in zip(axes[0], panels.items(), strict=True):
+        for kind, points in panel.points.items():
+            axis.scatter(*zip(*points, strict=True), s=9, alpha=0.5, label=kind)
+        if panel.peak and panel.bandwidth:
+            ridge = panel.peak / panel.bandwidth
+            intensities = [x for points in panel.points.values() for x, _ in points]
+            ends = sorted({min(*intensities, ridge), ridge, max(*intensities, ridge)})
+            allowed = [min(panel.peak, panel.bandwidth * x) for x in ends]
+            axis.plot(ends, allowed, color="0.4", linewidth=1)
+        axis.set(
+            xscale="log",
+            yscale="log",
+            title=name,
+            xlabel="FLOPs a byte",
+            ylabel="TFLOP/s",
+        )
+        axis.legend(frameon=False)
+    return _save(canvas, title, path)
+
+
+def lines(
+    panels: Mapping[str, Mapping[str, Mapping[int, float]]], title: str, path: Path, *, x: str
+) -> str:
+    """Draws curves one below the other, each over the same places; arguments as above."""
+    canvas, axes = plt.subplots(
+        len(panels),
+        1,
+        figsize=(9.0, 0.6 + 1.8 * len(panels)),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+    )
+    for axis, (name, panel) in zip(axes[:, 0], panels.items(), strict=True):
+        for heights in panel.values():
+            axis.plot(list(heights), list(heights.values()))
+        axis.set(ylabel=name)
+    axes[-1, 0].set(xlabel=x)
     return _save(canvas, title, path)
 
 

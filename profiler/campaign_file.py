@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from model.measurement import Measurement
+    from profiler.telemetry import Telemetry
     from reference.campaigns import Header
 
 
@@ -69,6 +70,14 @@ class CampaignFile:
             OSError: it cannot be written; what was written of it counts as cut off.
         """
         self._write(asdict(measurement))
+
+    def note(self, state: Telemetry) -> None:
+        """Adds how the device stands.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write({campaigns.STATE: {**asdict(state), "time": state.time.isoformat()}})
 
     def _take_up(self, path: Path, header: Header) -> tuple[Measurement, ...]:
         try:

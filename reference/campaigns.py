@@ -1,7 +1,8 @@
 """The file that a campaign without a daemon writes: a header, then a measurement a line.
 
-Each line is a JSON object. A line is written whole and brought to the disk before the next
-one is measured; what a kill cut off has no end of line and counts as never written.
+Each line is a JSON object; some tell how the device stood meanwhile. A line is written whole
+and brought to the disk before the next one is measured; what a kill cut off has no end of line
+and counts as never written.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from reference.errors import MeasurementFileError
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = "tokenpace campaign"
 VERSION = 1
+STATE = "telemetry"
+"""Key of a line that is no measurement."""
 _BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
 _LARGEST_BYTES = 256 << 20
 _TEXTS = ("kind", "precision", "engine", "group")
@@ -66,11 +70,14 @@ class CampaignFile:
     Attributes:
         header: its first line.
         rows: measurements in the order they were made, as JSON objects.
+        states: how the device stood now and then: ``time`` (ISO 8601), and what could be read of
+            ``profiler.telemetry.Telemetry``.
         complete_bytes: length of all whole lines; what follows was cut off.
     """
 
     header: Header
     rows: list[dict[str, Any]]
+    states: list[dict[str, Any]]
     complete_bytes: int
 
 
@@ -92,15 +99,21 @@ def read(path: Path) -> CampaignFile | None:
         return None
     header = _header(lines[0], path)
     problems: list[str] = []
-    rows = []
+    rows, states = [], []
     for number, line in enumerate(lines[1:], 2):
         row = _object(line)
+        if STATE in row:
+            state = row[STATE]
+            if not (isinstance(state, dict) and _is_time(state.get("time"))):
+                problems.append(f"{path}:{number}: {STATE} is damaged; remove the line")
+            states.append(state)
+            continue
         if fault := _fault(row):
             problems.append(f"{path}:{number}: {fault}; remove the line")
         rows.append(row)
     if problems:
         raise MeasurementFileError(problems)
-    return CampaignFile(header=header, rows=rows, complete_bytes=complete)
+    return CampaignFile(header=header, rows=rows, states=states, complete_bytes=complete)
 
 
 def _header(line: bytes, path: Path) -> Header:
@@ -154,6 +167,13 @@ def _fault(row: Mapping[str, Any]) -> str:
     ):
         return "latency_ms is damaged"
     return ""
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
 
 
 def _is_number(value: object) -> bool:

@@ -3,11 +3,13 @@
 import json
 import os
 from dataclasses import asdict, replace
+from datetime import datetime
 
 import pytest
 
 from model.measurement import Distribution, Measurement
 from model.precision import Precision
+from profiler import telemetry
 from profiler.campaign_file import CampaignFile, CampaignFileError
 from reference import campaigns
 from reference.campaigns import Header
@@ -93,6 +95,20 @@ def test_another_device_or_environment_is_refused_and_changes_nothing(written, c
         CampaignFile(written, other)
     assert written.read_bytes() == before
     assert held(written)  # the lock is free again
+
+
+def test_how_the_device_stands_is_kept_beside_the_measurements(written):
+    moment = telemetry.read("cpu")
+    with CampaignFile(written, HEADER) as file:
+        file.note(moment)
+        file.append(row(99))
+    held = campaigns.read(written)
+    (state,) = held.states
+    assert datetime.fromisoformat(state["time"]) == moment.time
+    assert state["memory_total_bytes"] == moment.memory_total_bytes
+    assert held.rows[-1]["shape"]["m"] == 99
+    with CampaignFile(written, HEADER) as file:
+        assert len(file.measured) == len(held.rows)
 
 
 def test_two_campaigns_do_not_write_one_file(written):

@@ -28,6 +28,13 @@ Limit = Annotated[
         show_default="all",
     ),
 ]
+Campaign = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the page of a file of `python -m profiler campaign` instead.",
+    ),
+]
 List = Annotated[bool, typer.Option("--list", help="Print the tables there are, and end.")]
 
 
@@ -36,16 +43,19 @@ def evaluate(
     out: Out = Path("accuracy"),
     table: Table = None,
     limit: Limit = None,
+    campaign: Campaign = None,
     list_: List = False,
 ) -> None:
     """Score predictions on published measurements and write a page with plots.
 
     Needs no daemon; half an hour on two cores for all tables. Peers (aiconfigurator, a random
-    forest, a roofline) are scored on the same rows.
+    forest, a roofline) are scored on the same rows. With --campaign: rooflines, errors and clocks
+    of one campaign.
     """
     arguments = ["--out", str(out)]
     arguments += [part for name in table or () for part in ("--table", name)]
     arguments += ["--limit", str(limit)] if limit is not None else []
+    arguments += ["--campaign", str(campaign)] if campaign is not None else []
     arguments += ["--list"] if list_ else []
     code = _run([sys.executable, "-m", _MODULE, *arguments])
     if code:

@@ -1,0 +1,93 @@
+"""The page of a campaign without a daemon: what it was, its errors, its rooflines, its clocks."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from evaluation import requirements
+from evaluation.__main__ import main
+from model.precision import Precision
+from reference.campaigns import STATE, Header
+
+HEADER = Header(
+    device="h200-sxm",
+    environment={"device_name": "NVIDIA H200", "torch_version": "2.11.0", "device_uuid": ""},
+    memory_bytes=150_000_000_000,
+    create_time="2026-01-02T00:00:00+00:00",
+    command="python -m profiler campaign",
+    versions={"numpy": "2.4"},
+)
+
+
+@pytest.fixture(autouse=True)
+def plots():
+    if requirements.missing():
+        pytest.skip(requirements.missing())
+
+
+@pytest.fixture
+def measured(synthetic_device):
+    device = synthetic_device(precision=Precision.BF16)
+    return [asdict(row) for row in device.campaign(linears=12, attentions=20, models=3)]
+
+
+def state(second, **changes):
+    read = {"time": f"2026-01-02T00:00:{second:02}+00:00", "clock_mhz": 1980.0 - second}
+    return {STATE: read | {"power_watts": None, "throttle_reasons": []} | changes}
+
+
+@pytest.fixture
+def page(tmp_path, capsys):
+    """Writes a file of lines, runs the command, and returns its exit code, text and page."""
+
+    def make(lines, name="campaign.jsonl"):
+        file, out = tmp_path / name, tmp_path / "page"
+        text = "".join(json.dumps(line) + "\n" for line in [HEADER.to_json(), *lines])
+        file.write_text(text)
+        code = main(["--campaign", str(file), "--out", str(out)])
+        printed = capsys.readouterr()
+        path = out / "campaign.md"
+        return code, printed.out + printed.err, path.read_text() if path.exists() else ""
+
+    return make
+
+
+def test_it_tells_what_was_measured_and_how_far_the_fit_is_off(page, measured, tmp_path):
+    code, printed, text = page([*measured, state(0), state(5, throttle_reasons=["power cap"])])
+    assert code == 0
+    assert "campaign.md" in printed
+    assert text.startswith("# A campaign on NVIDIA H200\n")
+    assert "torch_version 2.11.0" in text
+    assert "device_uuid" not in text
+    assert "| linear | bf16 |" in text.partition("## How far")[0]
+    assert "| decode | bf16 |" in text.partition("## How far")[2]
+    assert "held down by: power cap" in text
+    for picture in ("roofline.png", "states.png"):
+        assert (tmp_path / "page" / picture).stat().st_size > 1_000
+
+
+def test_what_is_missing_is_said_and_not_drawn(page, measured):
+    code, _, text = page([row for row in measured if row["kind"] == "decode"])
+    assert code == 0
+    assert "Nothing can be fitted: " in text
+    assert "No operation was measured alone." in text
+    assert "The device meanwhile" not in text
+
+
+def test_a_file_without_measurements_is_refused(page):
+    code, printed, text = page([state(0)])
+    assert (code, text) == (2, "")
+    assert "holds no measurement; run the campaign for longer" in printed
+
+
+def test_damaged_lines_are_named(page, measured):
+    code, printed, _ = page([*measured, {STATE: {"time": "noon"}}, {STATE: []}])
+    assert code == 2
+    for number in (len(measured) + 2, len(measured) + 3):
+        assert f":{number}: {STATE} is damaged; remove the line" in printed
+
+
+def test_what_is_no_file_is_refused(capsys, tmp_path):
+    assert main(["--campaign", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
+    assert "--campaign" in capsys.readouterr().err

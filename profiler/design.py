@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from scipy.stats import qmc
+import torch
+from torch.quasirandom import SobolEngine
 
 from model.blocks import Attention
 from model.dimensions import architecture_of_dimensions
@@ -26,8 +27,6 @@ from profiler.operations import AttentionPoint, LinearPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import numpy as np
 
     from model.architecture import Architecture
 
@@ -238,7 +237,7 @@ class Design:
             )
             yield ModelPoint(architecture, forwards, generates)
 
-    def architecture(self, u: np.ndarray, name: str, *, whole: bool = False) -> Architecture:
+    def architecture(self, u: Sequence[float], name: str, *, whole: bool = False) -> Architecture:
         """Returns the architecture at a point of the unit cube.
 
         Args:
@@ -280,7 +279,7 @@ class Design:
         )
         return self._deepened(built, u) if whole else built
 
-    def _mixture(self, u: np.ndarray, name: str, *, latent: bool) -> Architecture:
+    def _mixture(self, u: Sequence[float], name: str, *, latent: bool) -> Architecture:
         """Returns a model of experts, as deep as ``model_bytes`` allows."""
         low, high = self._space.hidden
         head_dim = _pick((64, 128), u[0])
@@ -312,14 +311,14 @@ class Design:
         )
         return self._deepened(built, u)
 
-    def _deepened(self, built: Architecture, u: np.ndarray) -> Architecture:
+    def _deepened(self, built: Architecture, u: Sequence[float]) -> Architecture:
         """Returns an architecture of one layer as deep as ``model_bytes`` allows."""
         hidden, vocab = built.hidden_size, built.vocab_size
         layer_bytes = 4 * built.layers[0].layer.parameter_count(hidden)
         target = _log_between(*self._space.model_bytes, u[7]) - 4 * vocab * hidden
         return _with_layers(built, max(2, min(40, round(target / layer_bytes))))
 
-    def _projection(self, architecture: Architecture, u: np.ndarray) -> tuple[int, int]:
+    def _projection(self, architecture: Architecture, u: Sequence[float]) -> tuple[int, int]:
         hidden, layer = architecture.hidden_size, architecture.layers[0].layer
         one = (Sequences(count=1, query_tokens=1, kv_tokens=1),)
         operations = layer_operations(hidden, layer, one, Precision.FP32, Precision.FP32)
@@ -358,10 +357,11 @@ def _with_layers(architecture: Architecture, count: int) -> Architecture:
     return replace(architecture, layers=(replace(group, count=count),))
 
 
-def _sobol(seed: int) -> Iterator[np.ndarray]:
-    engine = qmc.Sobol(_DIMENSIONS, seed=seed)
+def _sobol(seed: int) -> Iterator[list[float]]:
+    # torch's: scipy.stats takes a second to load.
+    engine = SobolEngine(_DIMENSIONS, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     while True:
-        yield from engine.random(64)
+        yield from engine.draw(64, dtype=torch.float64).tolist()
 
 
 def _log_between(low: float, high: float, u: float) -> float:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from transformers import AutoConfig
-from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
 from model.blocks import Experts, FeedForward
 from model.errors import InvalidFieldError
@@ -188,6 +187,11 @@ def _in_turn(chosen: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, i
 
 
 def _module(point: ExpertsPoint, device: Device, dtype: torch.dtype) -> nn.Module:
+    # Takes a second to load, and few campaigns get so far.
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import (  # noqa: PLC0415
+        Qwen3MoeExperts,
+    )
+
     configuration = AutoConfig.for_model(
         "qwen3_moe",
         hidden_size=point.hidden_size,

@@ -83,6 +83,8 @@ _BASE_DEVIATION = 0.42
 _LEAST_SHARE = 0.1
 """Load by prefills below which it plays no part."""
 _PSEUDO_ROWS = 10
+_FOLDS = 8
+"""Of as many rows, or fewer, each is held out alone."""
 _NORMAL = NormalDist()
 
 
@@ -216,10 +218,13 @@ class Correction:
             excess = np.abs(residuals) - law.trusted * np.sqrt(variances)
             noise = np.hypot(noise, np.maximum(excess, 0.0))
         self._process = GaussianProcess(covariance, noise, targets)
-        residuals, variances = self._process.left_out()
-        deviations = np.sqrt(np.maximum(variances - noise**2, 0.0) + self._noise**2)
-        self.left_out = LeftOut(residuals, np.abs(residuals) / deviations)
-        self._scores = np.sort(np.concatenate([self.left_out.scores, _PSEUDO_SCORES]))
+        self.left_out = self._left_out(noise, *self._process.left_out())
+        # Rows to come have fewer neighbours than each of many rows has: a part is held out.
+        order = np.random.default_rng(0).permutation(len(rows))
+        folds = [order[first::_FOLDS] for first in range(min(_FOLDS, len(rows)))]
+        held_out = self._left_out(noise, *self._process.left_out_in(folds))
+        self._held_out = held_out.scores
+        self._scores = np.sort(np.concatenate([held_out.scores, _PSEUDO_SCORES]))
 
     def corrected(self, point: Point, predicted: Estimate, confidence: float) -> Estimate:
         """Returns a figure with its correction.
@@ -240,12 +245,16 @@ class Correction:
 
     def coverage(self, confidence: float) -> float:
         """Returns the share of rows inside the interval that all others give them."""
-        scores = self.left_out.scores
+        scores = self._held_out
         inside = 0
         for index, score in enumerate(scores):
             others = np.sort(np.concatenate([np.delete(scores, index), _PSEUDO_SCORES]))
             inside += score <= half_width(others, confidence)
         return inside / len(scores)
+
+    def _left_out(self, noise: Array, residuals: Array, variances: Array) -> LeftOut:
+        deviations = np.sqrt(np.maximum(variances - noise**2, 0.0) + self._noise**2)
+        return LeftOut(residuals, np.abs(residuals) / deviations)
 
     def _covariance(self, features: Array, codes: Array) -> Array:
         """Returns the covariance of points with the rows, (points, rows)."""

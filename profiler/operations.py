@@ -57,8 +57,11 @@ class LinearPoint:
 
     def needed_bytes(self, precision: Precision, device: Device) -> float:
         """Returns an upper bound of the bytes that measuring it allocates."""
-        values = 2 * self.n * self.k + max(self.rows) * (self.n + self.k)
-        return dtype_of(precision).itemsize * values + device.cold_bytes
+        weights, inputs = self.n * self.k, max(self.rows) * self.k
+        values = 2 * weights + inputs + max(self.rows) * self.n
+        # In 32 bits: what is compared, and weights while they are packed.
+        wide = inputs + (3 * weights if precision in PACKED else 0)
+        return dtype_of(precision).itemsize * values + 4 * wide + device.cold_bytes
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""

@@ -26,7 +26,7 @@ _FP8_LARGEST = 448.0
 _FEWEST_ROWS = 32
 """That torch's int8 product takes on a GPU."""
 _ALIGNED = 16
-"""Sizes that torch's fp8 product takes are multiples of it."""
+"""Sizes that torch's products of 8 bits take on a GPU are multiples of it."""
 _LEAST = 1e-12
 
 
@@ -58,6 +58,11 @@ def _in_fp8(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (floats / scales).to(_FP8), scales
 
 
+def _aligned(weight: torch.Tensor) -> torch.Tensor:
+    """Returns weights with rows of zeros behind them: vocabularies have any size."""
+    return pad(weight, (0, 0, 0, -len(weight) % _ALIGNED))
+
+
 def _pack_weight_only(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     packed, scales = _in_int8(weight)
     return packed, scales[:, 0].to(torch.bfloat16)
@@ -76,11 +81,20 @@ def _prepare_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return packed, scales
 
 
+def _pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    packed, scales = _in_int8(_aligned(weight))
+    return packed.t(), scales.t(), len(weight)
+
+
 def _multiply_int8(
-    x: torch.Tensor, x_scales: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor
+    x: torch.Tensor,
+    x_scales: torch.Tensor,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    columns: int,
 ) -> torch.Tensor:
-    product = torch._int_mm(x, weight.t())[: len(x_scales)]
-    return (product * x_scales * scales.t()).to(torch.bfloat16)
+    product = torch._int_mm(x, weight)[: len(x_scales)]
+    return (product * x_scales * scales).to(torch.bfloat16)[:, :columns]
 
 
 def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -90,7 +104,7 @@ def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
             f"{torch.cuda.get_device_name(weight.device)} has no fp8 multipliers, which came with"
             " compute capability 8.9; use bf16 or int8",
         )
-    packed, scales = _in_fp8(pad(weight, (0, 0, 0, -len(weight) % _ALIGNED)))
+    packed, scales = _in_fp8(_aligned(weight))
     return packed.t(), scales.t(), len(weight)
 
 
@@ -111,7 +125,7 @@ PACKED = {
     Precision.INT8_WEIGHT_ONLY: PackedLinear(
         _pack_weight_only, lambda x: (x,), _multiply_weight_only
     ),
-    Precision.INT8: PackedLinear(_in_int8, _prepare_int8, _multiply_int8),
+    Precision.INT8: PackedLinear(_pack_int8, _prepare_int8, _multiply_int8),
     Precision.FP8: PackedLinear(_pack_fp8, _in_fp8, _multiply_fp8),
 }
 """Formats that linears are packed in."""

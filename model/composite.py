@@ -120,6 +120,18 @@ class CompositeCostModel:
             return frozenset()
         return frozenset(o.name for o in operations if (o.kind, o.precision) in missing)
 
+    def leaning(self, operations: Sequence[Operation]) -> frozenset[str]:
+        """Returns the names of operations whose kernels lean on another device's."""
+        fitted = self._fitted
+        if fitted is None or not fitted.lender:
+            return frozenset()
+        return frozenset(
+            operation.name
+            for operation in operations
+            if self._is_fitted(operation.kind, operation.precision)
+            and fitted.leans(operation.kind, operation.precision)
+        )
+
     @property
     def holds_communication(self) -> bool:
         """Whether what tensor-parallel ranks send each other was measured."""

@@ -115,6 +115,13 @@ class FittedCostModel:
             return any(e != NO_ENGINE and held is precision for e, held in self._terms)
         return has_kernel(self._kernels, kind, precision)
 
+    def leans(self, kind: OperationKind, precision: Precision) -> bool:
+        """Returns whether the lender stands beside operations of that kind, which it holds."""
+        if kind in TERMS:
+            return False
+        kernel = kernel_of(self._kernels, kind, precision)
+        return isinstance(kernel, Kernel) and kernel.lender is not None
+
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
     ) -> StepEstimate:

@@ -110,6 +110,9 @@ class MeasuredCostModel(CostModel, Protocol):
     def holds(self, kind: OperationKind, precision: Precision) -> bool:
         """Returns whether operations of that kind were measured in that precision."""
 
+    def leans(self, kind: OperationKind, precision: Precision) -> bool:
+        """Returns whether the lender stands beside operations of that kind, which it holds."""
+
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
     ) -> StepEstimate:

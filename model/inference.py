@@ -37,6 +37,7 @@ from model.memory import (
 from model.notices import (
     Notice,
     bounded_notice,
+    leaning_notice,
     memory_notice,
     outside_notice,
     saturated_notice,
@@ -118,6 +119,8 @@ def predict(
     operations = [o for phase in phases for o in phase.work.operations]
     if unmeasured := cost_model.unmeasured(operations):
         notices.append(unmeasured_notice(unmeasured))
+    if cost_model.fitted is not None and (leaning := cost_model.leaning(operations)):
+        notices.append(leaning_notice(leaning, cost_model.fitted.lender))
     return Inference(
         ttft_ms=ttft,
         tpot_ms=tpot,

@@ -121,6 +121,21 @@ def unmeasured_notice(names: frozenset[str]) -> Notice:
     )
 
 
+def leaning_notice(names: frozenset[str], lender: str) -> Notice:
+    """Returns the remark on kernels of few points, and whose stand beside them.
+
+    Args:
+        names: of the operations.
+        lender: name of the device that was measured in more.
+    """
+    return Notice(
+        "KERNELS_LEAN_ON_OTHERS",
+        f"few points like {', '.join(sorted(names))} were measured on this device: what was"
+        f" measured on {lender}, which runs the same kernels, fills in between them; more points"
+        " lean less",
+    )
+
+
 def memory_notice(memory: MemoryFootprint) -> Notice:
     """Returns the remark on a model or a load that does not fit."""
     alone = memory.weights_bytes > memory.capacity_bytes
@@ -160,13 +175,6 @@ def _source_notices(question: Question, cost_model: CompositeCostModel) -> Itera
             "PRECISION_NOT_MEASURED",
             f"{question.precision} with a KV cache in {question.kv_precision} was not measured"
             " on this device: physics fills in, with a wide interval",
-        )
-    elif cost_model.fitted.lender:
-        yield Notice(
-            "KERNELS_LEAN_ON_OTHERS",
-            "few points of some kernels were measured here: what was measured on"
-            f" {cost_model.fitted.lender}, which runs the same ones, fills in between them; a"
-            " longer profile leans less",
         )
     coefficients = engine_of(question.engine)
     on_gpu = cost_model.analytical.sheet.kind == "cuda"

@@ -77,6 +77,10 @@ class TransferredCostModel:
         """Returns whether operations of that kind were measured in that precision."""
         return self._measured.holds(kind, precision)
 
+    def leans(self, kind: OperationKind, precision: Precision) -> bool:
+        """Returns that no lender of its own stands beside them."""
+        return False
+
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
     ) -> StepEstimate:

@@ -101,9 +101,13 @@ def test_the_process_reads_the_lender_from_its_file(measured, tmp_path, monkeypa
 
     code, printed = run("--lender", "h100-sxm", str(file))
     assert code == 0
-    assert FittedCostModel.from_bytes(printed.out).lender == "h100-sxm"
+    leaning = FittedCostModel.from_bytes(printed.out)
+    assert leaning.lender == "h100-sxm"
+    assert leaning.leans(LINEAR, Precision.BF16)
     code, printed = run()
-    assert FittedCostModel.from_bytes(printed.out).lender == ""
+    alone = FittedCostModel.from_bytes(printed.out)
+    assert alone.lender == ""
+    assert not alone.leans(LINEAR, Precision.BF16)
     file.write_bytes(b"none")
     code, printed = run("--lender", "h100-sxm", str(file))
     assert code == 1

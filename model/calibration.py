@@ -212,19 +212,15 @@ class Correction:
         self._noise = law.noise * self._amplitude
         targets = np.log([row.measured / row.predicted.value for row in rows])
         covariance = self._covariance(self._features, self._labels.codes)
-        noise = np.full(len(rows), self._noise)
-        for _ in range(_REWEIGHTINGS):
-            residuals, variances = GaussianProcess(covariance, noise, targets).left_out()
-            excess = np.abs(residuals) - law.trusted * np.sqrt(variances)
-            noise = np.hypot(noise, np.maximum(excess, 0.0))
+        noise = self._doubted(covariance, targets)
         self._process = GaussianProcess(covariance, noise, targets)
-        self.left_out = self._left_out(noise, *self._process.left_out())
-        # Rows to come have fewer neighbours than each of many rows has: a part is held out.
-        order = np.random.default_rng(0).permutation(len(rows))
-        folds = [order[first::_FOLDS] for first in range(min(_FOLDS, len(rows)))]
-        held_out = self._left_out(noise, *self._process.left_out_in(folds))
-        self._held_out = held_out.scores
-        self._scores = np.sort(np.concatenate([held_out.scores, _PSEUDO_SCORES]))
+        residuals, variances = self._process.left_out()
+        deviations = np.sqrt(np.maximum(variances - noise**2, 0.0) + self._noise**2)
+        self.left_out = LeftOut(residuals, np.abs(residuals) / deviations)
+        self._held_out = (
+            self._held_out_scores(covariance, targets) if len(rows) > 1 else self.left_out.scores
+        )
+        self._scores = np.sort(np.concatenate([self._held_out, _PSEUDO_SCORES]))
 
     def corrected(self, point: Point, predicted: Estimate, confidence: float) -> Estimate:
         """Returns a figure with its correction.
@@ -252,9 +248,33 @@ class Correction:
             inside += score <= half_width(others, confidence)
         return inside / len(scores)
 
-    def _left_out(self, noise: Array, residuals: Array, variances: Array) -> LeftOut:
-        deviations = np.sqrt(np.maximum(variances - noise**2, 0.0) + self._noise**2)
-        return LeftOut(residuals, np.abs(residuals) / deviations)
+    def _doubted(self, covariance: Array, targets: Array) -> Array:
+        """Returns the noise of each row, more where it is far off what all others say."""
+        noise = np.full(len(targets), self._noise)
+        for _ in range(_REWEIGHTINGS):
+            residuals, variances = GaussianProcess(covariance, noise, targets).left_out()
+            excess = np.abs(residuals) - self._law.trusted * np.sqrt(variances)
+            noise = np.hypot(noise, np.maximum(excess, 0.0))
+        return noise
+
+    def _held_out_scores(self, covariance: Array, targets: Array) -> Array:
+        """Returns the scores of rows as those of other folds alone predict them.
+
+        Left out of the closed form, a row still tells which of its neighbours to doubt, which
+        one that is yet to come does not.
+        """
+        order = np.random.default_rng(0).permutation(len(targets))
+        scores = np.empty(len(targets))
+        for first in range(min(_FOLDS, len(targets))):
+            fold = order[first::_FOLDS]
+            rest = np.setdiff1d(order, fold)
+            among = covariance[np.ix_(rest, rest)]
+            noise = self._doubted(among, targets[rest])
+            process = GaussianProcess(among, noise, targets[rest])
+            cross = covariance[np.ix_(fold, rest)]
+            deviations = np.hypot(process.deviation(cross, covariance[fold, fold]), self._noise)
+            scores[fold] = np.abs(targets[fold] - process.mean(cross)) / deviations
+        return scores
 
     def _covariance(self, features: Array, codes: Array) -> Array:
         """Returns the covariance of points with the rows, (points, rows)."""

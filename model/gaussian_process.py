@@ -1,8 +1,7 @@
 """Gaussian process regression with a known covariance, in closed form.
 
 Rasmussen and Williams, Gaussian Processes for Machine Learning (2006): algorithm 2.1 for
-mean and variance, equations 5.10 to 5.12 for the leave-one-out residuals, and their block form
-for several points left out together.
+mean and variance, equations 5.10 to 5.12 for the leave-one-out residuals.
 """
 
 from __future__ import annotations
@@ -12,10 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from model.laws import Array
 
 _JITTER = 1e-9
@@ -65,17 +60,3 @@ class GaussianProcess:
         """
         precision = np.sum(self._root**2, axis=0)
         return self._weights / precision, 1.0 / precision
-
-    def left_out_in(self, folds: Sequence[NDArray[np.intp]]) -> tuple[Array, Array]:
-        """Returns what :meth:`left_out` does, of points left out with the others of their fold.
-
-        Args:
-            folds: indices of points; each point is in one.
-        """
-        residuals, variances = np.empty_like(self._weights), np.empty_like(self._weights)
-        for fold in folds:
-            roots = self._root[:, fold]
-            covariance = np.linalg.inv(roots.T @ roots)
-            residuals[fold] = covariance @ self._weights[fold]
-            variances[fold] = np.diag(covariance)
-        return residuals, variances

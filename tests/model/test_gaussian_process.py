@@ -33,22 +33,6 @@ def test_leaving_out_in_closed_form_is_leaving_out(at, seed):
         assert variances[index] == pytest.approx(function**2 + noise[index] ** 2, rel=1e-4)
 
 
-def test_a_fold_is_left_out_together():
-    rng = np.random.default_rng(0)
-    at, targets, noise = rng.uniform(-3, 3, 9), rng.normal(size=9), rng.uniform(0.1, 0.5, 9)
-    folds = np.array_split(rng.permutation(9), 4)
-    residuals, variances = process(at, targets, noise).left_out_in(folds)
-    for fold in folds:
-        rest = np.setdiff1d(np.arange(9), fold)
-        fitted = process(at[rest], targets[rest], noise[rest])
-        cross = covariance(at[fold], at[rest])
-        assert residuals[fold] == pytest.approx(targets[fold] - fitted.mean(cross), abs=1e-5)
-        function = fitted.deviation(cross, np.full(len(fold), 0.6))
-        assert variances[fold] == pytest.approx(function**2 + noise[fold] ** 2, rel=1e-4)
-    alone = process(at, targets, noise).left_out_in([np.array([i]) for i in range(9)])
-    assert np.array(alone) == pytest.approx(np.array(process(at, targets, noise).left_out()))
-
-
 def test_what_was_observed_exactly_is_returned_and_certain():
     at, targets = np.array([0.0, 1.0, 5.0]), np.array([1.0, -1.0, 0.5])
     fitted = process(at, targets, np.full(3, 1e-6))

@@ -5,6 +5,7 @@ The rows are aiconfigurator-core's (0.12.0, Apache-2.0); nothing of them is kept
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
@@ -285,6 +286,9 @@ def fit_times(rows: Sequence[Measurement]) -> list[list[str]]:
     """
     pick = np.random.default_rng(0)
     lines = []
+    # What the tables before hold is no part of a fit, which a daemon gives a process of its own.
+    gc.collect()
+    gc.freeze()
     for count, limit in _SPEEDS:
         chosen = [rows[i] for i in pick.choice(len(rows), min(count, len(rows)), replace=False)]
         start = time.perf_counter()

@@ -169,13 +169,13 @@ def _rooflines(measured: Sequence[Measurement], sheet: DataSheet | None, out: Pa
 
 def _states(states: Sequence[Mapping[str, object]], out: Path) -> list[Section]:
     """Returns clocks, power and heat over time, where they could be read."""
-    begin = datetime.fromisoformat(str(states[0]["time"])) if states else None
+    times = [datetime.fromisoformat(str(state["time"])) for state in states]
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for name, label in _STATES.items():
         found = {
-            round((datetime.fromisoformat(str(state["time"])) - begin).total_seconds()): value
-            for state in states
-            if begin is not None and isinstance(value := state.get(name), int | float)
+            round((time - times[0]).total_seconds()): value
+            for time, state in zip(times, states, strict=True)
+            if isinstance(value := state.get(name), int | float)
         }
         if found:
             panels[label] = {"read": found}

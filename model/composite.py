@@ -104,7 +104,7 @@ class CompositeCostModel:
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
         """Returns the weakest source among the figures of these operations."""
         allowed = self._engines_own if self._by_coefficients else frozenset()
-        kinds = {(operation.kind, operation.precision) for operation in operations}
+        kinds = _kinds(operations)
         if all(kind in allowed or self._is_fitted(kind, precision) for kind, precision in kinds):
             return self.provenance
         return Provenance.ANALYTICAL
@@ -114,8 +114,11 @@ class CompositeCostModel:
         if not self.holds_precision:
             return frozenset()
         others = COLLECTIVES | self._engines_own
-        kinds = {(operation.kind, operation.precision) for operation in operations}
-        missing = {kind for kind in kinds if kind[0] not in others and not self._is_fitted(*kind)}
+        missing = {
+            kind
+            for kind in _kinds(operations)
+            if kind[0] not in others and not self._is_fitted(*kind)
+        }
         if not missing:
             return frozenset()
         return frozenset(o.name for o in operations if (o.kind, o.precision) in missing)
@@ -217,6 +220,10 @@ class CompositeCostModel:
         # Collectives send any format; experts, indexers and choices have one of their own.
         held = precision in self._held or kind in _IN_ANY_PRECISION
         return self._fitted is not None and held and self._fitted.holds(kind, precision)
+
+
+def _kinds(operations: Sequence[Operation]) -> set[tuple[OperationKind, Precision]]:
+    return {(operation.kind, operation.precision) for operation in operations}
 
 
 def _at_least(step: StepEstimate, factor: float) -> StepEstimate:

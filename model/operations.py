@@ -473,52 +473,10 @@ def embedding(tokens: int, hidden_size: int, precision: Precision) -> Operation:
     )
 
 
-def all_reduce(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
-    """Returns a ring all-reduce; one rank sends 2 (ranks - 1) / ranks of the message."""
-    message = elements * precision.activation_bytes
-    return Operation(
-        OperationKind.ALL_REDUCE,
-        "all_reduce",
-        precision,
-        (message, ranks),
-        0.0,
-        message * 2 * (ranks - 1) / ranks,
-        count,
-    )
-
-
 def total(operations: Iterable[Operation]) -> tuple[float, float]:
     """Returns the FLOPs and the bytes of all runs of all operations."""
     rows = list(operations)
     return sum(o.flops * o.count for o in rows), sum(o.bytes * o.count for o in rows)
-
-
-def all_to_all(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
-    """Returns an all-to-all of which one rank sends all but its own share."""
-    message = elements * precision.activation_bytes
-    return Operation(
-        OperationKind.ALL_TO_ALL,
-        "all_to_all",
-        precision,
-        (message, ranks),
-        0.0,
-        message * (ranks - 1) / ranks,
-        count,
-    )
-
-
-def all_gather(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
-    """Returns an all-gather after which each rank holds ``elements``, its own share among them."""
-    message = elements * precision.activation_bytes
-    return Operation(
-        OperationKind.ALL_GATHER,
-        "all_gather",
-        precision,
-        (message, ranks),
-        0.0,
-        message * (ranks - 1) / ranks,
-        count,
-    )
 
 
 def point_to_point(elements: float, precision: Precision, count: int = 1) -> Operation:
@@ -533,3 +491,32 @@ def point_to_point(elements: float, precision: Precision, count: int = 1) -> Ope
         message,
         count,
     )
+
+
+def all_reduce(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
+    """Returns a ring all-reduce; one rank sends 2 (ranks - 1) / ranks of the message."""
+    return _collective(OperationKind.ALL_REDUCE, elements, ranks, precision, count, times=2)
+
+
+def all_to_all(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
+    """Returns an all-to-all of which one rank sends all but its own share."""
+    return _collective(OperationKind.ALL_TO_ALL, elements, ranks, precision, count)
+
+
+def all_gather(elements: float, ranks: int, precision: Precision, count: int = 1) -> Operation:
+    """Returns an all-gather after which each rank holds ``elements``, its own share among them."""
+    return _collective(OperationKind.ALL_GATHER, elements, ranks, precision, count)
+
+
+def _collective(
+    kind: OperationKind,
+    elements: float,
+    ranks: int,
+    precision: Precision,
+    count: int,
+    times: int = 1,
+) -> Operation:
+    """Returns an exchange that moves all but a rank's own share of a message, so many times."""
+    message = elements * precision.activation_bytes
+    moved = message * times * (ranks - 1) / ranks
+    return Operation(kind, kind.value, precision, (message, ranks), 0.0, moved, count)

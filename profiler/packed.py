@@ -44,23 +44,34 @@ class PackedLinear(NamedTuple):
     multiply: Callable[..., torch.Tensor]
 
 
-def _in_int8(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns int8 values and the fp32 scale of each row, (rows, 1): symmetric, to nearest."""
+def _scaled(values: torch.Tensor, largest: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns fp32 values up to ``largest`` and the scale of each row, (rows, 1)."""
     floats = values.float()
-    scales = floats.abs().amax(dim=1, keepdim=True).clamp(min=_LEAST) / _INT8_LEVELS
-    return (floats / scales).round().to(torch.int8), scales
+    scales = floats.abs().amax(dim=1, keepdim=True).clamp(min=_LEAST) / largest
+    return floats / scales, scales
+
+
+def _in_int8(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns int8 values and the fp32 scale of each row: symmetric, to nearest."""
+    scaled, scales = _scaled(values, _INT8_LEVELS)
+    return scaled.round().to(torch.int8), scales
 
 
 def _in_fp8(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns E4M3 values and the fp32 scale of each row, (rows, 1)."""
-    floats = values.float()
-    scales = floats.abs().amax(dim=1, keepdim=True).clamp(min=_LEAST) / _FP8_LARGEST
-    return (floats / scales).to(_FP8), scales
+    """Returns E4M3 values and the fp32 scale of each row."""
+    scaled, scales = _scaled(values, _FP8_LARGEST)
+    return scaled.to(_FP8), scales
 
 
-def _aligned(weight: torch.Tensor) -> torch.Tensor:
-    """Returns weights with rows of zeros behind them: vocabularies have any size."""
-    return pad(weight, (0, 0, 0, -len(weight) % _ALIGNED))
+def _columns(
+    weight: torch.Tensor, narrow: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Returns weights as columns, (k, n), their scales, (1, n), and how many columns count.
+
+    Columns of zeros are behind them: vocabularies have any size.
+    """
+    packed, scales = narrow(pad(weight, (0, 0, 0, -len(weight) % _ALIGNED)))
+    return packed.t(), scales.t(), len(weight)
 
 
 def _pack_weight_only(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,8 +93,7 @@ def _prepare_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    packed, scales = _in_int8(_aligned(weight))
-    return packed.t(), scales.t(), len(weight)
+    return _columns(weight, _in_int8)
 
 
 def _multiply_int8(
@@ -104,8 +114,7 @@ def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
             f"{torch.cuda.get_device_name(weight.device)} has no fp8 multipliers, which came with"
             " compute capability 8.9; use bf16 or int8",
         )
-    packed, scales = _in_fp8(_aligned(weight))
-    return packed.t(), scales.t(), len(weight)
+    return _columns(weight, _in_fp8)
 
 
 def _multiply_fp8(

@@ -28,11 +28,11 @@ from model.operations import all_reduce
 from model.precision import Precision
 from model.presets import preset
 from model.training import fit_cost_model
-from profiler.models import ForwardPoint
 from profiler.modules import with_depth
 from profiler.points import ENGINE
 from profiler.ranks import run_on_ranks
 from profiler.tensor_parallel import layer_latencies
+from profiler.wholes import ForwardPoint
 from reference import campaigns
 
 if TYPE_CHECKING:

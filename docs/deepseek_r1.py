@@ -52,6 +52,7 @@ GROUPS = {
     "batched_linear": "projections",
     "mla": "latent attention",
     "attention": "attention",
+    "static_attention": "attention",
     "experts": "experts",
     "all_reduce": "communication",
     "all_to_all": "communication",

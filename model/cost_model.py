@@ -20,7 +20,7 @@ from model.errors import InvalidFieldError
 from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
 from model.kernels import Kernel, Lender, has_kernel, kernel_of
 from model.laws import KERNELS, sizes_of
-from model.operations import Operation, OperationKind
+from model.operations import PLAIN_ATTENTIONS, Operation, OperationKind
 from model.overheads import TERMS, Overheads
 from model.precision import Precision
 from model.shapes import operations_of
@@ -277,7 +277,7 @@ class FittedCostModel:
     def _terms_for(self, operations: Sequence[Operation], engine: str) -> EngineTerms:
         """Returns the terms of the engine in the precision of the operations' weights."""
         precision = next(
-            (o.precision for o in operations if o.kind is not OperationKind.ATTENTION),
+            (o.precision for o in operations if o.kind not in PLAIN_ATTENTIONS),
             operations[0].precision,
         )
         if (engine, precision) in self._terms:

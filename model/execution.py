@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model.architecture import Norm
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projections:
-    """How a layer's projections are stored and run.
+    """How a layer's projections and its cache are stored and run.
 
     Attributes:
         qkv: query, key and value as one.
@@ -46,6 +46,7 @@ class Projections:
         transposed: weights as (k, n).
         expands_latents: the whole context's latents are expanded in every pass, single
             queries' too.
+        static_cache: keys and values are written in place into a cache that is allocated once.
     """
 
     qkv: bool = False
@@ -53,6 +54,7 @@ class Projections:
     gate_up: bool = False
     transposed: bool = False
     expands_latents: bool = False
+    static_cache: bool = False
 
 
 SEPARATE = Projections()
@@ -67,7 +69,10 @@ FAMILY_PROJECTIONS = {
 """Families whose modules in transformers have them otherwise than separate."""
 
 FUSED_ENGINES = frozenset({"torch", "gpt-fast", "vllm", "sglang", "trtllm", "fastertransformer"})
-"""Engines that run query, key and value, and gate and up, as one projection each."""
+"""Engines that run query, key and value, and gate and up, as one projection each, over a static
+cache."""
+
+_FUSED_STATIC = replace(FUSED, static_cache=True)
 
 
 def step_operations(
@@ -187,8 +192,10 @@ def layer_operations(
             hidden_size, step, heads, precision, count, fused=stored.qkvz
         )
     else:
+        static = stored.static_cache
+        kind = OperationKind.STATIC_ATTENTION if static else OperationKind.ATTENTION
         rows += [
-            attention(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
+            attention(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count, kind)
             for s in step
         ]
     if isinstance(block, Experts):
@@ -216,7 +223,7 @@ def layer_operations(
 def projections_of(architecture: Architecture, engine: str) -> Projections:
     """Returns how an engine stores the projections of an architecture."""
     if engine in FUSED_ENGINES:
-        return FUSED
+        return _FUSED_STATIC
     return FAMILY_PROJECTIONS.get(architecture.model_type, SEPARATE)
 
 

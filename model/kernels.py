@@ -163,8 +163,9 @@ def kernel_of(
 ) -> AnyKernel:
     """Returns the kernel of a kind, or the one that stands in where it was not measured.
 
-    The plain linear's for a transposed one; for collectives any precision's, as their
-    size is in bytes; for products of activations that of the activations.
+    The plain linear's for a transposed one; attention's for that over a static cache, which is
+    what published tables mean by it; for collectives any precision's, as their size is in bytes;
+    for products of activations that of the activations.
 
     Raises:
         KeyError: none was measured.
@@ -181,6 +182,8 @@ def _stand_ins(
     yield kind, precision
     if kind is OperationKind.LINEAR_TRANSPOSED:
         yield OperationKind.LINEAR, precision
+    elif kind is OperationKind.STATIC_ATTENTION:
+        yield OperationKind.ATTENTION, precision
     elif kind in COLLECTIVES:
         yield kind, Precision.BF16
     elif kind is OperationKind.BATCHED_LINEAR:

@@ -26,6 +26,9 @@ class OperationKind(StrEnum):
     BATCHED_LINEAR = "batched_linear"
     """As many equal products side by side, each with weights of its own."""
     ATTENTION = "attention"
+    STATIC_ATTENTION = "static_attention"
+    """Attention over a cache that was allocated once and is written in place, as serving engines
+    have it; transformers' cache is copied when it grows."""
     MLA = "mla"
     """Latent attention: absorbed into the latent for one query, over expanded heads else."""
     SPARSE_MLA = "sparse_mla"
@@ -54,6 +57,14 @@ SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
     OperationKind.LINEAR: ("m", "n", "k"),
     OperationKind.LINEAR_TRANSPOSED: ("m", "n", "k"),
     OperationKind.ATTENTION: (
+        "sequences",
+        "query_tokens",
+        "kv_tokens",
+        "query_heads",
+        "kv_heads",
+        "head_dim",
+    ),
+    OperationKind.STATIC_ATTENTION: (
         "sequences",
         "query_tokens",
         "kv_tokens",
@@ -148,7 +159,10 @@ class Operation(NamedTuple):
 LINEARS = frozenset({OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED})
 """Kinds that are matrix products with weights."""
 
-ATTENTIONS = frozenset({OperationKind.ATTENTION, OperationKind.MLA, OperationKind.SPARSE_MLA})
+PLAIN_ATTENTIONS = frozenset({OperationKind.ATTENTION, OperationKind.STATIC_ATTENTION})
+"""Kinds in which each head reads keys and values of its own or its group's."""
+
+ATTENTIONS = PLAIN_ATTENTIONS | {OperationKind.MLA, OperationKind.SPARSE_MLA}
 """Kinds that read a KV cache, in whose precision they are given."""
 
 COLLECTIVES = frozenset(
@@ -192,10 +206,12 @@ def attention(
     heads: Attention,
     kv_precision: Precision,
     count: int = 1,
+    kind: OperationKind = OperationKind.ATTENTION,
 ) -> Operation:
     """Returns causal attention of the last ``query_tokens`` over ``kv_tokens`` each.
 
-    A window bounds what a query sees and what the cache holds.
+    A window bounds what a query sees and what the cache holds; ``kind`` is one of
+    ``PLAIN_ATTENTIONS``.
     """
     window = heads.window or kv_tokens
     kv_read = min(kv_tokens, window + query_tokens - 1)
@@ -204,7 +220,7 @@ def attention(
     kv_size = heads.kv_heads * heads.head_dim
     query_bytes = query_tokens * query_size * kv_precision.activation_bytes
     return Operation(
-        OperationKind.ATTENTION,
+        kind,
         "attention",
         kv_precision,
         (sequences, query_tokens, kv_read, heads.query_heads, heads.kv_heads, heads.head_dim),

@@ -38,6 +38,7 @@ _READ = frozenset(
         OperationKind.LINEAR_TRANSPOSED,
         OperationKind.BATCHED_LINEAR,
         OperationKind.ATTENTION,
+        OperationKind.STATIC_ATTENTION,
         OperationKind.MLA,
         OperationKind.EXPERTS,
     }

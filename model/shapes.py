@@ -1,8 +1,8 @@
 """The sizes that a measurement carries, by kind, and the way back to what was run.
 
 - ``linear``, ``linear_transposed``: m, n, k.
-- ``attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads, head_dim, and
-  window where a query sees no more keys than that.
+- ``attention``, ``static_attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads,
+  head_dim, and window where a query sees no more keys than that.
 - ``sparse_mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, top_k.
 - ``indexer``: sequences, query_tokens, kv_tokens, heads, head_dim.
 - ``top_k``: sequences, query_tokens, kv_tokens, top_k.
@@ -48,6 +48,7 @@ from model.execution import (
 )
 from model.operations import (
     LINEARS,
+    PLAIN_ATTENTIONS,
     Operation,
     OperationKind,
     all_gather,
@@ -185,7 +186,7 @@ def operations_of(measurement: Measurement) -> list[Operation]:
     if measurement.kind in LINEARS:
         m, n, k = (_size(shape, name) for name in ("m", "n", "k"))
         return [linear("linear", m, n, k, precision, kind=OperationKind(measurement.kind))]
-    if measurement.kind == "attention":
+    if measurement.kind in PLAIN_ATTENTIONS:
         heads = Attention(
             query_heads=_size(shape, "query_heads"),
             kv_heads=_size(shape, "kv_heads"),
@@ -193,7 +194,8 @@ def operations_of(measurement: Measurement) -> list[Operation]:
             window=_size(shape, "window") if "window" in shape else None,
         )
         (alike,) = step_of_shape(shape)
-        return [attention(alike.count, alike.query_tokens, alike.kv_tokens, heads, precision)]
+        sizes = (alike.count, alike.query_tokens, alike.kv_tokens)
+        return [attention(*sizes, heads, precision, kind=OperationKind(measurement.kind))]
     if measurement.kind in _ALONE:
         return [_ALONE[measurement.kind](shape, precision)]
     architecture, step = architecture_of_shape(shape), step_of_shape(shape)

@@ -18,11 +18,12 @@ from scipy.optimize import nnls
 from model.cost_model import EngineTerms, FittedCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
+from model.execution import FUSED_ENGINES
 from model.kernel_fitting import fit_kernels
 from model.kernels import kernel_of, used_lender
 from model.laws import KERNELS, sizes_of
 from model.measurement import WHOLES
-from model.operations import OperationKind
+from model.operations import PLAIN_ATTENTIONS, OperationKind
 from model.overheads import TERMS, Overheads, columns
 from model.rows import Row, in_order, usable_rows
 from model.validation import held_out_errors, score_of
@@ -120,14 +121,16 @@ def _lacking(rows: Sequence[Row]) -> dict[tuple[str, Precision], list[str]]:
             if r.measurement.precision is _precision_of(r.measurement.kind, precision)
             and (r.measurement.engine == engine or r.measurement.kind not in WHOLES)
         }
-        kinds = (OperationKind.LINEAR, OperationKind.ATTENTION, *WHOLES)
+        static = engine in FUSED_ENGINES
+        attended = OperationKind.STATIC_ATTENTION if static else OperationKind.ATTENTION
+        kinds = (OperationKind.LINEAR, attended, *WHOLES)
         lacking[engine, precision] = [kind for kind in kinds if kind not in held]
     return lacking
 
 
 def _precision_of(kind: str, precision: Precision) -> Precision:
     """Returns what points of a kind are measured in: attention knows activations alone."""
-    return precision.activation if kind == OperationKind.ATTENTION else precision
+    return precision.activation if kind in PLAIN_ATTENTIONS else precision
 
 
 # --- layers, steps, requests ----------------------------------------------------

@@ -21,56 +21,28 @@ from profiler.device import Device, dtype_of
 from profiler.interface import Skipped
 from profiler.numerics import InaccurateError
 from profiler.pace import CONTENDED_FLAG, Pace
+from profiler.point_kinds import DENSE, MIXTURES, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import least_sure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from model.cost_model import FittedCostModel
     from model.measurement import Measurement
     from model.precision import Precision
     from profiler.interface import CampaignRequest
+    from profiler.point_kinds import KindGroup
     from profiler.points import Point
 
-WEIGHTS = {"linear": 0.32, "attention": 0.18, "model": 0.5}
-"""Share of the time that each kind of point gets."""
+OTHERS_FROM_S = 360.0
+"""Seconds that a campaign must have for more than dense models of transformers."""
 
-BASE_POINTS = {"linear": 60, "attention": 90, "model": 14}
-"""Points of the design that a precision gets before its cost model has a say."""
-
-MIXTURE_WEIGHTS = {"experts": 0.3, "latent": 0.2, "mixture": 0.5}
-"""The same of experts and latent attention, alone and in whole layers."""
-
-MIXTURE_POINTS = {"experts": 30, "latent": 60, "mixture": 8}
-"""The same of points before other precisions get theirs."""
-
-MIXTURES_FROM_S = 360.0
-"""Seconds that a campaign must have for experts and latent attention; dense models come first."""
-
-_MIXTURE_SHARE = 0.3
-"""Time of experts and latent attention over that of a precision's dense points, in the end."""
 _MOST_SKIPPED = 20
 """So many points in a row that memory does not hold end the campaign."""
 _CANDIDATES = 12
 _REFIT_S = 30.0
-_FIRST_GUESS_S = {
-    "linear": 1.0,
-    "attention": 0.5,
-    "model": 6.0,
-    "experts": 2.0,
-    "latent": 0.5,
-    "mixture": 8.0,
-}
-_PLURALS = {
-    "linear": "linears",
-    "attention": "attentions",
-    "model": "models",
-    "experts": "mixtures of experts",
-    "latent": "latent attentions",
-    "mixture": "models of experts",
-}
 _FREE_SHARE = 0.8
 """A point that needs more than this share of what is free is not measured."""
 
@@ -114,17 +86,14 @@ class Campaign:
         """Yields each measurement as soon as it is made, and each point that was left out."""
         space = self._space or _space_of(self._device)
         tracks = [
-            _Track(precision, Design(space, self._seed), self._rows)
+            _Track(precision, Design(space, self._seed), self._rows, DENSE)
             for precision in self._precisions
         ]
-        if (
-            self._seconds >= MIXTURES_FROM_S
-            and tracks[0].precision is self._device.default_precision
-        ):
-            mixtures = _Track(
-                tracks[0].precision, Design(space, self._seed), self._rows, mixtures=True
-            )
-            tracks.insert(1, mixtures)
+        if self._seconds >= OTHERS_FROM_S and tracks[0].precision is self._device.default_precision:
+            tracks[1:1] = [
+                _Track(tracks[0].precision, Design(space, self._seed), self._rows, group)
+                for group in (MIXTURES, PLAIN)
+            ]
         cost_model: FittedCostModel | None = None
         fitted_at = self._clock()
         while (left := self._left()) > 0 and self._skipped_in_a_row < _MOST_SKIPPED:
@@ -205,9 +174,14 @@ class Campaign:
 class _Track:
     """How far one precision has come along its design.
 
-    With ``mixtures`` it is that of experts and latent attention. Points *taken* are off
-    the design, measured now or in an earlier campaign; those *dealt* with cost this campaign
-    time, by which its next ones are expected to.
+    Points *taken* are off the design, measured now or in an earlier campaign; those *dealt*
+    with cost this campaign time, by which its next ones are expected to.
+
+    Args:
+        precision: of all its points.
+        design: that they are drawn from.
+        rows: what was measured already.
+        group: kinds of its points.
     """
 
     def __init__(
@@ -215,43 +189,34 @@ class _Track:
         precision: Precision,
         design: Design,
         rows: Sequence[Measurement],
-        *,
-        mixtures: bool = False,
+        group: KindGroup,
     ) -> None:
         self.precision = precision
         self.spent = 0.0
-        self.share = _MIXTURE_SHARE if mixtures else 1.0
-        self._weights = MIXTURE_WEIGHTS if mixtures else WEIGHTS
-        self._base_points = MIXTURE_POINTS if mixtures else BASE_POINTS
-        self._points: Mapping[str, Iterator[Point]] = {
-            "linear": design.linears(),
-            "attention": design.attentions(),
-            "model": design.models(),
-            "experts": design.experts(),
-            "latent": design.latents(),
-            "mixture": design.mixtures(),
-        }
-        self._pools: dict[str, list[Point]] = {kind: [] for kind in self._weights}
-        self._seconds = dict.fromkeys(self._weights, 0.0)
+        self.share = group.share
+        self._kinds = {kind.name: kind for kind in group.kinds}
+        self._points = {name: kind.points(design) for name, kind in self._kinds.items()}
+        self._pools: dict[str, list[Point]] = {kind: [] for kind in self._kinds}
+        self._seconds = dict.fromkeys(self._kinds, 0.0)
         self._taken = Counter[str]()
         self._dealt = Counter[str]()
         self._measured = Measured(rows)
-        for kind in self._weights:
+        for kind in self._kinds:
             self._fill(kind, 1)
 
     @property
     def base_is_done(self) -> bool:
         """Whether the design's first points are measured."""
-        return all(self._taken[kind] >= count for kind, count in self._base_points.items())
+        return all(self._taken[name] >= kind.base_points for name, kind in self._kinds.items())
 
     def next_point(
         self, cost_model: FittedCostModel | None, left: float
     ) -> tuple[str, Point] | None:
         """Returns the kind that is most behind its share and fits the time left, with a point."""
-        fitting = [kind for kind in self._weights if self._expected(kind) < left]
+        fitting = [kind for kind in self._kinds if self._expected(kind) < left]
         if not fitting:
             return None
-        kind = min(fitting, key=lambda k: self._seconds[k] / self._weights[k])
+        kind = min(fitting, key=lambda k: self._seconds[k] / self._kinds[k].weight)
         use = cost_model if self.base_is_done else None
         pool = self._fill(kind, _CANDIDATES if use else 1)
         best = least_sure(use, pool, self.precision) if use else 0
@@ -266,7 +231,7 @@ class _Track:
 
     def describe(self, cost_model: FittedCostModel | None) -> str:
         """Returns what is being done, for a person."""
-        counts = ", ".join(f"{self._taken[kind]} {_PLURALS[kind]}" for kind in self._weights)
+        counts = ", ".join(f"{self._taken[n]} {kind.plural}" for n, kind in self._kinds.items())
         error = step_error(cost_model, self.precision) if cost_model else math.nan
         tail = "" if math.isnan(error) else f"; median error {error:.1%}"
         return f"{self.precision}: {counts}{tail}"
@@ -284,7 +249,7 @@ class _Track:
 
     def _expected(self, kind: str) -> float:
         if not self._dealt[kind]:
-            return _FIRST_GUESS_S[kind]
+            return self._kinds[kind].first_guess_s
         return self._seconds[kind] / self._dealt[kind]
 
 

@@ -22,8 +22,11 @@ from model.precision import Precision
 from model.workload import Sequences
 from profiler.experts import ExpertsPoint
 from profiler.latent import BatchedLinearPoint, LatentPoint
-from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
+from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
+from profiler.plain_models import PlainModelPoint
+from profiler.static_attention import StaticAttentionPoint
+from profiler.wholes import ForwardPoint, GeneratePoint, WholePoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
 
 _T = TypeVar("_T")
+_AnyAttention = TypeVar("_AnyAttention", bound=AttentionPoint)
+_AnyModel = TypeVar("_AnyModel", bound=WholePoint)
 _DIMENSIONS = 12
 _POSITIONS = 8_192
 _EXPERTS = ((8, 2), (16, 4), (32, 4), (64, 6), (128, 8), (16, 1))
@@ -125,7 +130,14 @@ class Design:
 
     def attentions(self) -> Iterator[AttentionPoint]:
         """Yields attentions: half of them decode, a quarter whole prompts, a quarter chunks."""
-        for index, u in enumerate(_sobol(self._seed + 1)):
+        return self._attentions(AttentionPoint, self._seed + 1)
+
+    def static_attentions(self) -> Iterator[StaticAttentionPoint]:
+        """Yields the like over a static cache."""
+        return self._attentions(StaticAttentionPoint, self._seed + 6)
+
+    def _attentions(self, make: type[_AnyAttention], seed: int) -> Iterator[_AnyAttention]:
+        for index, u in enumerate(_sobol(seed)):
             heads = self.architecture(u, f"a{index}").layers[0].layer.attention
             assert isinstance(heads, Attention)  # noqa: S101 - the design draws no other
             sequences = _pick((1, 1, 2, 3, 4, 6, 8, 16), u[8])
@@ -136,7 +148,7 @@ class Design:
             if query * kv > most:
                 scale = math.sqrt(most / (query * kv))
                 query, kv = max(1, int(query * scale)), max(16, int(kv * scale))
-            yield AttentionPoint(
+            yield make(
                 sequences, min(query, kv), kv, heads.query_heads, heads.kv_heads, heads.head_dim
             )
 
@@ -211,8 +223,15 @@ class Design:
 
     def models(self) -> Iterator[ModelPoint]:
         """Yields small models with passes through their layers and ``generate()`` runs."""
-        for index, u in enumerate(_sobol(self._seed + 2)):
-            architecture = self.architecture(u, f"m{self._seed}-{index}", whole=True)
+        return self._models(ModelPoint, "m", self._seed + 2)
+
+    def plain_models(self) -> Iterator[PlainModelPoint]:
+        """Yields the like of plain layers."""
+        return self._models(PlainModelPoint, "p", self._seed + 7)
+
+    def _models(self, make: type[_AnyModel], letter: str, seed: int) -> Iterator[_AnyModel]:
+        for index, u in enumerate(_sobol(seed)):
+            architecture = self.architecture(u, f"{letter}{self._seed}-{index}", whole=True)
             batch = (1, 4, 2, 1, 8, 3)[index % 6]
             prompt = (64, 32, 256, 128, 16, 512)[(index + index // 6) % 6]
             context = round(_log_between(32, 1024, u[9]))
@@ -235,7 +254,7 @@ class Design:
                 GeneratePoint(1, 32, 9),
                 GeneratePoint(long.sequences, long.query_tokens, 7),
             )
-            yield ModelPoint(architecture, forwards, generates)
+            yield make(architecture, forwards, generates)
 
     def architecture(self, u: Sequence[float], name: str, *, whole: bool = False) -> Architecture:
         """Returns the architecture at a point of the unit cube.

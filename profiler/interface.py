@@ -106,6 +106,7 @@ class LiveRequest:
     """Measure one request; static batching only.
 
     Attributes:
+        engine: whose modules run: "transformers" or "torch".
         trace_path: file that a trace of one more run is written to; empty: none is.
     """
 
@@ -116,6 +117,7 @@ class LiveRequest:
     tensor: int
     precision: Precision
     scope: Scope
+    engine: str = "transformers"
     trace_path: str = ""
 
 

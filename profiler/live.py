@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.interface import LiveResult, Progressed, Scope
-from profiler.models import GeneratePoint, LayerSpans, generate_once
-from profiler.modules import build_model, shard, with_depth
+from profiler.live_models import live_model
+from profiler.modules import shard, with_depth
 from profiler.timing import DISTURBED_FLAG, distribution
-from profiler.tracing import trace_generate
+from profiler.wholes import GeneratePoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from transformers import PreTrainedModel
+    from collections.abc import Iterator
 
     from model.architecture import Architecture
     from model.measurement import Distribution
     from model.precision import Precision
     from profiler.device import Device
     from profiler.interface import LiveRequest, TracedPhase
+    from profiler.live_models import LiveModel
 
 _MIN_REPEATS = 5
 _MAX_REPEATS = 30
@@ -57,21 +56,14 @@ def measure_live(
         built = with_depth(whole, cold_depth(whole, request.precision, device))
     notes = _notes_on(request, built.layer_count)
     yield Progressed(fraction=0.05, text=f"building {built.layer_count} layers")
-    model = build_model(built, request.precision, device)
-    spans = LayerSpans(model, device, [group.count for group in built.layers])
-    scales = [
-        of_whole.count / group.count
-        for of_whole, group in zip(whole.layers, built.layers, strict=True)
-    ]
+    model = live_model(request.engine, built, whole, request.precision, device)
     workload = request.workload
     run = GeneratePoint(
         max(1, workload.batch_size), workload.input_tokens, max(1, workload.output_tokens)
     )
     yield Progressed(fraction=0.15, text="warming up")
     warm_up = time.monotonic()
-    first, steps, _ = generate_once(
-        model, GeneratePoint(run.sequences, run.input_tokens, 2), device
-    )
+    first, steps, _ = model.warm_up(run)
     first_s = first / 1e3
     step_s = (time.monotonic() - warm_up) if not steps else steps[0] / 1e3
     left = end - time.monotonic()
@@ -85,8 +77,9 @@ def measure_live(
     tpot: list[float] = []
     disturbed = 0
     repeats_begin, time_left = time.monotonic(), max(left, 1e-9)
+    once = model.runs(run)
     while len(ttft) < _MAX_REPEATS:
-        first, later, was_disturbed = _once(model, run, device, spans, scales)
+        first, later, was_disturbed = once()
         ttft.append(first)
         if later:
             tpot.append(sum(later) / len(later))
@@ -101,11 +94,10 @@ def measure_live(
             break
     if disturbed > len(ttft) / 2:
         notes.append(f"{DISTURBED_FLAG}: other processes took the processor in {disturbed} repeats")
-    spans.close()
     phases: tuple[TracedPhase, ...] = ()
     if request.trace_path:
         yield Progressed(fraction=0.99, text="tracing")
-        phases, untraced = _traced(request.trace_path, model, run, device, end - trace_s)
+        phases, untraced = _traced(request.trace_path, model, run, end - trace_s)
         notes += untraced
     yield LiveResult(
         ttft_ms=distribution(ttft),
@@ -131,14 +123,14 @@ def _notes_on(request: LiveRequest, layer_count: int) -> list[str]:
 
 
 def _traced(
-    path: str, model: PreTrainedModel, run: GeneratePoint, device: Device, latest: float
+    path: str, model: LiveModel, run: GeneratePoint, latest: float
 ) -> tuple[tuple[TracedPhase, ...], list[str]]:
     """Returns the phases of a traced run begun by then (monotonic), or why there are none."""
     if time.monotonic() > latest:
         return (), ["no time was left for a trace; give more budget"]
     shorter = replace(run, output_tokens=min(run.output_tokens, 1 + _TRACED_STEPS))
     try:
-        return trace_generate(model, shorter, device, Path(path)), []
+        return model.trace(shorter, Path(path)), []
     except (OSError, RuntimeError) as error:
         # What was measured before must not be lost with it.
         return (), [f"the trace could not be written: {error}"]
@@ -155,23 +147,6 @@ def cold_depth(architecture: Architecture, precision: Precision, device: Device)
     )
     layer_bytes = weights * precision.weight_bytes / depth
     return max(2, min(depth, math.ceil(device.cold_bytes / layer_bytes)))
-
-
-def _once(
-    model: PreTrainedModel,
-    run: GeneratePoint,
-    device: Device,
-    spans: LayerSpans,
-    scales: Sequence[float],
-) -> tuple[float, list[float], bool]:
-    """Returns first and later steps' milliseconds, each kind of layer scaled to its depth."""
-    spans.reset()
-    first, steps, disturbed = generate_once(model, run, device)
-    scaled = [
-        total + sum((scale - 1) * ms for scale, ms in zip(scales, groups, strict=True))
-        for total, groups in zip([first, *steps], spans.by_group(), strict=True)
-    ]
-    return scaled[0], scaled[1:], disturbed
 
 
 def _that_fits(

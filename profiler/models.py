@@ -7,145 +7,63 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from transformers import DynamicCache
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
-from model.blocks import LatentAttention
-from model.execution import layer_operations, projections_of
-from model.laws import KERNELS
-from model.measurement import Measurement
-from model.shapes import architecture_shape
-from model.workload import Sequences
-from profiler.device import Device, dtype_of
 from profiler.modules import build_model
-from profiler.points import ENGINE, MODEL_EFFORT
-from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, Effort, RunDelay, distribution
+from profiler.points import ENGINE
+from profiler.timing import DISTURBED_SHARE, RunDelay, Stopwatch, timing_of
+from profiler.wholes import Once, WholePoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedModel
 
-    from model.architecture import Architecture
-    from model.operations import Operation
     from model.precision import Precision
-    from profiler.points import Measured
-
-
-_FEWEST_RUNS = 2
-"""Runs of ``generate()``, each of several steps, that a median needs at the least."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardPoint:
-    """One forward pass of equal sequences through the layers of a model."""
-
-    sequences: int
-    query_tokens: int
-    kv_tokens: int
-
-    @property
-    def step(self) -> Sequences:
-        """What runs in the pass."""
-        return Sequences(
-            count=self.sequences, query_tokens=self.query_tokens, kv_tokens=self.kv_tokens
-        )
+    from profiler.device import Device
+    from profiler.timing import Effort, Timing
+    from profiler.wholes import ForwardPoint, GeneratePoint
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratePoint:
-    """One real ``generate()``."""
+class ModelPoint(WholePoint):
+    """A model of transformers: passes through its layers, and real ``generate()`` runs."""
 
-    sequences: int
-    input_tokens: int
-    output_tokens: int
+    engine: ClassVar[str] = ENGINE
 
-
-@dataclass(frozen=True, slots=True)
-class ModelPoint:
-    """A small model built once: passes through its layers, and real ``generate()`` runs."""
-
-    architecture: Architecture
-    forwards: tuple[ForwardPoint, ...]
-    generates: tuple[GeneratePoint, ...]
-
-    @property
-    def group(self) -> str:
-        """All that one architecture is measured in is held out together."""
-        return self.architecture.name
-
-    def operations(self, precision: Precision) -> list[Operation]:
-        """Returns the kernels of its passes, which a cost model prices it by."""
-        layer = self.architecture.layers[0].layer
-        projections = projections_of(self.architecture, ENGINE)
-        return [
-            operation
-            for forward in self.forwards
-            for operation in layer_operations(
-                self.architecture.hidden_size,
-                layer,
-                (forward.step,),
-                precision,
-                precision,
-                projections,
-            )
-            if operation.kind in KERNELS
-        ]
-
-    def needed_bytes(self, precision: Precision, device: Device) -> float:
-        """Returns an upper bound of the bytes that measuring it allocates."""
-        architecture = self.architecture
-        widest = max(
-            [f.sequences * f.kv_tokens for f in self.forwards]
-            + [g.sequences * (g.input_tokens + g.output_tokens) for g in self.generates]
-        )
-        layer = architecture.layers[0].layer
-        row = 8 * architecture.hidden_size + 2 * layer.feed_forward.activation_values
-        if isinstance(layer.attention, LatentAttention):
-            row += layer.attention.activation_values  # keys and values are wider than their cache
-        cache = 2 * architecture.layer_count * layer.attention.cached_values
-        values = 1.1 * architecture.parameter_count() + widest * (row + cache)
-        return dtype_of(precision).itemsize * values
-
-    def is_measured(self, precision: Precision, measured: Measured) -> bool:
-        """Returns whether nothing of it is left to measure."""
-        return measured.count("decode", precision, self.group) >= len(self.generates)
-
-    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
-        """Yields the measurements of a campaign."""
-        return measure_model(self, precision, device, MODEL_EFFORT)
+    def build(self, precision: Precision, device: Device) -> TransformersModel:
+        """Returns the model with random weights; memory is taken here."""
+        return TransformersModel(build_model(self.architecture, precision, device), device)
 
 
-class Stopwatch:
-    """Marks moments on a device: the clock on the CPU, events on CUDA."""
+class TransformersModel:
+    """A model of transformers to be timed.
 
-    def __init__(self, device: Device) -> None:
+    Args:
+        model: built.
+        device: that it is on.
+    """
+
+    def __init__(self, model: PreTrainedModel, device: Device) -> None:
+        self._model = model
         self._device = device
-        self._marks: list[Any] = []
 
-    def reset(self) -> None:
-        """Forgets all marks."""
-        self._marks = []
+    def layer(self, point: ForwardPoint, effort: Effort) -> Timing:
+        """Returns the timing of one of its layers in a pass, the mean over them."""
+        timer = ForwardTimer(self._model, self._device)
+        try:
+            return timer.layer(point, effort)
+        finally:
+            timer.close()
 
-    def mark(self) -> None:
-        """Marks this moment in the device's order of work."""
-        if self._device.is_cuda:
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
-            self._marks.append(event)
-        else:
-            self._marks.append(time.perf_counter())
-
-    def laps_ms(self) -> list[float]:
-        """Returns the milliseconds between one mark and the next."""
-        self._device.synchronize()
-        pairs = zip(self._marks, self._marks[1:], strict=False)
-        if self._device.is_cuda:
-            return [begin.elapsed_time(end) for begin, end in pairs]
-        return [(end - begin) * 1e3 for begin, end in pairs]
+    def runs(self, point: GeneratePoint) -> Callable[[], Once]:
+        """Returns what runs ``generate()`` once; it has been warmed up."""
+        generate_once(self._model, replace(point, output_tokens=2), self._device)
+        return partial(generate_once, self._model, point, self._device)
 
 
 class LayerSpans:
@@ -210,13 +128,9 @@ class ForwardTimer:
         """Takes the hooks off."""
         self._spans.close()
 
-    def layer_ms(self, point: ForwardPoint, effort: Effort) -> tuple[list[float], bool]:
-        """Returns the samples of one layer's milliseconds and whether they were disturbed."""
-        pairs = self.every_layer_ms(point, effort)
-        clean = [ms for ms, disturbed in pairs if not disturbed]
-        if len(clean) >= min(effort.min_samples, len(pairs)):
-            return clean, False
-        return [ms for ms, _ in pairs], True
+    def layer(self, point: ForwardPoint, effort: Effort) -> Timing:
+        """Returns the timing of one layer in a pass."""
+        return timing_of(self.every_layer_ms(point, effort), effort)
 
     @torch.inference_mode()
     def every_layer_ms(self, point: ForwardPoint, effort: Effort) -> list[tuple[float, bool]]:
@@ -307,15 +221,8 @@ def prepared_run(
 
 
 @torch.inference_mode()
-def generate_once(
-    model: PreTrainedModel, point: GeneratePoint, device: Device
-) -> tuple[float, list[float], bool]:
-    """Runs one greedy ``generate()`` of exactly so many tokens.
-
-    Returns:
-        Milliseconds to the first token, of each later step, and whether other
-        processes disturbed it.
-    """
+def generate_once(model: PreTrainedModel, point: GeneratePoint, device: Device) -> Once:
+    """Runs one greedy ``generate()`` of exactly so many tokens."""
     watch = Stopwatch(device)
     run = prepared_run(model, point, device, watch.mark)
     device.synchronize()
@@ -323,78 +230,7 @@ def generate_once(
     watch.mark()
     run()
     first, *steps = watch.laps_ms()
-    return first, steps, delay.lap_ms() > DISTURBED_SHARE * (first + sum(steps))
-
-
-def measure_model(
-    point: ModelPoint, precision: Precision, device: Device, effort: Effort
-) -> Iterator[Measurement]:
-    """Builds the point's model and times all that is asked of it.
-
-    Kinds: "layer" (one layer of a pass), "prefill" (a ``generate()`` up to its first
-    token) and "decode" (one later step, at the mean context of the run).
-    """
-    model = build_model(point.architecture, precision, device)
-    make = partial(_measurement, point, precision)
-    timer = ForwardTimer(model, device)
-    for forward in point.forwards:
-        samples, disturbed = timer.layer_ms(forward, effort)
-        yield make("layer", forward.step, samples, disturbed=disturbed)
-    timer.close()
-    for run in point.generates:
-        generate_once(model, replace(run, output_tokens=2), device)
-        firsts, steps, disturbed = repeat_generate(model, run, device, effort)
-        prefill = Sequences(
-            count=run.sequences, query_tokens=run.input_tokens, kv_tokens=run.input_tokens
-        )
-        yield make("prefill", prefill, firsts, disturbed=disturbed)
-        if steps:
-            context = run.input_tokens + run.output_tokens // 2
-            decode = Sequences(count=run.sequences, query_tokens=1, kv_tokens=context)
-            yield make("decode", decode, steps, disturbed=disturbed)
-
-
-def repeat_generate(
-    model: PreTrainedModel, run: GeneratePoint, device: Device, effort: Effort
-) -> tuple[list[float], list[float], bool]:
-    """Repeats a run until the effort is spent.
-
-    Returns:
-        Milliseconds to the first token and of the mean later step, one a repeat
-        (undisturbed ones alone where there are enough), and whether there were not.
-    """
-    rows: list[tuple[float, list[float], bool]] = []
-    end = time.perf_counter() + effort.seconds
-    while len(rows) < effort.max_samples:
-        rows.append(generate_once(model, run, device))
-        if len(rows) >= _FEWEST_RUNS and time.perf_counter() > end:
-            break
-    clean = [row for row in rows if not row[2]]
-    enough = len(clean) >= min(effort.min_samples, len(rows))
-    kept = clean if enough else rows
-    firsts = [first for first, _, _ in kept]
-    means = [sum(steps) / len(steps) for _, steps, _ in kept if steps]
-    return firsts, means, not enough
-
-
-def _measurement(
-    point: ModelPoint,
-    precision: Precision,
-    kind: str,
-    step: Sequences,
-    samples_ms: list[float],
-    *,
-    disturbed: bool,
-) -> Measurement:
-    return Measurement(
-        kind=kind,
-        precision=precision,
-        engine=ENGINE,
-        shape=architecture_shape(point.architecture, step),
-        latency_ms=distribution(samples_ms),
-        group=point.group,
-        flags=(DISTURBED_FLAG,) if disturbed else (),
-    )
+    return Once(first, steps, delay.lap_ms() > DISTURBED_SHARE * (first + sum(steps)))
 
 
 class Decoder(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
@@ -19,7 +19,7 @@ from profiler.device import Device, dtype_of
 from profiler.numerics import CHECKED, check
 from profiler.packed import PACKED
 from profiler.points import ATTENTION_EFFORT, ENGINE, MATRIX_EFFORT
-from profiler.timing import Effort, Run, Timing, time_runs
+from profiler.timing import Effort, Run, Timing, captured, time_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,18 +86,20 @@ class AttentionPoint:
     query_heads: int
     kv_heads: int
     head_dim: int
+    kind: ClassVar[OperationKind] = OperationKind.ATTENTION
 
     @property
     def group(self) -> str:
         """Points of one set of heads are held out together."""
-        return f"attention-{self.query_heads}-{self.kv_heads}-{self.head_dim}"
+        return f"{self.kind}-{self.query_heads}-{self.kv_heads}-{self.head_dim}"
 
     def operations(self, precision: Precision) -> list[Operation]:
         """Returns what a cost model prices it by."""
         heads = Attention(
             query_heads=self.query_heads, kv_heads=self.kv_heads, head_dim=self.head_dim
         )
-        return [attention(self.sequences, self.query_tokens, self.kv_tokens, heads, precision)]
+        sizes = (self.sequences, self.query_tokens, self.kv_tokens)
+        return [attention(*sizes, heads, precision, kind=self.kind)]
 
     def needed_bytes(self, precision: Precision, device: Device) -> float:
         """Returns an upper bound of the bytes that measuring it allocates."""
@@ -112,7 +114,7 @@ class AttentionPoint:
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""
-        return measured.holds("attention", precision.activation, asdict(self))
+        return measured.holds(self.kind, precision.activation, asdict(self))
 
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurement of a campaign."""
@@ -175,7 +177,7 @@ def measure_attention(
         runs.append(partial(_attend, module, query, new, old, mask))
     timing = time_graphed(device, runs, effort)
     # Weights are none of its business: only activations and the cache count.
-    yield measurement_of("attention", precision.activation, asdict(point), timing, point.group)
+    yield measurement_of(point.kind, precision.activation, asdict(point), timing, point.group)
 
 
 def _as_they_are(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -189,20 +191,10 @@ def attention_values(point: AttentionPoint) -> int:
 
 
 def time_graphed(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
-    """Times runs in turn; on CUDA one captured graph holds them all, so that launches cost nothing.
-
-    A graph's pointers are fixed: rotating between replays would not change the data.
-    """
+    """Times runs in turn; on CUDA one graph holds them all, so that launches cost nothing."""
     if not device.is_cuda:
         return time_runs(device, runs, effort)
-    for run in runs[:3]:
-        run()
-    torch.cuda.synchronize(device.torch_device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for run in runs:
-            run()
-    timing = time_runs(device, [graph.replay], effort)
+    timing = time_runs(device, [captured(device, runs)], effort)
     return timing.per(len(runs))
 
 
@@ -267,13 +259,18 @@ def copies_beyond_cache(copy_bytes: int, device: Device) -> int:
 
 
 def measurement_of(
-    kind: str, precision: Precision, shape: Mapping[str, float], timing: Timing, group: str
+    kind: str,
+    precision: Precision,
+    shape: Mapping[str, float],
+    timing: Timing,
+    group: str,
+    engine: str = ENGINE,
 ) -> Measurement:
     """Returns the measurement of an operation that was timed alone."""
     return Measurement(
         kind=kind,
         precision=precision,
-        engine=ENGINE,
+        engine=engine,
         shape={name: float(size) for name, size in shape.items()},
         latency_ms=timing.distribution,
         group=group,

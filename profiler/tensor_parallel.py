@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.measurement import Distribution
     from model.precision import Precision
-    from profiler.models import ForwardPoint
     from profiler.ranks import Rank
+    from profiler.wholes import ForwardPoint
 
 _FEWEST_CLEAN = 5
 """Passes that a median needs, disturbed ones where there are too few others."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ DISTURBED_SHARE = 0.03
 
 DISTURBED_FLAG = "disturbed"
 """Marks a point whose samples were all disturbed."""
+_WARM_UPS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,21 +82,86 @@ def time_runs(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
     device.synchronize()
     once = _sample(device, runs[-1:])[0]
     block = max(1, min(len(runs), round(effort.sample_ms / max(once, 1e-4))))
-    samples: list[float] = []
-    clean: list[float] = []
+    samples: list[tuple[float, bool]] = []
     end = time.perf_counter() + effort.seconds
     position = 0
     while len(samples) < effort.max_samples:
         chosen = [runs[(position + i) % len(runs)] for i in range(block)]
         position += block
         elapsed, disturbed = _sample(device, chosen)
-        samples.append(elapsed / block)
-        if not disturbed:
-            clean.append(elapsed / block)
+        samples.append((elapsed / block, disturbed))
         if time.perf_counter() > end and len(samples) >= effort.min_samples:
             break
-    enough = len(clean) >= min(effort.min_samples, len(samples))
-    return Timing(distribution(clean if enough else samples), () if enough else (DISTURBED_FLAG,))
+    return timing_of(samples, effort)
+
+
+def timing_of(samples: Sequence[tuple[float, bool]], effort: Effort) -> Timing:
+    """Returns the timing of samples, undisturbed ones alone where these are enough.
+
+    Args:
+        samples: at least one: milliseconds, and whether other processes disturbed it.
+        effort: how many are enough.
+    """
+    clean = [ms for ms, disturbed in samples if not disturbed]
+    if len(clean) >= min(effort.min_samples, len(samples)):
+        return Timing(distribution(clean), ())
+    return Timing(distribution([ms for ms, _ in samples]), (DISTURBED_FLAG,))
+
+
+def captured(device: Device, runs: Sequence[Run]) -> Run:
+    """Returns what does all runs one after the other, on CUDA from a graph.
+
+    A graph's launches cost nothing, but its pointers are fixed: what rotates over data must
+    be in it. Runs must not wait for the device.
+    """
+    if not device.is_cuda:
+        return partial(_in_turn, runs)
+    # As torch's notes on graphs ask for: lazily made handles must be there before.
+    stream = torch.cuda.Stream(device.torch_device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device.torch_device))
+    with torch.cuda.stream(stream):
+        for repeat in range(_WARM_UPS):
+            runs[repeat % len(runs)]()
+    torch.cuda.current_stream(device.torch_device).wait_stream(stream)
+    device.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        _in_turn(runs)
+    return graph.replay
+
+
+def _in_turn(runs: Sequence[Run]) -> None:
+    for run in runs:
+        run()
+
+
+class Stopwatch:
+    """Marks moments on a device: the clock on the CPU, events on CUDA."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._marks: list[Any] = []
+
+    def reset(self) -> None:
+        """Forgets all marks."""
+        self._marks = []
+
+    def mark(self) -> None:
+        """Marks this moment in the device's order of work."""
+        if self._device.is_cuda:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            self._marks.append(event)
+        else:
+            self._marks.append(time.perf_counter())
+
+    def laps_ms(self) -> list[float]:
+        """Returns the milliseconds between one mark and the next."""
+        self._device.synchronize()
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        if self._device.is_cuda:
+            return [begin.elapsed_time(end) for begin, end in pairs]
+        return [(end - begin) * 1e3 for begin, end in pairs]
 
 
 def distribution(samples_ms: Sequence[float]) -> Distribution:

@@ -10,16 +10,14 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from model.estimate import Phase
 from profiler.interface import TracedKernel, TracedPhase
-from profiler.models import prepared_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch.autograd.profiler_util import FunctionEvent
-    from transformers import PreTrainedModel
 
     from profiler.device import Device
-    from profiler.models import GeneratePoint
 
 _SPANS = {Phase.PREFILL: "tokenpace prefill", Phase.DECODE: "tokenpace decode step"}
 _MAX_KERNELS = 50
@@ -28,14 +26,14 @@ _NAME_CHARACTERS = 200
 
 
 @torch.inference_mode()
-def trace_generate(
-    model: PreTrainedModel, point: GeneratePoint, device: Device, path: Path
+def trace_run(
+    run: Callable[[Callable[[], None]], None], device: Device, path: Path
 ) -> tuple[TracedPhase, ...]:
-    """Runs ``generate()`` once under torch's profiler and returns what each phase consists of.
+    """Runs a request once under torch's profiler and returns what each phase consists of.
 
     Args:
-        model: that was warmed up.
-        point: sequences and tokens; of its decode steps the last one is told of.
+        run: of a model that was warmed up; calls what it is given behind the prompt's pass and
+            behind each later step, of which the last one is told of.
         device: that the model is on.
         path: of the trace that is written, gzipped JSON that Perfetto opens.
 
@@ -43,13 +41,12 @@ def trace_generate(
         OSError, RuntimeError: the trace cannot be written.
     """
     spans = _Spans(device)
-    run = prepared_run(model, point, device, spans.next_step)
     activities = [ProfilerActivity.CPU]
     if device.is_cuda:
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as profiler:
         spans.open(Phase.PREFILL)
-        run()
+        run(spans.next_step)
         spans.close()
     profiler.export_chrome_trace(str(path))
     return _phases(list(profiler.events() or ()))

@@ -162,6 +162,7 @@ def _request(plan: LivePlan, budget_s: float, trace: Path | None) -> LiveRequest
         tensor=question.parallelism.tensor,
         precision=question.precision,
         scope=plan.scope,
+        engine=question.engine,
         trace_path=str(trace or ""),
     )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET_S = 30.0
 MIN_BUDGET_S = 0.001
 MAX_BUDGET_S = 3_600.0
-ENGINE = "transformers"
+ENGINES = ("transformers", "torch")
 MEMORY_SHARE = 0.8
 """Of the free memory, that a live measurement may need."""
 
@@ -144,10 +144,10 @@ def _check_memory(plan: LivePlan, available: int, of_what: str) -> None:
 
 def _check_measurable(question: Question) -> None:
     parallelism = question.parallelism
-    if question.engine != ENGINE:
+    if question.engine not in ENGINES:
         raise unimplemented(
             "ENGINE_NOT_MEASURED",
-            f"engine: {question.engine} cannot be measured yet; use {ENGINE}, or Predict",
+            f"engine: {question.engine} cannot be measured; use {' or '.join(ENGINES)}, or Predict",
         )
     architecture = question.architecture
     if not all(_has_modules(group.layer.attention) for group in architecture.layers):

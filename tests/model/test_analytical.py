@@ -18,6 +18,7 @@ from model.estimate import Phase, Provenance
 from model.execution import step_operations
 from model.hardware import DataSheet, data_sheet, device_names
 from model.operations import (
+    PLAIN_ATTENTIONS,
     OperationKind,
     all_gather,
     all_reduce,
@@ -218,6 +219,11 @@ def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
                 first=True,
             )
         rows.append(linear("x", 2, 64, 64, precision, kind=OperationKind.LINEAR_TRANSPOSED))
+        heads = Attention(query_heads=4, kv_heads=2, head_dim=64)
+        rows += [
+            attention(2, 1, 700, heads, precision.activation, kind=kind)
+            for kind in PLAIN_ATTENTIONS
+        ]
         # No engine that expands latents in every pass has it.
         rows.append(batched_linear("y", 2, 64, 64, 4, precision))
         rows.append(all_gather(4096, 2, precision))

@@ -287,3 +287,13 @@ def test_a_transposed_linear_never_measured_is_priced_as_a_plain_one():
         for kind in (OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED)
     )
     assert transposed == plain
+
+
+def test_attention_over_a_static_cache_never_measured_is_priced_as_the_other():
+    heads = Attention(query_heads=4, kv_heads=2, head_dim=64)
+    growing, static = (
+        PLAIN.estimate([attention(2, 1, 90, heads, Precision.FP32, kind=kind)], Phase.DECODE, 0.9)
+        for kind in (OperationKind.ATTENTION, OperationKind.STATIC_ATTENTION)
+    )
+    assert static.value_ms == growing.value_ms > 0
+    assert PLAIN.holds(OperationKind.STATIC_ATTENTION, Precision.FP32)

@@ -197,7 +197,7 @@ def _layer_of(name, steps, engine):
 
 def test_windowed_and_full_layers_are_priced_apart():
     rows = operations("gemma-3-1b", step(1, 1, 4096))
-    attentions = [o for o in rows if o.kind is OperationKind.ATTENTION]
+    attentions = [o for o in rows if o.kind is OperationKind.STATIC_ATTENTION]
     assert sorted((o.shape[2], o.count) for o in attentions) == [(512, 22), (4096, 4)]
 
 

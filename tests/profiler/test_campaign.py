@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import profiler.campaign
 from model.measurement import Measurement
 from model.precision import Precision
-from profiler.campaign import BASE_POINTS, MIXTURE_POINTS, Campaign, step_error
+from profiler.campaign import Campaign, step_error
 from profiler.design import Design, Space
 from profiler.device import Device
 from profiler.interface import CampaignRequest, Skipped
@@ -55,6 +56,20 @@ def run(device=CPU, **changes):
     return measured, skipped, time.monotonic() - begin
 
 
+def plan(patch, group, **base_points):
+    """Changes how many points of each kind of a group come first; models take a second here."""
+    kinds = getattr(profiler.campaign, group)
+    changed = tuple(
+        replace(
+            kind,
+            base_points=base_points.get(kind.name, kind.base_points),
+            first_guess_s=min(kind.first_guess_s, 1.5),
+        )
+        for kind in kinds.kinds
+    )
+    patch.setattr(profiler.campaign, group, replace(kinds, kinds=changed))
+
+
 def point_of(row):
     return (row.kind, row.precision, *sorted(row.shape.items()))
 
@@ -67,8 +82,7 @@ def measured():
     """The first measurements of a campaign, up to some of each kind."""
     rows = []
     with pytest.MonkeyPatch.context() as patch:
-        # Models of this space take a second.
-        patch.setitem(profiler.campaign._FIRST_GUESS_S, "model", 1.5)
+        plan(patch, "DENSE")
         for event in campaign(budget_s=60.0).run():
             assert isinstance(event, Measurement), event
             rows.append(event)
@@ -161,17 +175,15 @@ def test_progress_is_the_share_of_the_time():
 
 
 MIXTURE_KINDS = {"experts", "mla", "batched_linear"}
+OTHER_KINDS = MIXTURE_KINDS | {"static_attention"}
 
 
 def shorten(patch):
     """A campaign's plan with few points, and whose long campaigns are short."""
-    for kind in BASE_POINTS:
-        patch.setitem(BASE_POINTS, kind, 1)
-    for kind, count in (("experts", 2), ("latent", 4), ("mixture", 1)):
-        patch.setitem(MIXTURE_POINTS, kind, count)
-    patch.setattr(profiler.campaign, "MIXTURES_FROM_S", 30.0)
-    for kind in ("model", "mixture"):
-        patch.setitem(profiler.campaign._FIRST_GUESS_S, kind, 1.5)
+    plan(patch, "DENSE", linear=1, attention=1, model=1)
+    plan(patch, "MIXTURES", experts=2, latent=4, mixture=1)
+    plan(patch, "PLAIN", static_attention=3, plain_model=1)
+    patch.setattr(profiler.campaign, "OTHERS_FROM_S", 30.0)
 
 
 @pytest.fixture
@@ -199,20 +211,23 @@ def mixed():
         return until_second_precision()
 
 
-def test_a_long_campaign_measures_experts_and_latents_behind_dense_points(mixed):
+def test_a_long_campaign_measures_more_behind_dense_models_of_transformers(mixed):
     rows, kinds = mixed, [row.kind for row in mixed]
-    assert set(kinds) == KINDS | MIXTURE_KINDS
-    first = min(kinds.index(kind) for kind in MIXTURE_KINDS)
+    assert set(kinds) == KINDS | OTHER_KINDS
+    first = min(kinds.index(kind) for kind in OTHER_KINDS)
     assert not any("experts" in row.shape for row in rows[:first])
+    assert {row.engine for row in rows[:first]} == {"transformers"}
     assert set(kinds[:first]) == KINDS
     whole = [row for row in rows if row.kind in {"layer", "prefill", "decode"}]
-    assert {row.kind for row in whole if "experts" in row.shape} == {"layer", "prefill", "decode"}
+    wholes = {"layer", "prefill", "decode"}
+    assert {row.kind for row in whole if "experts" in row.shape} == wholes
+    assert {row.kind for row in whole if row.engine == "torch"} == wholes
 
 
-def test_experts_and_latents_are_not_measured_twice(short, mixed):
+def test_what_is_measured_behind_them_is_not_measured_twice(short, mixed):
     again = until_second_precision(done=mixed)
     before, after = ({point_of(row) for row in each} for each in (mixed, again))
-    alone = {point for point in before if point[0] in MIXTURE_KINDS}
+    alone = {point for point in before if point[0] in OTHER_KINDS}
     assert alone
     assert not alone & after
 
@@ -229,8 +244,9 @@ def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
         if len(rows) >= 25:  # a long campaign of fp32 has mixtures among them
             break
     assert rows
-    assert not MIXTURE_KINDS & {row.kind for row in rows}
+    assert not OTHER_KINDS & {row.kind for row in rows}
     assert not any("experts" in row.shape for row in rows)
+    assert {row.engine for row in rows} == {"transformers"}
 
 
 # --- an end by error -------------------------------------------------------------
@@ -251,8 +267,7 @@ def attention_row(device, point):
 def base(monkeypatch, synthetic_device):
     """A base of few points, and what a synthetic device makes of it."""
     few = {"linear": 8, "attention": 16, "model": 4}
-    for kind, count in few.items():
-        monkeypatch.setitem(BASE_POINTS, kind, count)
+    plan(monkeypatch, "DENSE", **few)
     device, design = synthetic_device(seed=1), Design(TINY, 0)
     rows = [
         device.linear(m, point.n, point.k, point.kind)

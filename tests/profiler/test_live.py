@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import profiler.live
+import profiler.live_models
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
 from model.estimate import Phase
@@ -21,6 +21,7 @@ from profiler.device import Device, open_device
 from profiler.interface import LiveRequest, LiveResult, Progressed, Scope
 from profiler.live import cold_depth, measure_live
 from profiler.models import LayerSpans
+from profiler.wholes import Once
 
 CPU = Device("cpu", 1 << 40)
 """Nothing overflows its cache: whole models run."""
@@ -121,13 +122,13 @@ def test_a_long_run_is_shortened_to_fit_and_said_so():
 
 def test_the_model_that_runs_has_the_workloads_sizes(monkeypatch):
     points = []
-    generate_once = profiler.live.generate_once
+    generate_once = profiler.live_models.generate_once
 
     def spy(model, point, device):
         points.append(point)
         return generate_once(model, point, device)
 
-    monkeypatch.setattr(profiler.live, "generate_once", spy)
+    monkeypatch.setattr(profiler.live_models, "generate_once", spy)
     measure(request(input_tokens=9, output_tokens=3, batch_size=5))
     assert {(p.sequences, p.input_tokens) for p in points} == {(5, 9)}
     assert {p.output_tokens for p in points[1:]} == {3}
@@ -225,7 +226,8 @@ def test_each_kind_of_layer_is_scaled_to_its_own_depth(monkeypatch):
         MIXTURES["deepseek_v3"],
         layers=(replace(dense, count=4), replace(mixed, count=30)),
     )
-    monkeypatch.setattr(profiler.live, "generate_once", lambda *_: (100.0, [50.0], False))
+    once = Once(100.0, [50.0], disturbed=False)
+    monkeypatch.setattr(profiler.live_models, "generate_once", lambda *_: once)
     monkeypatch.setattr(LayerSpans, "by_group", lambda _: [[10.0, 20.0], [4.0, 6.0]])
     _, result = measure(request(Scope.LAYER, deep), NO_CACHE)
     assert "3 of 34 layers were run and scaled" in result.notes

@@ -9,10 +9,11 @@ from model.precision import Precision
 from profiler.device import Device
 from profiler.experts import ExpertsPoint, measure_experts
 from profiler.latent import BatchedLinearPoint, LatentPoint, measure_batched_linear, measure_latent
-from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
+from profiler.models import ModelPoint
 from profiler.modules import build_model
 from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
 from profiler.timing import Effort
+from profiler.wholes import ForwardPoint, GeneratePoint
 
 QUICK = Effort(seconds=0.0, min_samples=1, max_samples=1, sample_ms=0.001)
 CPU = Device("cpu", 1 << 16)

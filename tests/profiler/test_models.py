@@ -10,18 +10,16 @@ from model.shapes import architecture_of_shape, operations_of, step_of_shape
 from model.workload import Sequences
 from profiler.device import Device, open_device
 from profiler.models import (
-    ForwardPoint,
     ForwardTimer,
-    GeneratePoint,
     LayerSpans,
     ModelPoint,
+    TransformersModel,
     decoder,
     generate_once,
-    measure_model,
-    repeat_generate,
 )
 from profiler.modules import build_model
 from profiler.timing import Effort
+from profiler.wholes import ForwardPoint, GeneratePoint, measure_whole, repeated
 
 CPU = Device("cpu", 1 << 20)
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=3)
@@ -78,12 +76,13 @@ def test_generate_takes_as_long_as_its_parts(model):
 
 
 def test_a_run_is_repeated_until_the_effort_is_spent(model):
-    run = GeneratePoint(2, 4, 3)
-    firsts, steps, _ = repeat_generate(model, run, CPU, Effort(seconds=60, max_samples=4))
-    assert 1 <= len(firsts) == len(steps) <= 4
-    firsts, steps, _ = repeat_generate(model, GeneratePoint(2, 4, 1), CPU, QUICK)
-    assert len(firsts) >= 1
-    assert steps == []
+    runs = TransformersModel(model, CPU).runs
+    firsts, steps = repeated(runs(GeneratePoint(2, 4, 3)), Effort(seconds=60, max_samples=4))
+    assert 1 <= firsts.distribution.samples <= 4
+    assert 1 <= steps.distribution.samples <= 4
+    firsts, steps = repeated(runs(GeneratePoint(2, 4, 1)), QUICK)
+    assert firsts.distribution.samples >= 1
+    assert steps is None
 
 
 FORWARDS = [
@@ -107,11 +106,11 @@ def test_a_pass_runs_its_queries_over_its_context(architecture, point):
 
     handle = model.base_model.register_forward_hook(watch, with_kwargs=True)
     timer = ForwardTimer(model, CPU)
-    samples, _ = timer.layer_ms(point, QUICK)
+    timing = timer.layer(point, QUICK)
     handle.remove()
     timer.close()
-    assert 1 <= len(samples) <= QUICK.max_samples
-    assert all(sample > 0 for sample in samples)
+    assert 1 <= timing.distribution.samples <= QUICK.max_samples
+    assert timing.distribution.p10 > 0
     past = point.kv_tokens - point.query_tokens
     filled = [((1, past), past)] if past else []
     run = ((point.sequences, point.query_tokens), point.kv_tokens)
@@ -125,7 +124,7 @@ def test_positions_go_on_where_the_context_ends(model):
     handle = model.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: positions.append(kwargs.get("position_ids")), with_kwargs=True
     )
-    ForwardTimer(model, CPU).layer_ms(ForwardPoint(2, 3, 10), QUICK)
+    ForwardTimer(model, CPU).layer(ForwardPoint(2, 3, 10), QUICK)
     handle.remove()
     assert positions[-1].tolist() == [[7, 8, 9]]
 
@@ -180,7 +179,7 @@ def test_all_that_is_asked_of_a_model_is_measured(device, precision):
         (ForwardPoint(2, 1, 12), ForwardPoint(1, 6, 6)),
         (GeneratePoint(1, 8, 5), GeneratePoint(3, 4, 1)),
     )
-    rows = list(measure_model(point, precision, opened, QUICK))
+    rows = list(measure_whole(point, precision, opened, QUICK))
     assert [row.kind for row in rows] == ["layer", "layer", "prefill", "decode", "prefill"]
     steps = [step_of_shape(row.shape) for row in rows]
     assert steps == [

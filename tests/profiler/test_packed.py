@@ -11,12 +11,13 @@ from model.precision import Precision
 from model.shapes import operations_of
 from profiler import operations
 from profiler.device import FP8_CAPABILITY, Device, open_device
-from profiler.models import ForwardPoint, GeneratePoint, ModelPoint, generate_once, measure_model
+from profiler.models import ModelPoint, generate_once
 from profiler.modules import build_model
 from profiler.numerics import CHECKED, InaccurateError, check
 from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
 from profiler.packed import PACKED, PackedModule
 from profiler.timing import Effort
+from profiler.wholes import ForwardPoint, GeneratePoint, measure_whole
 
 CPU = Device("cpu", 1 << 16)
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=2, sample_ms=0.01)
@@ -99,7 +100,7 @@ def test_points_carry_the_precision_of_what_ran(device, precision):
     (attention,) = measure_attention(point, precision, place, QUICK)
     assert attention.precision is Precision.BF16
     whole = ModelPoint(TINY, (ForwardPoint(1, 1, 4),), ())
-    (layer,) = measure_model(whole, precision, place, QUICK)
+    (layer,) = measure_whole(whole, precision, place, QUICK)
     precisions = {o.kind: o.precision for o in operations_of(layer)}
     assert precisions[OperationKind.LINEAR] is precision
     assert precisions[OperationKind.ATTENTION] is Precision.BF16

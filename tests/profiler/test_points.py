@@ -9,9 +9,10 @@ from model.shapes import operations_of
 from profiler.device import Device
 from profiler.experts import ExpertsPoint
 from profiler.latent import BatchedLinearPoint, LatentPoint
-from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
+from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
 from profiler.points import Measured
+from profiler.wholes import ForwardPoint, GeneratePoint
 
 CPU = Device("cpu", 1 << 16)
 SMALL = architecture_of_dimensions(

@@ -14,11 +14,11 @@ from model.precision import Precision
 from model.shapes import operations_of
 from profiler.collectives import KINDS, measure_collectives
 from profiler.exchange import exchange
-from profiler.models import ForwardPoint
 from profiler.progress import Progress
 from profiler.ranks import RankError, run_on_ranks
 from profiler.standalone import Plan
 from profiler.tensor_parallel import layer_latencies
+from profiler.wholes import ForwardPoint
 from reference import campaigns
 
 SIZES = (4096, 1 << 20)

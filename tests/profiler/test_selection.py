@@ -7,9 +7,10 @@ from model.precision import Precision
 from model.training import fit_cost_model
 from profiler.experts import ExpertsPoint
 from profiler.latent import BatchedLinearPoint, LatentPoint
-from profiler.models import ForwardPoint, GeneratePoint, ModelPoint
+from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
 from profiler.selection import least_sure
+from profiler.wholes import ForwardPoint, GeneratePoint
 
 
 @pytest.fixture(scope="module")

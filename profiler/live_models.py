@@ -1,0 +1,150 @@
+"""What a live measurement runs: a model of either engine, scaled to its whole depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from profiler.models import LayerSpans, generate_once, prepared_run
+from profiler.modules import build_model
+from profiler.plain import PlainDecoder
+from profiler.plain_models import GreedyRequest, PlainModel
+from profiler.points import PLAIN_ENGINE
+from profiler.timing import Effort
+from profiler.tracing import trace_run
+from profiler.wholes import ForwardPoint, Once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from model.architecture import Architecture
+    from model.precision import Precision
+    from profiler.device import Device
+    from profiler.interface import TracedPhase
+    from profiler.wholes import GeneratePoint
+
+_LAYERS_EFFORT = Effort(seconds=0.5, min_samples=5, max_samples=50)
+
+
+class LiveModel(Protocol):
+    """A built model that stands for a deeper one of the same layers."""
+
+    def warm_up(self, point: GeneratePoint) -> Once:
+        """Runs the request's first two tokens."""
+
+    def runs(self, point: GeneratePoint) -> Callable[[], Once]:
+        """Returns what runs a request once, its milliseconds those of the whole depth."""
+
+    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+        """Runs what is built once under torch's profiler.
+
+        Raises:
+            OSError, RuntimeError: the trace cannot be written.
+        """
+
+
+def live_model(
+    engine: str,
+    built: Architecture,
+    whole: Architecture,
+    precision: Precision,
+    device: Device,
+) -> LiveModel:
+    """Returns a model with random weights; memory is taken here.
+
+    Args:
+        engine: whose modules run: "transformers" or "torch".
+        built: the architecture that runs.
+        whole: that it stands for, with as many groups of layers.
+        precision: of weights and activations.
+        device: where to run.
+
+    Raises:
+        InvalidFieldError: the modules lack a block of the architecture.
+        RuntimeError: out of memory.
+    """
+    if engine == PLAIN_ENGINE:
+        return _Plain(built, whole, precision, device)
+    return _Transformers(built, whole, precision, device)
+
+
+class _Transformers:
+    """``generate()``; each kind of layer is timed in it and scaled to its own depth."""
+
+    def __init__(
+        self, built: Architecture, whole: Architecture, precision: Precision, device: Device
+    ) -> None:
+        self._model = build_model(built, precision, device)
+        self._device = device
+        self._counts = [group.count for group in built.layers]
+        pairs = zip(whole.layers, built.layers, strict=True)
+        self._scales = [of_whole.count / group.count for of_whole, group in pairs]
+
+    def warm_up(self, point: GeneratePoint) -> Once:
+        """Runs the request's first two tokens."""
+        return generate_once(self._model, replace(point, output_tokens=2), self._device)
+
+    def runs(self, point: GeneratePoint) -> Callable[[], Once]:
+        """Returns what runs ``generate()`` once."""
+        return partial(self._once, point)
+
+    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+        """Runs ``generate()`` once under torch's profiler."""
+
+        def run(told: Callable[[], None]) -> None:
+            prepared_run(self._model, point, self._device, told)()
+
+        return trace_run(run, self._device, path)
+
+    def _once(self, point: GeneratePoint) -> Once:
+        spans = LayerSpans(self._model, self._device, self._counts)
+        first, steps, disturbed = generate_once(self._model, point, self._device)
+        spans.close()
+        scaled = [
+            total + sum((scale - 1) * ms for scale, ms in zip(self._scales, groups, strict=True))
+            for total, groups in zip([first, *steps], spans.by_group(), strict=True)
+        ]
+        return Once(scaled[0], scaled[1:], disturbed)
+
+
+class _Plain:
+    """Greedy decoding; all layers together are timed beside it and scaled."""
+
+    def __init__(
+        self, built: Architecture, whole: Architecture, precision: Precision, device: Device
+    ) -> None:
+        self._decoder = PlainDecoder(built, precision, device)
+        self._missing = whole.layer_count / built.layer_count - 1
+
+    def warm_up(self, point: GeneratePoint) -> Once:
+        """Runs the request's first two tokens."""
+        return GreedyRequest(self._decoder, replace(point, output_tokens=2)).once()
+
+    def runs(self, point: GeneratePoint) -> Callable[[], Once]:
+        """Returns what decodes a request once."""
+        prompt = ForwardPoint(point.sequences, point.input_tokens, point.input_tokens)
+        context = point.input_tokens + point.output_tokens // 2
+        step = ForwardPoint(point.sequences, 1, context)
+        missing = [self._missing_ms(forward) for forward in (prompt, step)]
+        request = GreedyRequest(self._decoder, point)
+        return partial(_deepened, request, *missing)
+
+    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+        """Decodes a request once under torch's profiler."""
+        request = GreedyRequest(self._decoder, point)
+        return trace_run(request.run, self._decoder.device, path)
+
+    def _missing_ms(self, forward: ForwardPoint) -> float:
+        if not self._missing:
+            return 0.0
+        timing = PlainModel(self._decoder).layers(forward, _LAYERS_EFFORT)
+        return self._missing * timing.distribution.median
+
+
+def _deepened(request: GreedyRequest, first_ms: float, step_ms: float) -> Once:
+    once = request.once()
+    return Once(
+        once.first_ms + first_ms, [step + step_ms for step in once.steps_ms], once.disturbed
+    )

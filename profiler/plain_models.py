@@ -1,0 +1,138 @@
+"""Plain decoders timed: passes through their layers and greedy decoding, in graphs on GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from profiler.plain import PlainDecoder
+from profiler.points import PLAIN_ENGINE
+from profiler.timing import DISTURBED_SHARE, RunDelay, Stopwatch, captured, time_runs
+from profiler.wholes import Once, WholePoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from model.precision import Precision
+    from profiler.device import Device
+    from profiler.timing import Effort, Timing
+    from profiler.wholes import ForwardPoint, GeneratePoint
+
+_GRAPHS = 8
+"""Decode steps that are captured of a request, spread over its contexts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainModelPoint(WholePoint):
+    """A model of plain layers: passes through them, and greedy decoding."""
+
+    engine: ClassVar[str] = PLAIN_ENGINE
+
+    def build(self, precision: Precision, device: Device) -> PlainModel:
+        """Returns the model with random weights; memory is taken here."""
+        return PlainModel(PlainDecoder(self.architecture, precision, device))
+
+
+class PlainModel:
+    """A plain decoder to be timed.
+
+    Args:
+        decoder: built.
+    """
+
+    def __init__(self, decoder: PlainDecoder) -> None:
+        self._decoder = decoder
+
+    def layer(self, point: ForwardPoint, effort: Effort) -> Timing:
+        """Returns the timing of one of its layers in a pass, the mean over them."""
+        return self.layers(point, effort).per(len(self._decoder.layers))
+
+    @torch.inference_mode()
+    def layers(self, point: ForwardPoint, effort: Effort) -> Timing:
+        """Returns the timing of all its layers together, in a pass of their own."""
+        decoder, device = self._decoder, self._decoder.device
+        width = decoder.architecture.hidden_size
+        cache = decoder.new_cache(point.sequences, point.kv_tokens)
+        stream = device.random(point.sequences, point.query_tokens, width, dtype=decoder.dtype)
+        past = point.kv_tokens - point.query_tokens
+        run = captured(device, [partial(decoder.run_layers, stream, cache, past)])
+        return time_runs(device, [run], effort)
+
+    def runs(self, point: GeneratePoint) -> Callable[[], Once]:
+        """Returns what decodes a request once; it has been warmed up."""
+        request = GreedyRequest(self._decoder, point)
+        request.warm_up()
+        return request.once
+
+
+class GreedyRequest:
+    """A random prompt of equal sequences and the greedy decode steps behind it.
+
+    On GPUs the prompt's pass and each step are graphs of their own, as a step's context is
+    part of a graph; of many steps a few are captured, spread evenly.
+
+    Args:
+        decoder: that runs.
+        point: sequences and tokens.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, decoder: PlainDecoder, point: GeneratePoint) -> None:
+        self._decoder = decoder
+        self._device = device = decoder.device
+        last = point.input_tokens + point.output_tokens - 1
+        self._cache = decoder.new_cache(point.sequences, max(last, point.input_tokens))
+        self._prompt = torch.zeros(
+            (point.sequences, point.input_tokens), dtype=torch.long, device=device.torch_device
+        )
+        self._token = torch.zeros_like(self._prompt[:, :1])
+        contexts: Sequence[int] = range(point.input_tokens, last)
+        if device.is_cuda:
+            contexts = spread(contexts, _GRAPHS)
+        self._first = captured(device, [partial(self._step, self._prompt, 0)])
+        self._steps = [
+            captured(device, [partial(self._step, self._token, context)]) for context in contexts
+        ]
+
+    @torch.inference_mode()
+    def once(self) -> Once:
+        """Runs the request with another prompt."""
+        self._prompt.random_(self._decoder.architecture.vocab_size)
+        watch = Stopwatch(self._device)
+        self._device.synchronize()
+        delay = RunDelay()
+        watch.mark()
+        self.run(watch.mark)
+        first, *steps = watch.laps_ms()
+        return Once(first, steps, delay.lap_ms() > DISTURBED_SHARE * (first + sum(steps)))
+
+    @torch.inference_mode()
+    def run(self, told: Callable[[], None]) -> None:
+        """Decodes the prompt.
+
+        Args:
+            told: called behind the prompt's pass and behind each later step.
+        """
+        for run in (self._first, *self._steps):
+            run()
+            told()
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Runs the prompt's pass and a step."""
+        for run in (self._first, *self._steps[:1]):
+            run()
+
+    def _step(self, ids: torch.Tensor, past: int) -> None:
+        logits = self._decoder(ids, self._cache, past)
+        self._token.copy_(logits.argmax(dim=-1, keepdim=True))
+
+
+def spread(items: Sequence[int], count: int) -> Sequence[int]:
+    """Returns at most so many of the items, the first and the last among them."""
+    if len(items) <= count:
+        return items
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]

@@ -1,0 +1,200 @@
+"""Small models as points of a campaign: passes through their layers, and greedy decoding.
+
+Which modules run is a subclass's: of transformers in ``profiler.models``, of plain layers in
+``profiler.plain_models``.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from model.blocks import LatentAttention
+from model.execution import layer_operations, projections_of
+from model.laws import KERNELS
+from model.measurement import Measurement
+from model.shapes import architecture_shape
+from model.workload import Sequences
+from profiler.device import Device, dtype_of
+from profiler.points import MODEL_EFFORT
+from profiler.timing import timing_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from model.architecture import Architecture
+    from model.operations import Operation
+    from model.precision import Precision
+    from profiler.points import Measured
+    from profiler.timing import Effort, Timing
+
+_FEWEST_RUNS = 2
+"""Runs of several steps each that a median needs at the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPoint:
+    """One forward pass of equal sequences through the layers of a model."""
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+
+    @property
+    def step(self) -> Sequences:
+        """What runs in the pass."""
+        return Sequences(
+            count=self.sequences, query_tokens=self.query_tokens, kv_tokens=self.kv_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratePoint:
+    """One real request of equal sequences, decoded greedily."""
+
+    sequences: int
+    input_tokens: int
+    output_tokens: int
+
+
+class Once(NamedTuple):
+    """One run of a request.
+
+    Attributes:
+        first_ms: to the first token.
+        steps_ms: of each later step.
+        disturbed: whether other processes took the processor meanwhile.
+    """
+
+    first_ms: float
+    steps_ms: list[float]
+    disturbed: bool
+
+
+class TimedModel(Protocol):
+    """A model that is built and can be timed."""
+
+    def layer(self, point: ForwardPoint, effort: Effort) -> Timing:
+        """Returns the timing of one of its layers in a pass, the mean over them."""
+
+    def runs(self, point: GeneratePoint) -> Callable[[], Once]:
+        """Returns what runs a request once; it has been warmed up."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholePoint(ABC):
+    """A small model built once: passes through its layers, and greedy decoding."""
+
+    architecture: Architecture
+    forwards: tuple[ForwardPoint, ...]
+    generates: tuple[GeneratePoint, ...]
+    engine: ClassVar[str]
+
+    @abstractmethod
+    def build(self, precision: Precision, device: Device) -> TimedModel:
+        """Returns the model with random weights; memory is taken here."""
+
+    @property
+    def group(self) -> str:
+        """All that one architecture is measured in is held out together."""
+        return self.architecture.name
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns the kernels of its passes, which a cost model prices it by."""
+        layer = self.architecture.layers[0].layer
+        projections = projections_of(self.architecture, self.engine)
+        return [
+            operation
+            for forward in self.forwards
+            for operation in layer_operations(
+                self.architecture.hidden_size,
+                layer,
+                (forward.step,),
+                precision,
+                precision,
+                projections,
+            )
+            if operation.kind in KERNELS
+        ]
+
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        del device  # that of the modules alone
+        architecture = self.architecture
+        widest = max(
+            [f.sequences * f.kv_tokens for f in self.forwards]
+            + [g.sequences * (g.input_tokens + g.output_tokens) for g in self.generates]
+        )
+        layer = architecture.layers[0].layer
+        row = 8 * architecture.hidden_size + 2 * layer.feed_forward.activation_values
+        if isinstance(layer.attention, LatentAttention):
+            row += layer.attention.activation_values  # keys and values are wider than their cache
+        cache = 2 * architecture.layer_count * layer.attention.cached_values
+        values = 1.1 * architecture.parameter_count() + widest * (row + cache)
+        return dtype_of(precision).itemsize * values
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return measured.count("decode", precision, self.group) >= len(self.generates)
+
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+        """Yields the measurements of a campaign."""
+        return measure_whole(self, precision, device, MODEL_EFFORT)
+
+
+def measure_whole(
+    point: WholePoint, precision: Precision, device: Device, effort: Effort
+) -> Iterator[Measurement]:
+    """Builds the point's model and times all that is asked of it.
+
+    Kinds: "layer" (one layer of a pass), "prefill" (a request up to its first token) and
+    "decode" (one later step, at the mean context of the run).
+    """
+    model = point.build(precision, device)
+    make = partial(_measurement, point, precision)
+    for forward in point.forwards:
+        yield make("layer", forward.step, model.layer(forward, effort))
+    for run in point.generates:
+        firsts, steps = repeated(model.runs(run), effort)
+        prefill = Sequences(
+            count=run.sequences, query_tokens=run.input_tokens, kv_tokens=run.input_tokens
+        )
+        yield make("prefill", prefill, firsts)
+        if steps is not None:
+            context = run.input_tokens + run.output_tokens // 2
+            decode = Sequences(count=run.sequences, query_tokens=1, kv_tokens=context)
+            yield make("decode", decode, steps)
+
+
+def repeated(run: Callable[[], Once], effort: Effort) -> tuple[Timing, Timing | None]:
+    """Repeats a request until the effort is spent.
+
+    Returns:
+        Timings of the first token and of the mean later step; None where there is none.
+    """
+    rows: list[Once] = []
+    end = time.perf_counter() + effort.seconds
+    while len(rows) < effort.max_samples:
+        rows.append(run())
+        if len(rows) >= _FEWEST_RUNS and time.perf_counter() > end:
+            break
+    firsts = [(row.first_ms, row.disturbed) for row in rows]
+    means = [(sum(row.steps_ms) / len(row.steps_ms), row.disturbed) for row in rows if row.steps_ms]
+    return timing_of(firsts, effort), timing_of(means, effort) if means else None
+
+
+def _measurement(
+    point: WholePoint, precision: Precision, kind: str, step: Sequences, timing: Timing
+) -> Measurement:
+    return Measurement(
+        kind=kind,
+        precision=precision,
+        engine=point.engine,
+        shape=architecture_shape(point.architecture, step),
+        latency_ms=timing.distribution,
+        group=point.group,
+        flags=timing.flags,
+    )

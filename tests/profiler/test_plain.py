@@ -1,0 +1,202 @@
+"""Plain layers compute what transformers' modules compute with the same weights."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.architecture import Architecture, Norm
+from model.blocks import Activation
+from model.dimensions import architecture_of_dimensions
+from model.errors import InvalidFieldError
+from model.huggingface import architecture_from_config
+from model.precision import Precision
+from profiler.device import Device, open_device
+from profiler.modules import build_model
+from profiler.plain import PlainDecoder, Rotary, attend, check_plain
+
+CPU = Device("cpu", 1 << 20)
+SIZES = {"hidden_size": 32, "layer_count": 3, "intermediate_size": 64, "vocab_size": 96}
+HEADS = {"query_heads": 4, "kv_heads": 2}
+LLAMA = architecture_of_dimensions(**SIZES, **HEADS)
+QWEN2 = architecture_of_dimensions(**SIZES, **HEADS, qkv_bias=True, tied_embeddings=True)
+QWEN3 = architecture_of_dimensions(**SIZES, **HEADS, qk_norm=True)
+WINDOWED = architecture_from_config(
+    {
+        "model_type": "mistral",
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "intermediate_size": 64,
+        "vocab_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 4,
+    },
+    "windowed",
+)
+GPT2 = architecture_of_dimensions(
+    query_heads=4,
+    plain_mlp=True,
+    activation=Activation.GELU,
+    qkv_bias=True,
+    attention_output_bias=True,
+    mlp_bias=True,
+    learned_positions=64,
+    norm=Norm.LAYER,
+    tied_embeddings=True,
+    **SIZES,
+)
+ARCHITECTURES = {
+    "llama": LLAMA,
+    "biased": QWEN2,
+    "normed heads": QWEN3,
+    "window": WINDOWED,
+}
+gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+devices = pytest.mark.parametrize("name", ["cpu", pytest.param("cuda:0", marks=gpu)])
+TOLERANCES = {Precision.FP32: 2e-5, Precision.BF16: 3e-2}
+
+
+def copy_weights(decoder, model):
+    """Gives a plain decoder the weights of transformers' model."""
+    base = model.model
+    decoder.embedding.weight.copy_(base.embed_tokens.weight)
+    decoder.norm.weight.copy_(base.norm.weight)
+    decoder.head.weight.copy_(model.lm_head.weight)
+    for plain, layer in zip(decoder.layers, base.layers, strict=True):
+        heads = layer.self_attn
+        projections = (heads.q_proj, heads.k_proj, heads.v_proj)
+        plain.attention.qkv.weight.copy_(torch.cat([p.weight for p in projections]))
+        if projections[0].bias is not None:
+            plain.attention.qkv.bias.copy_(torch.cat([p.bias for p in projections]))
+        plain.attention.output.weight.copy_(heads.o_proj.weight)
+        if plain.attention.query_norm is not None:
+            plain.attention.query_norm.weight.copy_(heads.q_norm.weight)
+            plain.attention.key_norm.weight.copy_(heads.k_norm.weight)
+        plain.feed_forward.up.weight.copy_(
+            torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
+        )
+        plain.feed_forward.down.weight.copy_(layer.mlp.down_proj.weight)
+        plain.attention_norm.weight.copy_(layer.input_layernorm.weight)
+        plain.feed_forward_norm.weight.copy_(layer.post_attention_layernorm.weight)
+
+
+def larger(model):
+    """Weights of a size at which a wrong sign or position shows."""
+    for parameter in model.parameters():
+        parameter.mul_(10)
+
+
+@devices
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("which", ARCHITECTURES)
+@torch.inference_mode()
+def test_logits_are_those_of_transformers(which, precision, name):
+    device, architecture = open_device(name), ARCHITECTURES[which]
+    model = build_model(architecture, precision, device)
+    larger(model)
+    decoder = PlainDecoder(architecture, precision, device)
+    copy_weights(decoder, model)
+    ids = torch.randint(0, 96, (2, 11), device=device.torch_device)
+    cache = decoder.new_cache(2, 16)
+    # A prompt, a chunk behind it, and single tokens.
+    for begin, end in ((0, 6), (6, 9), (9, 10), (10, 11)):
+        found = decoder(ids[:, begin:end], cache, begin)
+        exact = model(input_ids=ids[:, :end]).logits[:, -1].float()
+        error = (found.float() - exact).norm() / exact.norm()
+        assert error < TOLERANCES[precision], (begin, end)
+
+
+@torch.inference_mode()
+def test_learned_positions_and_layer_norms_are_those_of_gpt2():
+    model = build_model(GPT2, Precision.FP32, CPU)
+    larger(model)
+    decoder, base = PlainDecoder(GPT2, Precision.FP32, CPU), model.transformer
+    decoder.embedding.weight.copy_(base.wte.weight)
+    decoder.positions.weight.copy_(base.wpe.weight[:64])
+    decoder.norm.load_state_dict(base.ln_f.state_dict())
+    for plain, layer in zip(decoder.layers, base.h, strict=True):
+        plain.attention_norm.load_state_dict(layer.ln_1.state_dict())
+        plain.feed_forward_norm.load_state_dict(layer.ln_2.state_dict())
+        for linear, transposed in (
+            (plain.attention.qkv, layer.attn.c_attn),
+            (plain.attention.output, layer.attn.c_proj),
+            (plain.feed_forward.up, layer.mlp.c_fc),
+            (plain.feed_forward.down, layer.mlp.c_proj),
+        ):
+            linear.weight.copy_(transposed.weight.t())
+            linear.bias.copy_(transposed.bias)
+    ids = torch.randint(0, 96, (2, 9))
+    cache = decoder.new_cache(2, 9)
+    for begin, end in ((0, 5), (5, 8), (8, 9)):
+        found = decoder(ids[:, begin:end], cache, begin)
+        exact = model(input_ids=ids[:, :end]).logits[:, -1]
+        assert torch.allclose(found, exact, rtol=1e-4, atol=1e-4), (begin, end)
+
+
+def test_each_matrix_has_the_parameters_of_the_architecture():
+    for architecture in (*ARCHITECTURES.values(), GPT2):
+        decoder = PlainDecoder(architecture, Precision.FP32, CPU)
+        count = sum(parameter.numel() for parameter in decoder.parameters())
+        assert count == architecture.parameter_count()
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    sequences=st.integers(1, 3),
+    tokens=st.integers(1, 9),
+    past=st.integers(0, 9),
+    kv_heads=st.sampled_from([1, 2, 4]),
+    window=st.none() | st.integers(1, 12),
+)
+def test_attention_sees_what_came_before_within_its_window(
+    sequences, tokens, past, kv_heads, window
+):
+    torch.manual_seed(0)
+    query = torch.randn(sequences, tokens, 4, 8)
+    key, value = torch.randn(2, sequences, tokens, kv_heads, 8)
+    keys, values = torch.randn(2, sequences, kv_heads, past + tokens + 3, 8)
+    behind = keys[:, :, past + tokens :].clone()
+    found = attend(query, key, value, keys, values, past, window)
+    end = past + tokens
+    assert torch.equal(keys[:, :, past:end], key.transpose(1, 2))
+    assert torch.equal(keys[:, :, end:], behind)
+    wide = [kept[:, :, :end].repeat_interleave(4 // kv_heads, dim=1) for kept in (keys, values)]
+    scores = query.transpose(1, 2) @ wide[0].transpose(2, 3) / 8**0.5
+    at, of = torch.arange(past, end)[:, None], torch.arange(end)[None, :]
+    seen = (of <= at) & (of > at - (window or end))
+    shares = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)
+    exact = (shares @ wide[1]).transpose(1, 2).flatten(2)
+    assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_rotary_turns_by_the_distance_alone():
+    rotary = Rotary(8, 40, torch.float32, CPU)
+    heads = torch.randn(1, 1, 2, 8)
+
+    def score(first, second):
+        a, b = rotary(heads, first), rotary(heads, second)
+        return float((a[0, 0, 0] * b[0, 0, 1]).sum())
+
+    assert score(3, 7) == pytest.approx(score(30, 34), abs=1e-4)
+    assert score(3, 7) != pytest.approx(score(3, 20), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "lacking"),
+    [
+        ({"model_type": "mixtral"}, "mixtures of experts"),
+        ({"model_type": "deepseek_v3"}, "latent"),
+        ({"model_type": "gemma2"}, "4 norms"),
+    ],
+)
+def test_what_plain_layers_lack_is_named(config, lacking):
+    architecture = architecture_from_config(config, "x")
+    assert isinstance(architecture, Architecture)
+    with pytest.raises(InvalidFieldError, match=lacking) as raised:
+        check_plain(architecture)
+    assert raised.value.field == "model"

@@ -16,6 +16,7 @@ from model.cost_model import FittedCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.measurement import LENDER, PROCESSORS, PUBLISHED, from_json
 from model.published import fit_published
+from model.side_by_side import usual_processes
 from model.training import fit_cost_model
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fit = fit_published if asked.published else fit_cost_model
     try:
         lender = _lender(*asked.lender) if asked.lender else None
-        cost_model = fit(from_json(sys.stdin.buffer.read()), asked.processors, lender)
+        measurements = from_json(sys.stdin.buffer.read())
+        cost_model = fit(measurements, asked.processors, lender, usual_processes())
     except (NotEnoughMeasurementsError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

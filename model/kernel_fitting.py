@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from model.operations import COLLECTIVES, OperationKind
 from model.regime_fitting import fit_laws, misfit
 from model.residual_fitting import fit_residual
 from model.rows import Row, in_order
+from model.side_by_side import side_by_side
+from model.trees import load_format
 from model.validation import held_out_errors, on_few, score_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from model.precision import Precision
     from model.validation import Errors, Predictor
 
+    _IndexedErrors = list[list[tuple[int, float]]]
+
 _FEWEST_FOR_A_RESIDUAL = 40
 _FEW = 1_000
 """Up to so many rows another device's many tell more than they do."""
@@ -34,6 +38,7 @@ def fit_kernels(
     rows: Sequence[Row],
     processors: int = 0,
     lender: Lender | None = None,
+    processes: int = 1,
 ) -> tuple[
     dict[tuple[OperationKind, Precision], AnyKernel],
     list[ValidationScore],
@@ -45,28 +50,64 @@ def fit_kernels(
         rows: of one device.
         processors: that it has; 0: as many as usual.
         lender: device whose kernels stand beside few rows; None: there is none.
+        processes: that share the work.
     """
-    lent = lender.kernels if lender is not None else {}
-    kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}
-    scores: list[ValidationScore] = []
-    errors: dict[tuple[OperationKind, Precision], Errors] = {}
     alone: dict[tuple[str, Precision], list[Row]] = defaultdict(list)
     for row in rows:
         alone[row.measurement.kind, row.measurement.precision].append(row)
-    for precision in in_order(row.measurement.precision for row in rows):
-        for kind in KERNELS:
-            same = alone.get((kind.value, precision))
-            if same:
-                beside = lent.get((kind, precision))
-                kernels[kind, precision] = fit_kernel(kind, same, processors, beside)
-                found = kernel_errors(kind, same, processors, lender=beside)
-                errors[kind, precision] = found
-                scores += score_of(kind.value, precision, found)
-        for kind in COLLECTIVES:
-            same = alone.get((kind.value, precision))
-            if same:
-                kernels[kind, precision] = _fit_collective(kind, same)
+    precisions = in_order(row.measurement.precision for row in rows)
+    kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {
+        (kind, precision): _fit_collective(kind, same)
+        for precision in precisions
+        for kind in COLLECTIVES
+        if (same := alone.get((kind.value, precision)))
+    }
+    groups = {
+        (kind, precision): same
+        for precision in precisions
+        for kind in KERNELS
+        if (same := alone.get((kind.value, precision)))
+    }
+    lent = lender.kernels if lender is not None else {}
+
+    def do(task: _Task) -> Kernel | _IndexedErrors:
+        kind, same, beside = task.key[0], groups[task.key], lent.get(task.key)
+        if task.held_out:
+            found = kernel_errors(kind, same, processors, lender=beside)
+            return _indexed(found, same)
+        return fit_kernel(kind, same, processors, beside)
+
+    # Folds are fits of their own: the longest work first.
+    tasks = sorted(
+        (_Task(key, held_out) for key in groups for held_out in (True, False)),
+        key=lambda task: (task.held_out, len(groups[task.key])),
+        reverse=True,
+    )
+    load_format()
+    done = dict(side_by_side(do, tasks, processes))
+    errors: dict[tuple[OperationKind, Precision], Errors] = {}
+    scores: list[ValidationScore] = []
+    for key, same in groups.items():
+        kernel, found = done[_Task(key, held_out=False)], done[_Task(key, held_out=True)]
+        assert isinstance(kernel, Kernel)  # noqa: S101 - each task has its own result
+        assert isinstance(found, list)  # noqa: S101
+        kernels[key] = kernel
+        errors[key] = [[(same[index], error) for index, error in group] for group in found]
+        scores += score_of(key[0].value, key[1], errors[key])
     return kernels, scores, errors
+
+
+class _Task(NamedTuple):
+    """Fitting one kind in one precision, or its errors on what was held out."""
+
+    key: tuple[OperationKind, Precision]
+    held_out: bool
+
+
+def _indexed(errors: Errors, rows: Sequence[Row]) -> _IndexedErrors:
+    """Returns errors with the places of their rows: rows are many, and stay where they are."""
+    places = {id(row): index for index, row in enumerate(rows)}
+    return [[(places[id(row)], error) for row, error in group] for group in errors]
 
 
 def fit_kernel(

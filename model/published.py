@@ -36,7 +36,10 @@ _KEPT_SCORES = 200
 
 
 def fit_published(
-    measurements: Sequence[Measurement], processors: int = 0, lender: Lender | None = None
+    measurements: Sequence[Measurement],
+    processors: int = 0,
+    lender: Lender | None = None,
+    processes: int = 1,
 ) -> FittedCostModel:
     """Fits on measurements that were made on a device elsewhere.
 
@@ -48,12 +51,13 @@ def fit_published(
         measurements: of one device and source; what cannot be read is left out.
         processors: that it has; 0: as many as usual.
         lender: as in :func:`model.training.fit_cost_model`.
+        processes: as there.
 
     Raises:
         NotEnoughMeasurementsError: there are no linears.
     """
     rows = usable_rows(measurements)
-    kernels, scores, errors = fit_kernels(rows, processors, lender)
+    kernels, scores, errors = fit_kernels(rows, processors, lender, processes)
     precisions = [p for kind, p in kernels if kind in _FOR_PRECISION]
     if not any(kind is OperationKind.LINEAR for kind, _ in kernels):
         raise NotEnoughMeasurementsError("there are no linear points")

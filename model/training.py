@@ -43,7 +43,10 @@ _TERM_NAMES = tuple(name for names in TERMS.values() for name in names)
 
 
 def fit_cost_model(
-    measurements: Sequence[Measurement], processors: int = 0, lender: Lender | None = None
+    measurements: Sequence[Measurement],
+    processors: int = 0,
+    lender: Lender | None = None,
+    processes: int = 1,
 ) -> FittedCostModel:
     """Fits on all measurements.
 
@@ -51,6 +54,7 @@ def fit_cost_model(
         measurements: of one device in one environment; what cannot be read is left out.
         processors: that it has, if it is a GPU; 0: as many as usual.
         lender: device that runs the same machine code, measured elsewhere; None: there is none.
+        processes: that share the work.
 
     Raises:
         NotEnoughMeasurementsError: no precision has linears, attentions, layers and
@@ -58,7 +62,7 @@ def fit_cost_model(
     """
     rows = usable_rows(measurements)
     _check_complete(rows)
-    kernels, scores, _ = fit_kernels(rows, processors, lender)
+    kernels, scores, _ = fit_kernels(rows, processors, lender, processes)
     engines, step_scores = fit_engines(rows, kernels)
     return FittedCostModel(
         kernels,

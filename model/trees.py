@@ -81,6 +81,10 @@ class OnnxTrees:
         found: Array = _run(self._apart, columns).std(axis=1, dtype=np.float64)
         return found
 
+    def __reduce__(self) -> tuple[type[OnnxTrees], tuple[OnnxEnsemble]]:
+        """Returns what makes them anew in the process that they are sent to."""
+        return OnnxTrees, (self._ensemble,)
+
     def to_json(self) -> dict[str, Any]:
         """Returns what :func:`trees_of_json` reads."""
         return asdict(self._ensemble)
@@ -166,6 +170,14 @@ def trees_of_json(data: dict[str, Any]) -> Trees:
         ModuleNotFoundError: ONNX Runtime is not installed.
     """
     return OnnxTrees(OnnxEnsemble(**data))
+
+
+def load_format() -> None:
+    """Loads what trees are kept with, if it is installed: processes forked later share it."""
+    if _has_onnx():
+        import onnxruntime  # noqa: F401, PLC0415
+
+        import model.tree_conversion  # noqa: F401, PLC0415
 
 
 @lru_cache(maxsize=1)

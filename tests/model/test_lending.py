@@ -92,6 +92,8 @@ def test_the_process_reads_the_lender_from_its_file(measured, tmp_path, monkeypa
     file = tmp_path / "lender"
     file.write_bytes(fit_published(measured(2_500)).to_bytes())
 
+    monkeypatch.setattr(fit, "usual_processes", lambda: 1)
+
     def run(*flags):
         data = BytesIO()
         write_json(measured(60, slowness=0.6, seed=1), data)

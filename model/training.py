@@ -20,7 +20,7 @@ from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
 from model.execution import FUSED_ENGINES
 from model.kernel_fitting import fit_kernels
-from model.kernels import kernel_of, used_lender
+from model.kernels import has_kernel, kernel_of, used_lender
 from model.laws import KERNELS, sizes_of
 from model.measurement import WHOLES
 from model.operations import PLAIN_ATTENTIONS, OperationKind
@@ -84,6 +84,7 @@ def fit_engines(
     """
     engines: dict[tuple[str, Precision], EngineTerms] = {}
     scores: list[ValidationScore] = []
+    rows = [r for r in rows if r.measurement.kind not in WHOLES or _is_priced(r, kernels)]
     for (engine, precision), lacking in _lacking(rows).items():
         if lacking:
             continue
@@ -219,6 +220,13 @@ def _kernel_ms(row: Row, kernels: Mapping[tuple[OperationKind, Precision], AnyKe
             latency = kernel.latency_ms(sizes_of(kind, chosen))
             total += float(latency @ np.array([o.count for o in chosen]))
     return total
+
+
+def _is_priced(row: Row, kernels: Mapping[tuple[OperationKind, Precision], AnyKernel]) -> bool:
+    """Returns whether all kernels of a layer or step were measured alone: experts may lack."""
+    return all(
+        has_kernel(kernels, o.kind, o.precision) for o in row.operations if o.kind in KERNELS
+    )
 
 
 def _predict(row: Row, kernel_ms: float, overheads: Overheads) -> float:

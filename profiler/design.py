@@ -204,8 +204,18 @@ class Design:
 
     def mixtures(self) -> Iterator[ModelPoint]:
         """Yields small models of experts, every third with latent attention, all layers alike."""
-        for index, u in enumerate(_sobol(self._seed + 5)):
-            architecture = self._mixture(u, f"x{self._seed}-{index}", latent=index % 3 == 2)
+        return self._mixtures(ModelPoint, "x", self._seed + 5, latent_every=3)
+
+    def plain_mixtures(self) -> Iterator[PlainModelPoint]:
+        """Yields the like of plain layers, which have no latent attention."""
+        return self._mixtures(PlainModelPoint, "y", self._seed + 8)
+
+    def _mixtures(
+        self, make: type[_AnyModel], letter: str, seed: int, latent_every: int = 0
+    ) -> Iterator[_AnyModel]:
+        for index, u in enumerate(_sobol(seed)):
+            latent = bool(latent_every) and index % latent_every == latent_every - 1
+            architecture = self._mixture(u, f"{letter}{self._seed}-{index}", latent=latent)
             batch = (1, 4, 2, 8)[index % 4]
             context = round(_log_between(32, 1024, u[9]))
             tokens = round(_log_between(32, 512, u[10]))
@@ -219,7 +229,7 @@ class Design:
                 GeneratePoint(1, 32, 9),
                 GeneratePoint(prompt.sequences, prompt.query_tokens, 7),
             )
-            yield ModelPoint(architecture, forwards, generates)
+            yield make(architecture, forwards, generates)
 
     def models(self) -> Iterator[ModelPoint]:
         """Yields small models with passes through their layers and ``generate()`` runs."""

@@ -67,8 +67,9 @@ MIXTURES = KindGroup(
 PLAIN = KindGroup(
     (
         PointKind("static_attention", "static attentions", Design.static_attentions, 0.3, 60, 0.5),
-        PointKind("plain_model", "plain models", Design.plain_models, 0.7, 10, 5.0),
+        PointKind("plain_model", "plain models", Design.plain_models, 0.5, 10, 5.0),
+        PointKind("plain_mixture", "plain models of experts", Design.plain_mixtures, 0.2, 4, 8.0),
     ),
     share=0.4,
 )
-"""Plain layers; their linears are those of dense models, in other shapes."""
+"""Plain layers; linears and experts alone are measured for all engines."""

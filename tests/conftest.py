@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.dimensions import architecture_of_dimensions
+from model.execution import FUSED_ENGINES
 from model.measurement import Distribution, Measurement
 from model.operations import OperationKind
 from model.precision import Precision
@@ -54,11 +55,13 @@ class SyntheticDevice:
     noise: float = 0.02
     slowness: float = 1.0
     precision: Precision = Precision.FP32
+    engine: str = "transformers"
     rates: dict = field(
         default_factory=lambda: {
             OperationKind.LINEAR: (0.004, 8e7, 1.2e7),
             OperationKind.LINEAR_TRANSPOSED: (0.004, 8e7, 1.2e7),
             OperationKind.ATTENTION: (0.02, 3e7, 8e6),
+            OperationKind.STATIC_ATTENTION: (0.01, 3e7, 16e6),
         }
     )
     overheads: dict = field(
@@ -92,7 +95,7 @@ class SyntheticDevice:
         point = Measurement(
             kind=kind,
             precision=self.precision,
-            engine="transformers",
+            engine=self.engine,
             shape={name: float(size) for name, size in shape.items()},
             latency_ms=Distribution(median=1.0, p10=1.0, p90=1.0, samples=5),
             group=group,
@@ -122,7 +125,8 @@ class SyntheticDevice:
             "kv_heads": kv_heads,
             "head_dim": head_dim,
         }
-        return self.time("attention", shape, f"attention-{heads}-{kv_heads}-{head_dim}")
+        kind = "static_attention" if self.engine in FUSED_ENGINES else "attention"
+        return self.time(kind, shape, f"{kind}-{heads}-{kv_heads}-{head_dim}")
 
     def model(self, architecture, forwards, generates):
         """What is measured of one model: passes and runs, each (sequences, query, kv)."""

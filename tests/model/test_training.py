@@ -7,12 +7,13 @@ import pytest
 
 from model.analytical import AnalyticalCostModel
 from model.composite import CompositeCostModel
+from model.dimensions import architecture_of_dimensions
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
 from model.execution import step_operations
 from model.hardware import data_sheet
 from model.measurement import Distribution, Measurement
-from model.operations import all_reduce, linear
+from model.operations import OperationKind, all_reduce, linear
 from model.precision import Precision
 from model.training import fit_cost_model
 from model.workload import Parallelism, Sequences
@@ -20,14 +21,14 @@ from model.workload import Parallelism, Sequences
 KINDS = ("linear", "attention", "layer", "prefill", "decode")
 
 
-def step(architecture, count, query, kv, precision=Precision.FP32):
+def step(architecture, count, query, kv, precision=Precision.FP32, engine="transformers"):
     return step_operations(
         architecture,
         (Sequences(count=count, query_tokens=query, kv_tokens=kv),),
         Parallelism(),
         precision,
         precision,
-        "transformers",
+        engine,
         first=query > 1,
     )
 
@@ -178,6 +179,41 @@ def test_layers_of_one_engine_and_steps_of_another_make_none(few):
     rows = [replace(row, engine="vllm") if row.kind == "layer" else row for row in few]
     with pytest.raises(NotEnoughMeasurementsError, match="layer"):
         fit_cost_model(rows)
+
+
+def test_each_engine_has_terms_and_attention_of_its_own(synthetic_device, few):
+    other = synthetic_device(seed=6, engine="torch")
+    rows = other.campaign(linears=8, attentions=32, models=4)
+    both = fit_cost_model([*few, *rows])
+    assert both.engines == ("torch", "transformers")
+    architecture = other.architecture("other")
+    long = step(architecture, 4, 1, 2000, engine="torch")
+    assert OperationKind.STATIC_ATTENTION in {operation.kind for operation in long}
+    value = both.estimate(long, Phase.DECODE, 0.9, "torch").value_ms
+    assert value == pytest.approx(other.truth(long), rel=0.25)
+    without = fit_cost_model([*few, *(r for r in rows if r.kind != "static_attention")])
+    assert without.engines == ("transformers",)
+
+
+def test_layers_whose_experts_were_not_measured_are_left_out(synthetic_device, few):
+    device = synthetic_device(seed=9)
+    device.rates[OperationKind.EXPERTS] = (0.02, 3e7, 8e6)
+    mixture = architecture_of_dimensions(
+        name="mixture",
+        hidden_size=256,
+        layer_count=2,
+        query_heads=4,
+        vocab_size=640,
+        experts=4,
+        experts_per_token=2,
+        expert_intermediate_size=128,
+        intermediate_size=128,
+    )
+    rows = device.model(mixture, ((1, 1, 100),), ((1, 32, 9),))
+    fitted = fit_cost_model([*few, *rows])
+    assert {score.groups for score in fitted.scores if score.kind == "decode"} == {
+        len({row.group for row in few if row.kind == "decode"})
+    }
 
 
 def test_nothing_makes_no_cost_model():

@@ -182,7 +182,7 @@ def shorten(patch):
     """A campaign's plan with few points, and whose long campaigns are short."""
     plan(patch, "DENSE", linear=1, attention=1, model=1)
     plan(patch, "MIXTURES", experts=2, latent=4, mixture=1)
-    plan(patch, "PLAIN", static_attention=3, plain_model=1)
+    plan(patch, "PLAIN", static_attention=3, plain_model=1, plain_mixture=1)
     patch.setattr(profiler.campaign, "OTHERS_FROM_S", 30.0)
 
 

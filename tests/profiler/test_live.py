@@ -40,7 +40,14 @@ TINY = architecture_of_dimensions(
 DEEP = replace(TINY, layers=(replace(TINY.layers[0], count=24),))
 
 
-def request(scope=Scope.MODEL, architecture=TINY, budget_s=20.0, tensor=1, **workload):
+def request(
+    scope=Scope.MODEL,
+    architecture=TINY,
+    budget_s=20.0,
+    tensor=1,
+    engine="transformers",
+    **workload,
+):
     sizes = {"input_tokens": 12, "output_tokens": 4, "batch_size": 2} | workload
     return LiveRequest(
         device="cpu",
@@ -50,6 +57,7 @@ def request(scope=Scope.MODEL, architecture=TINY, budget_s=20.0, tensor=1, **wor
         tensor=tensor,
         precision=Precision.FP32,
         scope=scope,
+        engine=engine,
     )
 
 
@@ -61,9 +69,13 @@ def measure(request, device=CPU):
     return progress, result
 
 
+engines = pytest.mark.parametrize("engine", ["transformers", "torch"])
+
+
+@engines
 @pytest.mark.parametrize("scope", Scope)
-def test_a_request_is_measured_with_its_spread(scope):
-    progress, result = measure(request(scope))
+def test_a_request_is_measured_with_its_spread(scope, engine):
+    progress, result = measure(request(scope, engine=engine))
     for spread in (result.ttft_ms, result.tpot_ms):
         assert 0 < spread.p10 <= spread.median <= spread.p90
         assert spread.samples >= 5
@@ -73,9 +85,10 @@ def test_a_request_is_measured_with_its_spread(scope):
     assert not [note for note in result.notes if "layers" in note or "tokens" in note]
 
 
-def test_a_few_layers_are_scaled_to_the_whole_depth():
-    _, whole = measure(request(Scope.MODEL, DEEP))
-    _, scaled = measure(request(Scope.LAYER, DEEP), NO_CACHE)
+@engines
+def test_a_few_layers_are_scaled_to_the_whole_depth(engine):
+    _, whole = measure(request(Scope.MODEL, DEEP, engine=engine))
+    _, scaled = measure(request(Scope.LAYER, DEEP, engine=engine), NO_CACHE)
     assert "2 of 24 layers were run and scaled" in scaled.notes
     # Unscaled it would be a tenth.
     for name in ("ttft_ms", "tpot_ms"):
@@ -88,15 +101,17 @@ def test_all_layers_of_a_shallow_model_are_run():
     assert not [note for note in result.notes if "scaled" in note]
 
 
+@engines
 @pytest.mark.parametrize("tokens", [0, 1])
-def test_without_later_tokens_there_is_no_time_for_them(tokens):
-    _, result = measure(request(output_tokens=tokens))
+def test_without_later_tokens_there_is_no_time_for_them(tokens, engine):
+    _, result = measure(request(output_tokens=tokens, engine=engine))
     assert result.ttft_ms.median > 0
     assert result.tpot_ms is None
 
 
-def test_a_ranks_share_is_run_and_said_so():
-    _, result = measure(request(tensor=2))
+@engines
+def test_a_ranks_share_is_run_and_said_so(engine):
+    _, result = measure(request(tensor=2, engine=engine))
     assert any("one of 2 tensor-parallel ranks" in note for note in result.notes)
     assert result.ttft_ms.median > 0
 
@@ -112,9 +127,10 @@ def test_what_does_not_fit_the_budget_is_a_timeout():
         measure(request(budget_s=1e-3))
 
 
-def test_a_long_run_is_shortened_to_fit_and_said_so():
+@engines
+def test_a_long_run_is_shortened_to_fit_and_said_so(engine):
     begin = time.monotonic()
-    _, result = measure(request(budget_s=1.5, output_tokens=100_000))
+    _, result = measure(request(budget_s=1.5, output_tokens=100_000, engine=engine))
     assert time.monotonic() - begin < 6.0
     assert any("of 100000 tokens were generated a repeat" in note for note in result.notes)
     assert result.tpot_ms.median > 0
@@ -132,6 +148,23 @@ def test_the_model_that_runs_has_the_workloads_sizes(monkeypatch):
     measure(request(input_tokens=9, output_tokens=3, batch_size=5))
     assert {(p.sequences, p.input_tokens) for p in points} == {(5, 9)}
     assert {p.output_tokens for p in points[1:]} == {3}
+
+
+def test_plain_layers_name_what_they_lack():
+    with pytest.raises(InvalidFieldError, match="use engine transformers") as raised:
+        measure(request(architecture=MIXTURES["deepseek_v3"], engine="torch"))
+    assert raised.value.field == "model"
+
+
+def test_plain_layers_have_fewer_products_in_their_trace(tmp_path):
+    path = tmp_path / "x.trace.json.gz"
+    asked = replace(request(Scope.MODEL, DEEP, engine="torch"), trace_path=str(path))
+    _, result = measure(asked)
+    assert [phase.phase for phase in result.phases] == [Phase.PREFILL, Phase.DECODE]
+    for phase in result.phases:
+        products = [kernel for kernel in phase.kernels if kernel.name == "aten::mm"]
+        # Query, key and value are one, and gate and up.
+        assert [kernel.calls for kernel in products] == [4 * 24 + 1]
 
 
 @pytest.mark.parametrize("scope", Scope)

@@ -92,7 +92,8 @@ def live(connection, request):
 
 def told(connection, request):
     r = request
-    text = f"{r.scope} {r.tensor} {r.precision} {r.budget_s:.0f} {r.workload.input_tokens}"
+    asked = f"{r.engine} {r.scope} {r.tensor} {r.precision}"
+    text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}"
     fail(connection, FailureCode.FAULT, text)
 
 

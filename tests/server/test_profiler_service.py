@@ -160,9 +160,10 @@ def test_the_worker_is_told_what_is_asked(serve):
         precision=types_pb2.PRECISION_BF16,
         parallelism=types_pb2.Parallelism(tensor=3),
         budget=seconds(9),
+        engine="torch",
     )
     found = failure(serve("told").stub.Measure, request)
-    assert found.message == "not measured: model 3 bf16 9 32"
+    assert found.message == "not measured: torch model 3 bf16 9 32"
 
 
 @pytest.mark.parametrize("preset", ["qwen1.5-moe-a2.7b", "deepseek-v2-lite"])
@@ -171,7 +172,7 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
         model=types_pb2.ModelSpec(preset=preset), precision=types_pb2.PRECISION_BF16
     )
     found = failure(serve("told").stub.Measure, request)
-    assert found.message == "not measured: layer 1 bf16 30 32"
+    assert found.message == "not measured: transformers layer 1 bf16 30 32"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ _DTYPES = {
     Precision.INT8_WEIGHT_ONLY: torch.bfloat16,
     Precision.INT8: torch.bfloat16,
     Precision.FP8: torch.bfloat16,
+    Precision.INT4: torch.bfloat16,
 }
 FP8_CAPABILITY = (8, 9)
 """Compute capability from which on GPUs multiply fp8."""

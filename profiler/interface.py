@@ -207,12 +207,15 @@ class LiveResult:
     """What a live measurement found; ``notes`` are for the reader.
 
     ``phases`` are those of a trace, empty where none was asked for or written.
+    ``energy_per_token_joules`` is that of the device for each token that was generated, the
+    prompt's pass included; None where it cannot be read or few layers stand for the model.
     """
 
     ttft_ms: Distribution
     tpot_ms: Distribution | None
     notes: tuple[str, ...] = ()
     phases: tuple[TracedPhase, ...] = ()
+    energy_per_token_joules: float | None = None
 
 
 class FailureCode(StrEnum):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from profiler.interface import LiveResult, Progressed, Scope
 from profiler.live_models import live_model
 from profiler.modules import shard, with_depth
+from profiler.telemetry import EnergyMeter
 from profiler.timing import DISTURBED_FLAG, distribution
 from profiler.wholes import GeneratePoint
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from profiler.device import Device
     from profiler.interface import LiveRequest, TracedPhase
     from profiler.live_models import LiveModel
+    from profiler.wholes import Once
 
 _MIN_REPEATS = 5
 _MAX_REPEATS = 30
@@ -73,38 +75,84 @@ def measure_live(
     left = max(first_s, left - trace_s)
     run, shortened = _that_fits(run, first_s, step_s, left)
     notes += shortened
-    ttft: list[float] = []
-    tpot: list[float] = []
-    disturbed = 0
+    repeats = _Repeats()
     repeats_begin, time_left = time.monotonic(), max(left, 1e-9)
     once = model.runs(run)
-    while len(ttft) < _MAX_REPEATS:
-        first, later, was_disturbed = once()
-        ttft.append(first)
-        if later:
-            tpot.append(sum(later) / len(later))
-        disturbed += was_disturbed
+    meter = EnergyMeter(device.name)
+    while not repeats.are_enough:
+        repeats.add(once())
         spent = time.monotonic() - repeats_begin
         yield Progressed(
-            fraction=min(0.99, 0.2 + 0.8 * spent / time_left), text=f"{len(ttft)} repeats"
+            fraction=min(0.99, 0.2 + 0.8 * spent / time_left), text=f"{repeats.count} repeats"
         )
-        if spent + spent / len(ttft) > time_left:
+        if spent + spent / repeats.count > time_left:
             break
-        if len(ttft) >= _MIN_REPEATS and _is_stable(ttft) and (not tpot or _is_stable(tpot)):
-            break
-    if disturbed > len(ttft) / 2:
-        notes.append(f"{DISTURBED_FLAG}: other processes took the processor in {disturbed} repeats")
+    joules = meter.spent_joules()
+    notes += repeats.notes
     phases: tuple[TracedPhase, ...] = ()
     if request.trace_path:
         yield Progressed(fraction=0.99, text="tracing")
         phases, untraced = _traced(request.trace_path, model, run, end - trace_s)
         notes += untraced
+    is_whole = built.layer_count == whole.layer_count and workload.output_tokens > 0
     yield LiveResult(
-        ttft_ms=distribution(ttft),
-        tpot_ms=distribution(tpot) if tpot and workload.output_tokens > 1 else None,
+        ttft_ms=distribution(repeats.ttft_ms),
+        tpot_ms=repeats.tpot if workload.output_tokens > 1 else None,
         notes=tuple(notes),
         phases=phases,
+        energy_per_token_joules=joules / (run.sequences * repeats.tokens)
+        if joules is not None and is_whole
+        else None,
     )
+
+
+class _Repeats:
+    """What equal requests took so far.
+
+    Attributes:
+        ttft_ms: to the first token.
+        tpot_ms: of the mean later step.
+        tokens: that each sequence generated, those of all repeats together.
+    """
+
+    def __init__(self) -> None:
+        self.ttft_ms: list[float] = []
+        self.tpot_ms: list[float] = []
+        self.tokens = 0
+        self._disturbed = 0
+
+    def add(self, once: Once) -> None:
+        """Counts one more."""
+        self.ttft_ms.append(once.first_ms)
+        if once.steps_ms:
+            self.tpot_ms.append(sum(once.steps_ms) / len(once.steps_ms))
+        self.tokens += 1 + len(once.steps_ms)
+        self._disturbed += once.disturbed
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.ttft_ms)
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether the medians are known well, or will not get better."""
+        if not _MIN_REPEATS <= self.count < _MAX_REPEATS:
+            return self.count >= _MAX_REPEATS
+        return _is_stable(self.ttft_ms) and (not self.tpot_ms or _is_stable(self.tpot_ms))
+
+    @property
+    def tpot(self) -> Distribution | None:
+        """Spread of the later steps; None where there are none."""
+        return distribution(self.tpot_ms) if self.tpot_ms else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know."""
+        if self._disturbed <= self.count / 2:
+            return []
+        taken = f"other processes took the processor in {self._disturbed} repeats"
+        return [f"{DISTURBED_FLAG}: {taken}"]
 
 
 def _notes_on(request: LiveRequest, layer_count: int) -> list[str]:

@@ -15,9 +15,11 @@ _TOLERANCES = {
     Precision.INT8_WEIGHT_ONLY: 2e-2,
     Precision.INT8: 3e-2,
     Precision.FP8: 6e-2,
+    Precision.INT4: 0.15,
 }
 """Relative errors, a third to a half above what the formats' own rounding makes: bf16 and E4M3 keep
-8 and 4 bits, int8 half a 127th of a row's largest. fp32 may be multiplied in TF32."""
+8 and 4 bits, int8 half a 127th of a row's largest, int4 half a fifteenth of what 128 weights span.
+fp32 may be multiplied in TF32."""
 
 
 class InaccurateError(RuntimeError):

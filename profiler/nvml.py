@@ -115,6 +115,12 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
     )
 
 
+def energy_joules(gpu: Gpu) -> float | None:
+    """Returns what a GPU has taken since its driver was loaded; None before Volta."""
+    count = _read(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle))
+    return None if count is None else count / 1e3
+
+
 def _gpu(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     return Gpu(

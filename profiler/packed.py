@@ -1,5 +1,7 @@
-"""Linears with weights in 8 bits, by torch's own kernels.
+"""Linears with weights in 8 bits or 4, by torch's own kernels.
 
+- int4 weights, bf16 activations: a scale and a zero for each 128 weights of a row, as GPTQ and
+  AWQ keep them.
 - int8 weights, bf16 activations: a scale for each row of the weights.
 - int8 and fp8, weights and activations alike: a scale for each row of the weights, and one for
   each token, found as it comes.
@@ -20,6 +22,13 @@ from profiler.device import FP8_CAPABILITY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_INT4_LEVELS = 15
+_INT4_ZERO = 8
+"""Level that torch's product takes for zero."""
+_GROUP = 128
+"""Weights of a row with one scale, in int4."""
+_INNER_TILES = 8
+"""Of torch's int4 layout on a GPU, which pads nothing: 8 x 16 divides a group."""
 _INT8_LEVELS = 127
 _FP8 = torch.float8_e4m3fn
 _FP8_LARGEST = 448.0
@@ -85,6 +94,33 @@ def _multiply_weight_only(
     return torch._weight_int8pack_mm(x, weight, scales)
 
 
+def _pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Returns packed weights, scales and zeros, (groups, n, 2), and how many columns count."""
+    padded = pad(weight, (0, -weight.shape[1] % _GROUP, 0, -len(weight) % _ALIGNED)).float()
+    groups = padded.view(len(padded), -1, _GROUP)
+    low, high = groups.aminmax(dim=2, keepdim=True)
+    scales = ((high - low) / _INT4_LEVELS).clamp(min=_LEAST)
+    levels = ((groups - low) / scales).round().to(torch.int32).flatten(1)
+    scaling = torch.cat([scales, low + _INT4_ZERO * scales], dim=2).transpose(0, 1)
+    if weight.is_cuda:
+        pairs = (levels[:, ::2] << 4 | levels[:, 1::2]).to(torch.uint8)
+        packed = torch._convert_weight_to_int4pack(pairs, _INNER_TILES)
+    else:
+        packed = torch._convert_weight_to_int4pack_for_cpu(levels, 1)
+    return packed, scaling.to(torch.bfloat16).contiguous(), len(weight)
+
+
+def _prepare_int4(x: torch.Tensor) -> tuple[torch.Tensor]:
+    return (pad(x, (0, -x.shape[1] % _GROUP)),)
+
+
+def _multiply_int4(
+    x: torch.Tensor, weight: torch.Tensor, scaling: torch.Tensor, columns: int
+) -> torch.Tensor:
+    multiply = torch._weight_int4pack_mm if x.is_cuda else torch._weight_int4pack_mm_for_cpu
+    return multiply(x, weight, _GROUP, scaling)[:, :columns]
+
+
 def _prepare_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     packed, scales = _in_int8(x)
     if x.is_cuda and len(x) < _FEWEST_ROWS:
@@ -134,6 +170,7 @@ PACKED = {
     Precision.INT8_WEIGHT_ONLY: PackedLinear(
         _pack_weight_only, lambda x: (x,), _multiply_weight_only
     ),
+    Precision.INT4: PackedLinear(_pack_int4, _prepare_int4, _multiply_int4),
     Precision.INT8: PackedLinear(_pack_int8, _prepare_int8, _multiply_int8),
     Precision.FP8: PackedLinear(_pack_fp8, _in_fp8, _multiply_fp8),
 }

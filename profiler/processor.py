@@ -15,6 +15,7 @@ _CPUS = Path("/sys/devices/system/cpu")
 _CPU_INFO = Path("/proc/cpuinfo")
 _MEMORY_INFO = Path("/proc/meminfo")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
+_POWER_CAP = Path("/sys/class/powercap")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
@@ -55,6 +56,18 @@ def last_level_cache_bytes() -> int:
             _, index = max(levels)
             caches[_text(index / "shared_cpu_list")] = _size(_text(index / "size"))
     return sum(caches.values())
+
+
+def energy_joules() -> float | None:
+    """Returns what all packages have taken since their counters began, in joules.
+
+    None where nobody counts it, or this process may not read it: most systems let root alone.
+    """
+    packages = [path for path in _POWER_CAP.glob("intel-rapl:*") if path.name.count(":") == 1]
+    counts = [_text(path / "energy_uj") for path in packages]
+    if not counts or not all(count.isdecimal() for count in counts):
+        return None
+    return sum(int(count) for count in counts) / 1e6
 
 
 def memory() -> tuple[int, int]:

@@ -128,6 +128,39 @@ def read(device: str, own_processes: Collection[int] = ()) -> Telemetry:
     )
 
 
+def energy_joules(device: str) -> float | None:
+    """Returns a device's counter of energy, None where it has none that can be read.
+
+    Args:
+        device: "cpu" or "cuda:0".
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    return processor.energy_joules() if device == "cpu" else nvml.energy_joules(_gpu(device))
+
+
+class EnergyMeter:
+    """Counts the energy that a device takes from now on.
+
+    GPUs renew their counter some ten times a second: what is metered should last for longer.
+
+    Args:
+        device: "cpu" or "cuda:0".
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._begin = energy_joules(device)
+
+    def spent_joules(self) -> float | None:
+        """Returns the joules so far; None where they cannot be read or the count began anew."""
+        now = energy_joules(self._device)
+        if now is None or self._begin is None or now <= self._begin:
+            return None
+        return now - self._begin
+
+
 def current_environment(device: str) -> Environment:
     """Returns where and with what a measurement on the device would be made now.
 

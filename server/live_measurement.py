@@ -199,6 +199,8 @@ def _message(
         environment=messages.environment(environment),
         warnings=[types_pb2.Warning(code="MEASUREMENT_NOTE", text=note) for note in result.notes],
     )
+    if result.energy_per_token_joules is not None:
+        message.energy_per_token_joules = result.energy_per_token_joules
     if result.tpot_ms is not None:
         message.tpot_ms.CopyFrom(messages.distribution(result.tpot_ms))
         if prediction.HasField("tpot_ms"):

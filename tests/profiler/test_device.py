@@ -47,7 +47,7 @@ def test_the_default_precision_comes_first_and_torch_has_all_of_them(device):
     assert (Precision.FP8 in device.precisions) is (device.capability >= FP8_CAPABILITY)
 
 
-@pytest.mark.parametrize("precision", [Precision.FP8_BLOCK, Precision.INT4])
+@pytest.mark.parametrize("precision", [Precision.FP8_BLOCK, Precision.FP4])
 def test_packed_precisions_are_refused_with_the_remedy(precision):
     with pytest.raises(InvalidFieldError, match="use fp32, bf16, fp16") as raised:
         dtype_of(precision)

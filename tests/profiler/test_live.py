@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import profiler.live_models
+import profiler.telemetry
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
 from model.estimate import Phase
@@ -114,6 +115,16 @@ def test_a_ranks_share_is_run_and_said_so(engine):
     _, result = measure(request(tensor=2, engine=engine))
     assert any("one of 2 tensor-parallel ranks" in note for note in result.notes)
     assert result.ttft_ms.median > 0
+
+
+def test_energy_is_told_by_token_of_whole_models(monkeypatch):
+    read = iter(range(0, 10_000, 720))
+    monkeypatch.setattr(profiler.telemetry, "energy_joules", lambda _: float(next(read)))
+    _, result = measure(request(Scope.MODEL, DEEP, output_tokens=4, batch_size=2))
+    assert result.energy_per_token_joules == pytest.approx(720 / (result.ttft_ms.samples * 8))
+    for asked in (request(Scope.LAYER, DEEP), request(output_tokens=0)):
+        _, result = measure(asked, NO_CACHE)
+        assert result.energy_per_token_joules is None
 
 
 def test_a_degree_that_does_not_fit_is_refused():

@@ -45,7 +45,7 @@ POINT = PlainModelPoint(
 
 
 @devices
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16, Precision.INT4])
 def test_all_that_is_asked_of_a_plain_model_is_measured(name, precision):
     rows = list(measure_whole(POINT, precision, open_device(name), QUICK))
     assert [row.kind for row in rows] == ["layer"] * 3 + ["prefill", "decode"] * 2

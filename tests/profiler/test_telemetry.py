@@ -84,6 +84,28 @@ def test_the_memory_of_a_control_group_counts(monkeypatch, tmp_path):
     assert processor.memory()[1] > 1_000_000
 
 
+def test_the_energy_of_all_packages_is_counted(monkeypatch, tmp_path):
+    for name, microjoules in (
+        ("intel-rapl:0", 5e6),
+        ("intel-rapl:1", 7e6),
+        ("intel-rapl:0:0", 9e6),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{microjoules:.0f}\n")
+    monkeypatch.setattr(processor, "_POWER_CAP", tmp_path)
+    assert telemetry.energy_joules("cpu") == 12.0
+    meter = telemetry.EnergyMeter("cpu")
+    assert meter.spent_joules() is None
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("9500000")
+    assert meter.spent_joules() == 2.5
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("10")  # it began anew
+    assert meter.spent_joules() is None
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    assert meter.spent_joules() is None
+    monkeypatch.setattr(processor, "_POWER_CAP", tmp_path / "none")
+    assert telemetry.EnergyMeter("cpu").spent_joules() is None
+
+
 def test_an_unknown_device_is_an_error():
     for name in ("cuda:99", "tpu", "cuda"):
         with pytest.raises(ValueError, match="there is no device"):
@@ -143,6 +165,16 @@ def test_a_gpu_is_read_and_what_cannot_be_read_is_unset(driver):
     assert (state.temperature_celsius, state.clock_mhz, state.power_watts) == (41.0, 1980.0, None)
     assert state.throttle_reasons == ("power cap", "thermal slowdown (hardware)")
     assert state.processes == (f"{2**22 + 7} ?",)
+
+
+def test_the_energy_of_a_gpu_is_read_where_it_counts_it(driver):
+    assert telemetry.energy_joules("cuda:0") is None
+    counts = iter([7_000, 19_500])
+    Driver.nvmlDeviceGetTotalEnergyConsumption = lambda self, handle: next(counts)
+    try:
+        assert telemetry.EnergyMeter("cuda:0").spent_joules() == 12.5
+    finally:
+        del Driver.nvmlDeviceGetTotalEnergyConsumption
 
 
 def test_the_environment_of_a_gpu_tells_cards_apart(driver):

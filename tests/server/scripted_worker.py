@@ -87,7 +87,15 @@ def live(connection, request):
             TracedPhase(phase=phase, milliseconds=10.0, busy_ms=8.0, kernels=kernels)
             for phase in Phase
         )
-    connection.send(LiveResult(ttft_ms=spread, tpot_ms=tpot, notes=("a note",), phases=phases))
+    connection.send(
+        LiveResult(
+            ttft_ms=spread,
+            tpot_ms=tpot,
+            notes=("a note",),
+            phases=phases,
+            energy_per_token_joules=0.25 if request.workload.output_tokens else None,
+        )
+    )
 
 
 def told(connection, request):

@@ -104,6 +104,7 @@ def test_measure_streams_progress_and_the_result_beside_the_prediction(serve, st
     assert result.prediction.ttft_ms.value > 0
     assert result.ttft_residual == pytest.approx(20 / result.prediction.ttft_ms.value - 1)
     assert result.tpot_residual == pytest.approx(20 / result.prediction.tpot_ms.value - 1)
+    assert result.energy_per_token_joules == 0.25
     assert result.environment.fingerprint == state.devices.get("local").fingerprint
     assert [(w.code, w.text) for w in result.warnings] == [("MEASUREMENT_NOTE", "a note")]
     assert not workers()
@@ -152,6 +153,7 @@ def test_measure_without_output_has_no_tpot(serve):
     result = list(serve("live").stub.Measure(request, timeout=20))[-1].result
     assert not result.HasField("tpot_ms")
     assert result.tpot_residual == 0
+    assert not result.HasField("energy_per_token_joules")
 
 
 def test_the_worker_is_told_what_is_asked(serve):

@@ -89,12 +89,15 @@ def live_measurement(result: profiler_pb2.LiveMeasurement, confidence: float) ->
         )
     environment = result.environment
     where = f"{environment.device_name}, torch {environment.torch_version}"
+    below = [("measured on", where)]
+    if result.HasField("energy_per_token_joules"):
+        below.append(("energy", f"{text.figure(result.energy_per_token_joules)} J a token"))
     return Group(
         _headline(result.prediction.resolved),
         Text(),
         rows,
         Text(),
-        text.pairs([("measured on", where)]),
+        text.pairs(below),
         *(_trace(result.trace) if result.HasField("trace") else ()),
         *_warnings(result.warnings),
         *_warnings(result.prediction.warnings),

@@ -112,7 +112,7 @@ class Trace(_message.Message):
     def __init__(self, path: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[TracedPhase, _Mapping]]] = ...) -> None: ...
 
 class LiveMeasurement(_message.Message):
-    __slots__ = ("ttft_ms", "tpot_ms", "prediction", "ttft_residual", "tpot_residual", "environment", "warnings", "trace")
+    __slots__ = ("ttft_ms", "tpot_ms", "prediction", "ttft_residual", "tpot_residual", "environment", "warnings", "trace", "energy_per_token_joules")
     TTFT_MS_FIELD_NUMBER: _ClassVar[int]
     TPOT_MS_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,7 @@ class LiveMeasurement(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_PER_TOKEN_JOULES_FIELD_NUMBER: _ClassVar[int]
     ttft_ms: _types_pb2.Distribution
     tpot_ms: _types_pb2.Distribution
     prediction: _latency_pb2.PredictResponse
@@ -129,7 +130,8 @@ class LiveMeasurement(_message.Message):
     environment: _types_pb2.Environment
     warnings: _containers.RepeatedCompositeFieldContainer[_types_pb2.Warning]
     trace: Trace
-    def __init__(self, ttft_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., tpot_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., prediction: _Optional[_Union[_latency_pb2.PredictResponse, _Mapping]] = ..., ttft_residual: _Optional[float] = ..., tpot_residual: _Optional[float] = ..., environment: _Optional[_Union[_types_pb2.Environment, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ..., trace: _Optional[_Union[Trace, _Mapping]] = ...) -> None: ...
+    energy_per_token_joules: float
+    def __init__(self, ttft_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., tpot_ms: _Optional[_Union[_types_pb2.Distribution, _Mapping]] = ..., prediction: _Optional[_Union[_latency_pb2.PredictResponse, _Mapping]] = ..., ttft_residual: _Optional[float] = ..., tpot_residual: _Optional[float] = ..., environment: _Optional[_Union[_types_pb2.Environment, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ..., trace: _Optional[_Union[Trace, _Mapping]] = ..., energy_per_token_joules: _Optional[float] = ...) -> None: ...
 
 class MeasureResponse(_message.Message):
     __slots__ = ("progress", "result")

@@ -45,8 +45,9 @@ def measure_static_attention(
 ) -> Iterator[Measurement]:
     """Times one layer's cache update and attention as the plain layers run them."""
     dtype = dtype_of(precision)
-    copy_bytes = attention_values(point) * dtype.itemsize
-    copies = copies_beyond_cache(copy_bytes, device)
+    # The new keys and values lie beside the cache before they are written into it.
+    new = 2 * point.sequences * point.query_tokens * point.kv_heads * point.head_dim
+    copies = copies_beyond_cache((attention_values(point) + new) * dtype.itemsize, device)
     runs = [_run(point, dtype, device) for _ in range(copies)]
     timing = time_graphed(device, runs, effort)
     yield measurement_of(

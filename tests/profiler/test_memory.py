@@ -12,8 +12,10 @@ from profiler.latent import BatchedLinearPoint, LatentPoint, measure_batched_lin
 from profiler.models import ModelPoint
 from profiler.modules import build_model
 from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
+from profiler.plain_models import PlainModelPoint
+from profiler.static_attention import StaticAttentionPoint, measure_static_attention
 from profiler.timing import Effort
-from profiler.wholes import ForwardPoint, GeneratePoint
+from profiler.wholes import ForwardPoint, GeneratePoint, measure_whole
 
 QUICK = Effort(seconds=0.0, min_samples=1, max_samples=1, sample_ms=0.001)
 CPU = Device("cpu", 1 << 16)
@@ -54,8 +56,13 @@ def test_a_linear_never_takes_more_than_its_bound(n, k, m, precision):
 def test_an_attention_never_takes_more_than_its_bound(
     sequences, query, past, kv_heads, groups, precision
 ):
-    point = AttentionPoint(sequences, query, query + past, kv_heads * groups, kv_heads, 16)
-    assert bytes_made(measure_attention, point, precision) <= point.needed_bytes(precision, CPU)
+    sizes = (sequences, query, query + past, kv_heads * groups, kv_heads, 16)
+    for make, measure in (
+        (AttentionPoint, measure_attention),
+        (StaticAttentionPoint, measure_static_attention),
+    ):
+        point = make(*sizes)
+        assert bytes_made(measure, point, precision) <= point.needed_bytes(precision, CPU)
 
 
 @settings(max_examples=20, deadline=None)
@@ -81,6 +88,17 @@ def test_products_of_heads_never_take_more_than_their_bound(n, k, batch, m, prec
     point = BatchedLinearPoint(n, k, batch, (m,))
     made = bytes_made(measure_batched_linear, point, precision)
     assert made <= point.needed_bytes(precision, CPU)
+
+
+@settings(max_examples=10, deadline=None)
+@given(small, st.integers(2, 64), small)
+def test_a_plain_model_never_takes_more_than_its_bound(sequences, tokens, layer_count):
+    whole = model_point(sequences, tokens, layer_count)
+    point = PlainModelPoint(whole.architecture, whole.forwards, whole.generates)
+    made = bytes_made(measure_whole, point, Precision.FP32)
+    weights = 4 * point.architecture.parameter_count()
+    assert made > 0
+    assert weights + made <= point.needed_bytes(Precision.FP32, CPU)
 
 
 def model_point(sequences=1, tokens=8, layer_count=2):

@@ -119,7 +119,7 @@ def _errors(measured: Sequence[Measurement], sheet: DataSheet | None) -> Section
         return Section(title, [f"Nothing can be fitted: {error}."])
     lines = [
         [
-            score.kind,
+            score.name,
             score.precision.value,
             f"{score.rows:,}",
             f"{score.groups:,}",

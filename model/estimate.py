@@ -61,6 +61,12 @@ class ValidationScore:
     median_error: float
     p90_error: float
     coverage: float
+    engine: str = ""
+
+    @property
+    def name(self) -> str:
+        """Kind, and the engine whose layers or steps they are, for a person."""
+        return f"{self.kind} ({self.engine})" if self.engine else self.kind
 
 
 def factor_at(confidence: float, factor_90: float) -> float:

@@ -94,7 +94,7 @@ def fit_engines(
             if (r.measurement.engine, r.measurement.precision) == (engine, precision)
             and r.measurement.kind in WHOLES
         ]
-        engines[engine, precision], step_scores = _fit_engine(steps, kernels, precision)
+        engines[engine, precision], step_scores = _fit_engine(steps, kernels, precision, engine)
         scores += step_scores
     return engines, scores
 
@@ -145,6 +145,7 @@ def _fit_engine(
     rows: Sequence[Row],
     kernels: Mapping[tuple[OperationKind, Precision], AnyKernel],
     precision: Precision,
+    engine: str,
 ) -> tuple[EngineTerms, list[ValidationScore]]:
     kernel_ms = {id(r): _kernel_ms(r, kernels) for r in rows}
 
@@ -170,7 +171,7 @@ def _fit_engine(
     reports = []
     for kind in WHOLES:
         chosen = [[(r, e) for r, e in group if r.measurement.kind == kind] for group in errors]
-        reports += score_of(kind, precision, chosen)
+        reports += score_of(kind, precision, chosen, engine)
     return EngineTerms(overheads=overheads, correction=correction, scores=scores), reports
 
 

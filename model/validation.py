@@ -73,7 +73,9 @@ def on_few(
     return drawn
 
 
-def score_of(kind: str, precision: Precision, errors: Errors) -> list[ValidationScore]:
+def score_of(
+    kind: str, precision: Precision, errors: Errors, engine: str = ""
+) -> list[ValidationScore]:
     """Returns the score of the errors of one kind; none where nothing was held out."""
     by_group = [np.array([error for _, error in group]) for group in errors if group]
     if not by_group:
@@ -91,5 +93,6 @@ def score_of(kind: str, precision: Precision, errors: Errors) -> list[Validation
         coverage=coverage([np.abs(group) for group in by_group], _CONFIDENCE)
         if len(by_group) > 1
         else 0.0,
+        engine=engine,
     )
     return [score]

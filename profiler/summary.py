@@ -36,7 +36,7 @@ def summary(
     else:
         lines.append("error on shapes and models held out (median, p90):")
         lines += [
-            f"  {s.precision.value} {s.kind}: {s.median_error:.1%}, {s.p90_error:.1%}"
+            f"  {s.precision.value} {s.name}: {s.median_error:.1%}, {s.p90_error:.1%}"
             f" ({s.rows} points)"
             for s in fitted.scores
         ]

@@ -204,4 +204,5 @@ def _score(score: ValidationScore) -> catalog_pb2.ValidationScore:
         median_error=score.median_error,
         p90_error=score.p90_error,
         coverage=score.coverage,
+        engine=score.engine,
     )

@@ -239,7 +239,7 @@ def scores(found: Iterable[catalog_pb2.ValidationScore]) -> Table:
     rows = text.table("kind", "precision", *figures, right=figures)
     for score in found:
         rows.add_row(
-            score.kind,
+            f"{score.kind} ({score.engine})" if score.engine else score.kind,
             _precision(score.precision),
             f"{score.rows}",
             f"{score.groups}",

@@ -139,7 +139,7 @@ class GetArchitectureResponse(_message.Message):
     def __init__(self, architecture: _Optional[_Union[_types_pb2.Architecture, _Mapping]] = ...) -> None: ...
 
 class ValidationScore(_message.Message):
-    __slots__ = ("kind", "precision", "rows", "groups", "mean_error", "median_error", "p90_error", "coverage")
+    __slots__ = ("kind", "precision", "rows", "groups", "mean_error", "median_error", "p90_error", "coverage", "engine")
     KIND_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class ValidationScore(_message.Message):
     MEDIAN_ERROR_FIELD_NUMBER: _ClassVar[int]
     P90_ERROR_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     kind: str
     precision: _types_pb2.Precision
     rows: int
@@ -156,7 +157,8 @@ class ValidationScore(_message.Message):
     median_error: float
     p90_error: float
     coverage: float
-    def __init__(self, kind: _Optional[str] = ..., precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., rows: _Optional[int] = ..., groups: _Optional[int] = ..., mean_error: _Optional[float] = ..., median_error: _Optional[float] = ..., p90_error: _Optional[float] = ..., coverage: _Optional[float] = ...) -> None: ...
+    engine: str
+    def __init__(self, kind: _Optional[str] = ..., precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., rows: _Optional[int] = ..., groups: _Optional[int] = ..., mean_error: _Optional[float] = ..., median_error: _Optional[float] = ..., p90_error: _Optional[float] = ..., coverage: _Optional[float] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class CostModel(_message.Message):
     __slots__ = ("id", "device", "fingerprint", "create_time", "measurement_count", "current", "scores", "precisions", "engines", "provenance")

@@ -79,28 +79,25 @@ class PlainDecoder(nn.Module):
         self.dtype = dtype_of(precision)
         self.device = device
         hidden, vocab = architecture.hidden_size, architecture.vocab_size
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(self.dtype)
-        try:
-            with torch.device("meta"):
-                self.embedding = nn.Embedding(vocab, hidden)
-                learned = architecture.learned_positions
-                self.positions = nn.Embedding(learned, hidden) if learned else None
-                self.layers = nn.ModuleList(
-                    PlainLayer(hidden, layer) for layer in layers_of(architecture)
-                )
-                self.norm = norm_of(architecture.norm, hidden)
-                self.head = nn.Linear(hidden, vocab, bias=architecture.head_bias)
-        finally:
-            torch.set_default_dtype(default)
-        self.to_empty(device=device.torch_device)
+        with torch.device("meta"):
+            self.embedding = nn.Embedding(vocab, hidden)
+            learned = architecture.learned_positions
+            self.positions = nn.Embedding(learned, hidden) if learned else None
+            self.layers = nn.ModuleList(
+                PlainLayer(hidden, layer) for layer in layers_of(architecture)
+            )
+            self.norm = norm_of(architecture.norm, hidden)
+            self.head = nn.Linear(hidden, vocab, bias=architecture.head_bias)
+        if architecture.tied_embeddings:
+            self.head.register_parameter("weight", None)
+        self.to(self.dtype).to_empty(device=device.torch_device)
+        if architecture.tied_embeddings:
+            self.head.weight = self.embedding.weight
         with torch.no_grad():
             for parameter in self.parameters():
                 fill_random(parameter)
             if precision in PACKED:
                 pack_linears(self, precision)
-            elif architecture.tied_embeddings:
-                self.head.weight = self.embedding.weight
         self.requires_grad_(requires_grad=False)
 
     def new_cache(self, sequences: int, tokens: int) -> StaticCache:

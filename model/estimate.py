@@ -49,6 +49,9 @@ class StepEstimate(NamedTuple):
     bounded: tuple[str, ...] = ()
 
 
+_USUAL = ("", "transformers")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationScore:
     """Cross-validated error on groups left out; fields as in the API's message."""
@@ -65,8 +68,8 @@ class ValidationScore:
 
     @property
     def name(self) -> str:
-        """Kind, and the engine whose layers or steps they are, for a person."""
-        return f"{self.kind} ({self.engine})" if self.engine else self.kind
+        """Kind for a person, and the engine of layers and steps if it is not the usual one."""
+        return self.kind if self.engine in _USUAL else f"{self.kind} ({self.engine})"
 
 
 def factor_at(confidence: float, factor_90: float) -> float:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from profiler.points import Point
 
 OTHERS_FROM_S = 360.0
-"""Seconds that a campaign must have for more than dense models of transformers."""
+"""Budget from which on a campaign measures more than dense models of transformers."""
 
 _MOST_SKIPPED = 20
 """So many points in a row that memory does not hold end the campaign."""
@@ -69,6 +69,7 @@ class Campaign:
         self._clock = time.monotonic
         self._start = begin
         self._seconds = max(0.0, request.budget_s - request.reserve_s)
+        self._measures_others = request.budget_s >= OTHERS_FROM_S
         self._target = request.target_error
         self._rows = list(request.done)
         self._precisions = request.precisions or device.precisions
@@ -89,7 +90,7 @@ class Campaign:
             _Track(precision, Design(space, self._seed), self._rows, DENSE)
             for precision in self._precisions
         ]
-        if self._seconds >= OTHERS_FROM_S and tracks[0].precision is self._device.default_precision:
+        if self._measures_others and tracks[0].precision is self._device.default_precision:
             tracks[1:1] = [
                 _Track(tracks[0].precision, Design(space, self._seed), self._rows, group)
                 for group in (MIXTURES, PLAIN)

@@ -61,7 +61,7 @@ def test_it_tells_what_was_measured_and_how_far_the_fit_is_off(page, measured, t
     assert "torch_version 2.11.0" in text
     assert "device_uuid" not in text
     assert "| linear | bf16 |" in text.partition("## How far")[0]
-    assert "| decode (transformers) | bf16 |" in text.partition("## How far")[2]
+    assert "| decode | bf16 |" in text.partition("## How far")[2]
     assert "held down by: power cap" in text
     for picture in ("roofline.png", "states.png"):
         assert (tmp_path / "page" / picture).stat().st_size > 1_000

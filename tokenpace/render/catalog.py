@@ -239,7 +239,9 @@ def scores(found: Iterable[catalog_pb2.ValidationScore]) -> Table:
     rows = text.table("kind", "precision", *figures, right=figures)
     for score in found:
         rows.add_row(
-            f"{score.kind} ({score.engine})" if score.engine else score.kind,
+            score.kind
+            if score.engine in {"", "transformers"}
+            else f"{score.kind} ({score.engine})",
             _precision(score.precision),
             f"{score.rows}",
             f"{score.groups}",

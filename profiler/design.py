@@ -204,18 +204,16 @@ class Design:
 
     def mixtures(self) -> Iterator[ModelPoint]:
         """Yields small models of experts, every third with latent attention, all layers alike."""
-        return self._mixtures(ModelPoint, "x", self._seed + 5, latent_every=3)
+        return self._mixtures(ModelPoint, "x", self._seed + 5)
 
     def plain_mixtures(self) -> Iterator[PlainModelPoint]:
-        """Yields the like of plain layers, which have no latent attention."""
+        """Yields the like of plain layers."""
         return self._mixtures(PlainModelPoint, "y", self._seed + 8)
 
-    def _mixtures(
-        self, make: type[_AnyModel], letter: str, seed: int, latent_every: int = 0
-    ) -> Iterator[_AnyModel]:
+    def _mixtures(self, make: type[_AnyModel], letter: str, seed: int) -> Iterator[_AnyModel]:
         for index, u in enumerate(_sobol(seed)):
-            latent = bool(latent_every) and index % latent_every == latent_every - 1
-            architecture = self._mixture(u, f"{letter}{self._seed}-{index}", latent=latent)
+            name = f"{letter}{self._seed}-{index}"
+            architecture = self._mixture(u, name, latent=index % 3 == 2)
             batch = (1, 4, 2, 8)[index % 4]
             context = round(_log_between(32, 1024, u[9]))
             tokens = round(_log_between(32, 512, u[10]))

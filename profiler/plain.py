@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from model.blocks import Attention, FeedForward
 from model.errors import InvalidFieldError
 from profiler.device import dtype_of, fill_random
 from profiler.packed import PACKED, pack_linears
-from profiler.plain_blocks import PlainLayer, Rotary, attention_of, check_plain, norm_of
+from profiler.plain_attention import LayerCache, Rotary, norm_of
+from profiler.plain_blocks import PlainLayer, cache_shapes, check_plain, rotated
 
 if TYPE_CHECKING:
     from model.architecture import Architecture, Layer
@@ -19,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class StaticCache:
-    """Keys and values of every layer, allocated once, and the rotary positions of each token.
+    """What is kept of every layer's tokens, allocated once, and their rotary positions.
 
     Args:
-        architecture: whose layers; of plain attention.
+        architecture: whose layers; one that :func:`check_plain` passes.
         sequences: that are decoded together.
         tokens: that each of them may hold.
-        dtype: of keys and values.
+        dtype: of what is kept.
         device: that they are on.
 
     Attributes:
-        keys, values: one a layer, (sequences, kv_heads, tokens, head_dim), random.
-        rotary: positions, by the width of heads; none where they are learned.
+        layers: of each layer, random.
+        rotary: positions, by the width that they turn; none where they are learned.
     """
 
     def __init__(
@@ -41,17 +43,16 @@ class StaticCache:
         dtype: torch.dtype,
         device: Device,
     ) -> None:
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self.rotary: dict[int, Rotary] = {}
-        for layer in layers_of(architecture):
-            heads = attention_of(layer)
-            for kept in (self.keys, self.values):
-                kept.append(
-                    device.random(sequences, heads.kv_heads, tokens, heads.head_dim, dtype=dtype)
-                )
-            if heads.head_dim not in self.rotary and not architecture.learned_positions:
-                self.rotary[heads.head_dim] = Rotary(heads.head_dim, tokens, dtype, device)
+        attentions = [layer.attention for layer in layers_of(architecture)]
+        self.layers: list[LayerCache] = [
+            tuple(
+                device.random(sequences, *shape, dtype=dtype)
+                for shape in cache_shapes(heads, tokens)
+            )
+            for heads in attentions
+        ]
+        widths = set() if architecture.learned_positions else set(map(rotated, attentions))
+        self.rotary = {width: Rotary(width, tokens, dtype, device) for width in widths}
 
 
 class PlainDecoder(nn.Module):
@@ -71,9 +72,14 @@ class PlainDecoder(nn.Module):
     def __init__(self, architecture: Architecture, precision: Precision, device: Device) -> None:
         super().__init__()
         check_plain(architecture)
-        if precision in PACKED and architecture.experts is not None:
+        if precision in PACKED and not all(
+            isinstance(layer.attention, Attention) and isinstance(layer.feed_forward, FeedForward)
+            for layer in layers_of(architecture)
+        ):
             raise InvalidFieldError(
-                "precision", f"plain experts are not held in {precision}; use fp32, bf16 or fp16"
+                "precision",
+                f"plain experts and latent attention are not held in {precision}; use fp32, bf16"
+                " or fp16",
             )
         self.architecture = architecture
         self.dtype = dtype_of(precision)
@@ -119,8 +125,8 @@ class PlainDecoder(nn.Module):
             cache: that the tokens are written to.
             past: tokens that it holds before.
         """
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            stream = layer(stream, keys, values, cache.rotary, past)
+        for layer, kept in zip(self.layers, cache.layers, strict=True):
+            stream = layer(stream, kept, cache.rotary, past)
         return stream
 
     def forward(self, ids: torch.Tensor, cache: StaticCache, past: int) -> torch.Tensor:

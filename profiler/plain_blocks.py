@@ -11,21 +11,27 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
-from torch.nn.attention.bias import causal_lower_right
 
-from model.architecture import Norm
-from model.blocks import Activation, Attention, Experts, FeedForward
+from model.blocks import (
+    Activation,
+    Attention,
+    Experts,
+    FeedForward,
+    LatentAttention,
+    LinearAttention,
+)
 from model.errors import InvalidFieldError
+from profiler.plain_attention import LayerCache, PlainAttention, Rotary, norm_of
+from profiler.plain_latent import PlainLatentAttention
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from model.architecture import Architecture, Layer
-    from profiler.device import Device
+    from model.blocks import AnyAttention
 
 _NORMS = 2
 """Of a layer: before attention and before the feed-forward."""
-_THETA = 10_000.0
 _ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     Activation.SILU: F.silu,
     Activation.GELU: lambda x: F.gelu(x, approximate="tanh"),
@@ -43,98 +49,21 @@ def check_plain(architecture: Architecture) -> None:
         layer = group.layer
         heads = layer.attention
         lacking = ""
-        if not isinstance(heads, Attention) or heads.output_gate:
-            lacking = "latent, linear or gated attention"
+        if isinstance(heads, LinearAttention) or (
+            heads.indexer if isinstance(heads, LatentAttention) else heads.output_gate
+        ):
+            lacking = "sparse, linear or gated attention"
         elif isinstance(layer.feed_forward, Experts) and not _is_plain(layer.feed_forward):
             lacking = "experts with biases or without gates"
         elif layer.norms != _NORMS:
             lacking = f"{layer.norms} norms a layer"
-        elif heads.head_dim % 2 and not architecture.learned_positions:
-            lacking = f"rotary positions of heads {heads.head_dim} wide, which are odd"
+        elif rotated(heads) % 2 and not architecture.learned_positions:
+            lacking = f"rotary positions of an odd width, {rotated(heads)}"
         if lacking:
             raise InvalidFieldError(
                 "model",
                 f"the plain layers of engine torch have no {lacking}; use engine transformers",
             )
-
-
-class Rotary:
-    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2): a table over tokens.
-
-    Args:
-        head_dim: width of a head, even.
-        tokens: positions from zero on.
-        dtype: of what is rotated.
-        device: that the table is on.
-    """
-
-    def __init__(self, head_dim: int, tokens: int, dtype: torch.dtype, device: Device) -> None:
-        where = device.torch_device
-        steps = torch.arange(0, head_dim, 2, device=where).float() / head_dim
-        angles = torch.outer(torch.arange(tokens, device=where).float(), _THETA**-steps)
-        self._cosines = torch.cat([angles.cos()] * 2, dim=-1).to(dtype)[:, None]
-        self._sines = torch.cat([-angles.sin(), angles.sin()], dim=-1).to(dtype)[:, None]
-
-    def __call__(self, heads: torch.Tensor, first: int) -> torch.Tensor:
-        """Returns heads turned to their positions.
-
-        Args:
-            heads: (sequences, tokens, heads, head_dim), its halves the pairs' parts.
-            first: position of the first token.
-        """
-        tokens = slice(first, first + heads.shape[1])
-        swapped = heads.roll(heads.shape[-1] // 2, dims=-1)
-        return torch.addcmul(heads * self._cosines[tokens], swapped, self._sines[tokens])
-
-
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    past: int,
-    window: int | None = None,
-) -> torch.Tensor:
-    """Writes new tokens into a cache in place and returns their attention to all up to them.
-
-    Args:
-        query: (sequences, tokens, query_heads, head_dim).
-        key: (sequences, tokens, kv_heads, head_dim).
-        value: alike.
-        keys: (sequences, kv_heads, capacity, head_dim), those of the cache.
-        values: alike.
-        past: tokens that it holds before.
-        window: keys that a query sees at most; None: all.
-
-    Returns:
-        (sequences, tokens, query_heads x head_dim).
-    """
-    sequences, tokens, heads, _ = query.shape
-    end = past + tokens
-    keys[:, :, past:end] = key.transpose(1, 2)
-    values[:, :, past:end] = value.transpose(1, 2)
-    begin = max(0, past + 1 - window) if window else 0
-    seen_keys, seen_values = keys[:, :, begin:end], values[:, :, begin:end]
-    if tokens == 1:
-        # The heads that share a key are the rows of one product.
-        grouped = query.view(sequences, key.shape[2], heads // key.shape[2], -1)
-        output = F.scaled_dot_product_attention(grouped, seen_keys, seen_values)
-        return output.reshape(sequences, 1, -1)
-    mask = None
-    if window and end > window:
-        mask = _band(tokens, past, begin, window, query.device)
-    elif past:
-        mask = causal_lower_right(tokens, end)
-    output = F.scaled_dot_product_attention(
-        query.transpose(1, 2),
-        seen_keys,
-        seen_values,
-        attn_mask=mask,
-        is_causal=mask is None,
-        enable_gqa=heads != key.shape[2],
-    )
-    return output.transpose(1, 2).reshape(sequences, tokens, -1)
 
 
 class PlainLayer(nn.Module):
@@ -143,7 +72,12 @@ class PlainLayer(nn.Module):
     def __init__(self, hidden_size: int, layer: Layer) -> None:
         super().__init__()
         self.attention_norm = norm_of(layer.norm, hidden_size)
-        self.attention = PlainAttention(hidden_size, attention_of(layer))
+        heads = layer.attention
+        self.attention = (
+            PlainLatentAttention(hidden_size, heads)
+            if isinstance(heads, LatentAttention)
+            else PlainAttention(hidden_size, _plain(heads))
+        )
         self.feed_forward_norm = norm_of(layer.norm, hidden_size)
         block = layer.feed_forward
         self.feed_forward = (
@@ -155,50 +89,14 @@ class PlainLayer(nn.Module):
     def forward(
         self,
         stream: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        kept: LayerCache,
         rotary: dict[int, Rotary],
         past: int,
     ) -> torch.Tensor:
-        """Returns the stream behind the layer; writes keys and values in place."""
-        attended = self.attention(self.attention_norm(stream), keys, values, rotary, past)
+        """Returns the stream behind the layer; what is kept of its tokens is written in place."""
+        attended = self.attention(self.attention_norm(stream), kept, rotary, past)
         stream = stream + attended
         result: torch.Tensor = stream + self.feed_forward(self.feed_forward_norm(stream))
-        return result
-
-
-class PlainAttention(nn.Module):
-    """Attention with grouped heads over a cache that is written in place."""
-
-    def __init__(self, hidden_size: int, heads: Attention) -> None:
-        super().__init__()
-        self._heads = heads
-        query, kv = heads.query_heads * heads.head_dim, heads.kv_heads * heads.head_dim
-        self.qkv = nn.Linear(hidden_size, query + 2 * kv, bias=heads.qkv_bias)
-        self.output = nn.Linear(query, hidden_size, bias=heads.output_bias)
-        self.query_norm = norm_of(Norm.RMS, heads.head_dim) if heads.qk_norm else None
-        self.key_norm = norm_of(Norm.RMS, heads.head_dim) if heads.qk_norm else None
-
-    def forward(
-        self,
-        stream: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        rotary: dict[int, Rotary],
-        past: int,
-    ) -> torch.Tensor:
-        """Returns the attention of (sequences, tokens, hidden_size) to all tokens up to them."""
-        heads = self._heads
-        qkv = self.qkv(stream).unflatten(-1, (-1, heads.head_dim))
-        both, value = qkv.split([heads.query_heads + heads.kv_heads, heads.kv_heads], dim=2)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = both.split([heads.query_heads, heads.kv_heads], dim=2)
-            both = torch.cat([self.query_norm(query), self.key_norm(key)], dim=2)
-        if rotary:
-            both = rotary[heads.head_dim](both, past)
-        query, key = both.split([heads.query_heads, heads.kv_heads], dim=2)
-        attended = attend(query, key, value, keys, values, past, heads.window)
-        result: torch.Tensor = self.output(attended)
         return result
 
 
@@ -260,23 +158,23 @@ class PlainExperts(nn.Module):
         return result.view_as(stream)
 
 
+def rotated(heads: AnyAttention) -> int:
+    """Returns how much of a head has rotary positions."""
+    return heads.rope_dim if isinstance(heads, LatentAttention) else _plain(heads).head_dim
+
+
+def cache_shapes(heads: AnyAttention, tokens: int) -> tuple[tuple[int, ...], ...]:
+    """Returns the shapes of what is kept of so many tokens of one sequence."""
+    if isinstance(heads, LatentAttention):
+        return ((tokens, heads.cached_values),)
+    plain = _plain(heads)
+    return ((plain.kv_heads, tokens, plain.head_dim),) * 2
+
+
+def _plain(heads: AnyAttention) -> Attention:
+    assert isinstance(heads, Attention)  # noqa: S101 - check_plain has passed it
+    return heads
+
+
 def _is_plain(block: Experts) -> bool:
     return block.expert.gated and not block.expert.bias
-
-
-def attention_of(layer: Layer) -> Attention:
-    """Returns the heads of a layer that :func:`check_plain` has passed."""
-    assert isinstance(layer.attention, Attention)  # noqa: S101 - checked before
-    return layer.attention
-
-
-def norm_of(kind: Norm, width: int) -> nn.Module:
-    """Returns a norm over so many values."""
-    return nn.RMSNorm(width, eps=1e-6) if kind is Norm.RMS else nn.LayerNorm(width)
-
-
-def _band(tokens: int, past: int, begin: int, window: int, device: torch.device) -> torch.Tensor:
-    """Returns which keys from ``begin`` on each new token sees, (tokens, keys)."""
-    queries = torch.arange(past, past + tokens, device=device)[:, None]
-    keys = torch.arange(begin, past + tokens, device=device)[None, :]
-    return (keys <= queries) & (keys > queries - window)

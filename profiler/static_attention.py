@@ -17,7 +17,7 @@ from profiler.operations import (
     measurement_of,
     time_graphed,
 )
-from profiler.plain_blocks import attend
+from profiler.plain_attention import attend
 from profiler.points import ATTENTION_EFFORT, PLAIN_ENGINE
 
 if TYPE_CHECKING:

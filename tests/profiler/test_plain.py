@@ -14,7 +14,8 @@ from model.precision import Precision
 from profiler.device import Device, open_device
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
-from profiler.plain_blocks import Rotary, attend, check_plain
+from profiler.plain_attention import Rotary, attend
+from profiler.plain_blocks import check_plain
 
 CPU = Device("cpu", 1 << 20)
 SIZES = {"hidden_size": 32, "layer_count": 3, "intermediate_size": 64, "vocab_size": 96}
@@ -144,6 +145,73 @@ def test_logits_are_those_of_transformers(which, precision, name):
         assert error < TOLERANCES[precision], (begin, end)
 
 
+def deepseek(query_rank):
+    """Latent attention in a dense layer and one of experts."""
+    config = {
+        "model_type": "deepseek_v3",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "intermediate_size": 48,
+        "vocab_size": 96,
+        "num_attention_heads": 4,
+        "q_lora_rank": query_rank,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 12,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "first_k_dense_replace": 1,
+    }
+    return architecture_from_config(config, "deepseek")
+
+
+@devices
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("query_rank", [None, 24])
+@torch.inference_mode()
+def test_latent_attention_is_that_of_transformers(query_rank, precision, name):
+    torch.manual_seed(0)
+    device, architecture = open_device(name), deepseek(query_rank)
+    model = build_model(architecture, precision, device)
+    larger(model)
+    with_plain_constants(model)
+    model.config.rope_interleave = False  # the same turn of rows in another order
+    decoder, layer = PlainDecoder(architecture, precision, device), model.model.layers[0]
+    plain, heads = decoder.layers[0].attention, layer.self_attn
+    if query_rank:
+        plain.compress.weight.copy_(
+            torch.cat([heads.q_a_proj.weight, heads.kv_a_proj_with_mqa.weight])
+        )
+        plain.query_norm.weight.copy_(heads.q_a_layernorm.weight)
+        plain.query.weight.copy_(heads.q_b_proj.weight)
+    else:
+        plain.compress.weight.copy_(heads.kv_a_proj_with_mqa.weight)
+        plain.query.weight.copy_(heads.q_proj.weight)
+    plain.latent_norm.weight.copy_(heads.kv_a_layernorm.weight)
+    plain.expand.weight.copy_(heads.kv_b_proj.weight)
+    plain.output.weight.copy_(heads.o_proj.weight)
+    stream = torch.randn(2, 11, 32, device=device.torch_device, dtype=decoder.dtype)
+    cache = decoder.new_cache(2, 16)
+    for begin, end in ((0, 6), (6, 9), (9, 10), (10, 11)):
+        found = plain(stream[:, begin:end], cache.layers[0], cache.rotary, begin)
+        positions = torch.arange(end, device=device.torch_device)[None]
+        turned = model.model.rotary_emb(stream, positions)
+        exact = heads(stream[:, :end], turned, None)[0][:, begin:].float()
+        assert (found.float() - exact).norm() / exact.norm() < TOLERANCES[precision], (begin, end)
+
+
+def test_latents_and_experts_are_decoded():
+    decoder = PlainDecoder(deepseek(24), Precision.FP32, CPU)
+    assert [[tuple(kept.shape) for kept in layer] for layer in decoder.new_cache(2, 9).layers] == [
+        [(2, 9, 24)]
+    ] * 2
+    assert sum(p.numel() for p in decoder.parameters()) == deepseek(24).parameter_count()
+    with pytest.raises(InvalidFieldError, match="latent attention are not held in int8"):
+        PlainDecoder(deepseek(24), Precision.INT8, CPU)
+
+
 @torch.inference_mode()
 def test_learned_positions_and_layer_norms_are_those_of_gpt2():
     model = build_model(GPT2, Precision.FP32, CPU)
@@ -223,7 +291,8 @@ def test_rotary_turns_by_the_distance_alone():
     ("config", "lacking"),
     [
         ({"model_type": "gpt_oss"}, "experts with biases"),
-        ({"model_type": "deepseek_v3"}, "latent"),
+        ({"model_type": "deepseek_v32"}, "sparse"),
+        ({"model_type": "qwen3_next"}, "linear"),
         ({"model_type": "gemma2"}, "4 norms"),
     ],
 )

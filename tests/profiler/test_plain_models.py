@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import profiler.plain_blocks
+import profiler.plain_attention
 from model.dimensions import architecture_of_dimensions
 from model.operations import OperationKind
 from model.precision import Precision
@@ -87,13 +87,13 @@ def test_a_request_decodes_greedily_over_its_own_tokens(monkeypatch):
 
 def test_layers_are_timed_in_a_pass_of_their_own(monkeypatch):
     calls = []
-    attend = profiler.plain_blocks.attend
+    attend = profiler.plain_attention.attend
 
     def spy(query, key, value, keys, values, past, window=None):
         calls.append((tuple(query.shape[:2]), past))
         return attend(query, key, value, keys, values, past, window)
 
-    monkeypatch.setattr(profiler.plain_blocks, "attend", spy)
+    monkeypatch.setattr(profiler.plain_attention, "attend", spy)
     timing = PlainModel(PlainDecoder(TINY, Precision.FP32, CPU)).layer(ForwardPoint(2, 3, 9), QUICK)
     assert timing.distribution.p10 > 0
     assert set(calls) == {((2, 3), 6)}

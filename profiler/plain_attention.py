@@ -1,0 +1,147 @@
+"""Attention of plain layers over a cache that is written in place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own custom)
+from torch import nn
+from torch.nn.attention.bias import causal_lower_right
+
+from model.architecture import Norm
+
+if TYPE_CHECKING:
+    from model.blocks import Attention
+    from profiler.device import Device
+
+LayerCache = tuple[torch.Tensor, ...]
+"""What is kept of a layer's tokens: keys and values, (sequences, kv_heads, tokens, head_dim)
+each, or latents, (sequences, tokens, kv_rank + rope_dim)."""
+
+_THETA = 10_000.0
+
+
+class Rotary:
+    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2): a table over tokens.
+
+    Args:
+        head_dim: width of a head, even.
+        tokens: positions from zero on.
+        dtype: of what is rotated.
+        device: that the table is on.
+    """
+
+    def __init__(self, head_dim: int, tokens: int, dtype: torch.dtype, device: Device) -> None:
+        where = device.torch_device
+        steps = torch.arange(0, head_dim, 2, device=where).float() / head_dim
+        angles = torch.outer(torch.arange(tokens, device=where).float(), _THETA**-steps)
+        self._cosines = torch.cat([angles.cos()] * 2, dim=-1).to(dtype)[:, None]
+        self._sines = torch.cat([-angles.sin(), angles.sin()], dim=-1).to(dtype)[:, None]
+
+    def __call__(self, heads: torch.Tensor, first: int) -> torch.Tensor:
+        """Returns heads turned to their positions.
+
+        Args:
+            heads: (sequences, tokens, heads, head_dim), its halves the pairs' parts.
+            first: position of the first token.
+        """
+        tokens = slice(first, first + heads.shape[1])
+        swapped = heads.roll(heads.shape[-1] // 2, dims=-1)
+        return torch.addcmul(heads * self._cosines[tokens], swapped, self._sines[tokens])
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    past: int,
+    window: int | None = None,
+) -> torch.Tensor:
+    """Writes new tokens into a cache in place and returns their attention to all up to them.
+
+    Args:
+        query: (sequences, tokens, query_heads, head_dim).
+        key: (sequences, tokens, kv_heads, head_dim).
+        value: alike.
+        keys: (sequences, kv_heads, capacity, head_dim), those of the cache.
+        values: alike.
+        past: tokens that it holds before.
+        window: keys that a query sees at most; None: all.
+
+    Returns:
+        (sequences, tokens, query_heads x head_dim).
+    """
+    sequences, tokens, heads, _ = query.shape
+    end = past + tokens
+    keys[:, :, past:end] = key.transpose(1, 2)
+    values[:, :, past:end] = value.transpose(1, 2)
+    begin = max(0, past + 1 - window) if window else 0
+    seen_keys, seen_values = keys[:, :, begin:end], values[:, :, begin:end]
+    if tokens == 1:
+        # The heads that share a key are the rows of one product.
+        grouped = query.view(sequences, key.shape[2], heads // key.shape[2], -1)
+        output = F.scaled_dot_product_attention(grouped, seen_keys, seen_values)
+        return output.reshape(sequences, 1, -1)
+    mask = None
+    if window and end > window:
+        mask = band(tokens, past, begin, window, query.device)
+    elif past:
+        mask = causal_lower_right(tokens, end)
+    output = F.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        seen_keys,
+        seen_values,
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=heads != key.shape[2],
+    )
+    return output.transpose(1, 2).reshape(sequences, tokens, -1)
+
+
+class PlainAttention(nn.Module):
+    """Attention with grouped heads over a cache that is written in place."""
+
+    def __init__(self, hidden_size: int, heads: Attention) -> None:
+        super().__init__()
+        self._heads = heads
+        query, kv = heads.query_heads * heads.head_dim, heads.kv_heads * heads.head_dim
+        self.qkv = nn.Linear(hidden_size, query + 2 * kv, bias=heads.qkv_bias)
+        self.output = nn.Linear(query, hidden_size, bias=heads.output_bias)
+        self.query_norm = norm_of(Norm.RMS, heads.head_dim) if heads.qk_norm else None
+        self.key_norm = norm_of(Norm.RMS, heads.head_dim) if heads.qk_norm else None
+
+    def forward(
+        self,
+        stream: torch.Tensor,
+        kept: LayerCache,
+        rotary: dict[int, Rotary],
+        past: int,
+    ) -> torch.Tensor:
+        """Returns the attention of (sequences, tokens, hidden_size) to all tokens up to them."""
+        heads, (keys, values) = self._heads, kept
+        qkv = self.qkv(stream).unflatten(-1, (-1, heads.head_dim))
+        both, value = qkv.split([heads.query_heads + heads.kv_heads, heads.kv_heads], dim=2)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = both.split([heads.query_heads, heads.kv_heads], dim=2)
+            both = torch.cat([self.query_norm(query), self.key_norm(key)], dim=2)
+        if rotary:
+            both = rotary[heads.head_dim](both, past)
+        query, key = both.split([heads.query_heads, heads.kv_heads], dim=2)
+        attended = attend(query, key, value, keys, values, past, heads.window)
+        result: torch.Tensor = self.output(attended)
+        return result
+
+
+def norm_of(kind: Norm, width: int) -> nn.Module:
+    """Returns a norm over so many values."""
+    return nn.RMSNorm(width, eps=1e-6) if kind is Norm.RMS else nn.LayerNorm(width)
+
+
+def band(tokens: int, past: int, begin: int, window: int, device: torch.device) -> torch.Tensor:
+    """Returns which keys from ``begin`` on each new token sees, (tokens, keys)."""
+    queries = torch.arange(past, past + tokens, device=device)[:, None]
+    keys = torch.arange(begin, past + tokens, device=device)[None, :]
+    return (keys <= queries) & (keys > queries - window)

@@ -49,7 +49,7 @@ def trace_run(
         run(spans.next_step)
         spans.close()
     profiler.export_chrome_trace(str(path))
-    return _phases(list(profiler.events() or ()))
+    return phases_of(list(profiler.events() or ()))
 
 
 class _Spans:
@@ -74,7 +74,12 @@ class _Spans:
         self._span.__enter__()  # type: ignore[no-untyped-call]
 
 
-def _phases(events: list[FunctionEvent]) -> tuple[TracedPhase, ...]:
+def phases_of(events: list[FunctionEvent]) -> tuple[TracedPhase, ...]:
+    """Returns what the spans in a trace consist of.
+
+    Of a GPU its own events count, wherever on the host they were launched: a graph's kernels
+    belong to no operator. The device is waited for at a span's ends, so none runs across them.
+    """
     host = [event for event in events if event.device_type.name == "CPU"]
     found = []
     for phase, name in _SPANS.items():
@@ -82,28 +87,27 @@ def _phases(events: list[FunctionEvent]) -> tuple[TracedPhase, ...]:
         # What follows the last token is in a span, too, which holds no pass.
         spans = spans[:-1] if phase is Phase.DECODE else spans
         if spans:
-            found.append(_phase(phase, spans[-1], host))
+            found.append(_phase(phase, spans[-1], events))
     return tuple(found)
 
 
-def _phase(phase: Phase, span: FunctionEvent, host: list[FunctionEvent]) -> TracedPhase:
+def _phase(phase: Phase, span: FunctionEvent, events: list[FunctionEvent]) -> TracedPhase:
     calls: dict[str, int] = defaultdict(int)
     microseconds: dict[str, float] = defaultdict(float)
     inside = [
         event
-        for event in host
-        if event is not span
+        for event in events
+        # A span shows on the device, too.
+        if event.name not in _SPANS.values()
         and span.time_range.start <= event.time_range.start < span.time_range.end
     ]
-    on_device = any(event.kernels for event in inside)
-    for event in inside:
-        if on_device:
-            for kernel in event.kernels:
-                calls[kernel.name] += 1
-                microseconds[kernel.name] += kernel.duration
-        elif event.self_cpu_time_total > 0:
+    kernels_run = [event for event in inside if event.device_type.name != "CPU"]
+    for event in kernels_run or inside:
+        ran = event.time_range
+        spent = ran.end - ran.start if kernels_run else event.self_cpu_time_total
+        if spent > 0:
             calls[event.name] += 1
-            microseconds[event.name] += event.self_cpu_time_total
+            microseconds[event.name] += spent
     kernels = sorted(
         (
             TracedKernel(name=name[:_NAME_CHARACTERS], calls=calls[name], milliseconds=spent / 1e3)

@@ -232,7 +232,7 @@ def summary(name: str, errors: Sequence[float], *, on_gpu: bool) -> tuple[str, b
     text = f"{name}: median {100 * median:.1f}%, 90th percentile {100 * p90:.1f}%"
     text += f", of {len(errors)} (on a GPU at most {asked})."
     print(text, flush=True)
-    return text.capitalize(), held or not on_gpu
+    return text[0].upper() + text[1:], held or not on_gpu
 
 
 def main() -> int:
@@ -245,7 +245,8 @@ def main() -> int:
     device = open_device(options.device or default_device())
     kind = "cuda" if device.is_cuda else "cpu"
     cost_model = fitted(options.campaign, device)
-    lines, all_held = [], True
+    all_held = True
+    lines = [f"The campaign made {cost_model.measurement_count:,} measurements that count.", ""]
     head = "model | engine | pass | measured ms | predicted ms | error"
     timed = {
         "layers": list(layers(cost_model, device, kind)),
@@ -273,7 +274,8 @@ def main() -> int:
         lines += [text, ""]
         all_held &= held
     if options.write_page:
-        command = f"python benchmarks/held_out.py {' '.join(sys.argv[1:])}"
+        given = [Path(argument).name for argument in sys.argv[1:]]
+        command = f"PYTHONPATH=. python benchmarks/held_out.py {' '.join(given)}"
         title = heading(
             f"Models that a campaign never saw, on {campaign_device(options.campaign)}",
             command,

@@ -53,25 +53,19 @@ class OperationKind(StrEnum):
     POINT_TO_POINT = "point_to_point"
 
 
+_ATTENTION_FIELDS = (
+    "sequences",
+    "query_tokens",
+    "kv_tokens",
+    "query_heads",
+    "kv_heads",
+    "head_dim",
+)
 SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
     OperationKind.LINEAR: ("m", "n", "k"),
     OperationKind.LINEAR_TRANSPOSED: ("m", "n", "k"),
-    OperationKind.ATTENTION: (
-        "sequences",
-        "query_tokens",
-        "kv_tokens",
-        "query_heads",
-        "kv_heads",
-        "head_dim",
-    ),
-    OperationKind.STATIC_ATTENTION: (
-        "sequences",
-        "query_tokens",
-        "kv_tokens",
-        "query_heads",
-        "kv_heads",
-        "head_dim",
-    ),
+    OperationKind.ATTENTION: _ATTENTION_FIELDS,
+    OperationKind.STATIC_ATTENTION: _ATTENTION_FIELDS,
     OperationKind.BATCHED_LINEAR: ("m", "n", "k", "batch"),
     OperationKind.MLA: (
         "sequences",

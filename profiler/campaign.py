@@ -25,6 +25,7 @@ from profiler.point_kinds import DENSE, MIXTURES, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import least_sure
+from profiler.timing import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,7 +136,8 @@ class Campaign:
                     if self._left() <= 0:
                         break
             except (MemoryError, RuntimeError) as error:
-                if not (is_out_of_memory(error) or isinstance(error, InaccurateError)):
+                skipped = (InaccurateError, CaptureError)
+                if not (is_out_of_memory(error) or isinstance(error, skipped)):
                     raise
                 reason = str(error)[:200] or "out of memory"
         if reason:

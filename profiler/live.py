@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from profiler.interface import LiveResult, Progressed, Scope
 from profiler.live_models import live_model
 from profiler.modules import shard, with_depth
+from profiler.points import ENGINE
 from profiler.telemetry import EnergyMeter
 from profiler.timing import DISTURBED_FLAG, distribution
 from profiler.wholes import GeneratePoint
@@ -158,7 +159,7 @@ class _Repeats:
 def _notes_on(request: LiveRequest, layer_count: int) -> list[str]:
     """Returns how what runs differs from what was asked for."""
     notes: list[str] = []
-    if request.architecture.model_type == "llama4_text":
+    if request.architecture.model_type == "llama4_text" and request.engine == ENGINE:
         notes.append("its modules send every token through every expert; engines that route do not")
     if request.tensor > 1:
         notes.append(

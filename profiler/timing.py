@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from model.measurement import Distribution
+from profiler.process_limits import is_out_of_memory
 
 if TYPE_CHECKING:
     from profiler.device import Device
@@ -30,6 +31,10 @@ DISTURBED_SHARE = 0.03
 DISTURBED_FLAG = "disturbed"
 """Marks a point whose samples were all disturbed."""
 _WARM_UPS = 3
+
+
+class CaptureError(RuntimeError):
+    """No CUDA graph can hold what is to be timed; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +118,9 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
 
     A graph's launches cost nothing, but its pointers are fixed: what rotates over data must
     be in it. Runs must not wait for the device.
+
+    Raises:
+        CaptureError: they do, or a graph cannot hold them for another reason.
     """
     if not device.is_cuda:
         return partial(_in_turn, runs)
@@ -125,8 +133,13 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
     torch.cuda.current_stream(device.torch_device).wait_stream(stream)
     device.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        _in_turn(runs)
+    try:
+        with torch.cuda.graph(graph):
+            _in_turn(runs)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise CaptureError(f"no CUDA graph holds it: {str(error)[:200]}") from error
     return graph.replay
 
 

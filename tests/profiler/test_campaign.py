@@ -18,6 +18,7 @@ from profiler.interface import CampaignRequest, Skipped
 from profiler.numerics import InaccurateError
 from profiler.operations import AttentionPoint, LinearPoint
 from profiler.process_limits import is_out_of_memory
+from profiler.timing import CaptureError
 
 TINY = Space(
     hidden=(64, 256),
@@ -145,14 +146,15 @@ def test_other_precisions_count_for_themselves(measured):
     assert other[0].group == first.group
 
 
-def test_a_kernel_that_computes_something_else_is_left_out_and_said(monkeypatch):
+@pytest.mark.parametrize("error", [InaccurateError("fp32: off"), CaptureError("a graph: off")])
+def test_what_computes_something_else_or_fits_no_graph_is_left_out_and_said(monkeypatch, error):
     def wrong(*arguments):
-        raise InaccurateError("fp32: off by 50%")
+        raise error
 
     monkeypatch.setattr("profiler.operations.check", wrong)
     rows, skipped, _ = run(budget_s=1.2)
     assert {row.kind for row in rows} == {"attention"}
-    assert all("off by 50%" in event.reason for event in skipped)
+    assert all(str(error) in event.reason for event in skipped)
     assert skipped
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn.functional import pad
+from transformers.pytorch_utils import Conv1D
 
 from model.errors import InvalidFieldError
 from model.precision import Precision
@@ -178,12 +179,14 @@ PACKED = {
 
 
 class PackedModule(nn.Module):
-    """Takes the place of an ``nn.Linear`` in a bf16 model."""
+    """Takes the place of a linear in a bf16 model, GPT-2's transposed ones included."""
 
-    def __init__(self, linear: nn.Linear, precision: Precision) -> None:
+    def __init__(self, linear: nn.Linear | Conv1D, precision: Precision) -> None:
         super().__init__()
         self._format = PACKED[precision]
-        self._kept = self._format.pack(linear.weight.detach())
+        weight = linear.weight.detach()
+        columns = weight.t().contiguous() if isinstance(linear, Conv1D) else weight
+        self._kept = self._format.pack(columns)
         self.bias = linear.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -194,9 +197,9 @@ class PackedModule(nn.Module):
 
 
 def pack_linears(module: nn.Module, precision: Precision) -> None:
-    """Replaces every ``nn.Linear`` within; a head gives up the weights it shared."""
+    """Replaces every linear within; a head gives up the weights it shared."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
+        if isinstance(child, nn.Linear | Conv1D):
             setattr(module, name, PackedModule(child, precision))
         else:
             pack_linears(child, precision)

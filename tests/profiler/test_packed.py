@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
@@ -29,6 +30,20 @@ TINY = architecture_of_dimensions(
     kv_heads=2,
     intermediate_size=128,
     vocab_size=130,
+    tied_embeddings=True,
+)
+
+GPT2 = architecture_of_dimensions(
+    hidden_size=64,
+    layer_count=2,
+    query_heads=4,
+    intermediate_size=128,
+    vocab_size=130,
+    plain_mlp=True,
+    qkv_bias=True,
+    attention_output_bias=True,
+    mlp_bias=True,
+    learned_positions=64,
     tied_embeddings=True,
 )
 
@@ -70,6 +85,28 @@ def test_a_linear_is_as_near_to_floats_as_its_format_rounds(device, precision, b
     assert found.dtype is torch.bfloat16
     rounding = {Precision.FP8: 0.05, Precision.INT4: 0.13}
     assert relative_error(found, exact) < rounding.get(precision, 0.025)
+
+
+@formats
+def test_a_transposed_linear_is_packed_alike(precision):
+    torch.manual_seed(0)
+    transposed, linear = Conv1D(96, 64), nn.Linear(64, 96)
+    linear.weight.data.copy_(transposed.weight.data.t())
+    linear.bias.data.copy_(transposed.bias.data)
+    x = torch.randn(3, 64).bfloat16()
+    first, second = (PackedModule(it.bfloat16(), precision)(x) for it in (transposed, linear))
+    assert torch.equal(first, second)
+
+
+@formats
+def test_a_model_that_transposes_its_weights_is_packed_too(precision):
+    model = build_model(GPT2, precision, CPU)
+    kinds = [type(module) for module in model.modules()]
+    assert not {nn.Linear, Conv1D} & set(kinds)
+    assert kinds.count(PackedModule) == 2 * 4 + 1
+    first, steps, _ = generate_once(model, GeneratePoint(2, 5, 3), CPU)
+    assert first > 0
+    assert len(steps) == 2
 
 
 @formats

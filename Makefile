@@ -21,7 +21,7 @@ run: $(VENV)/.installed
 	@$(BIN)/python -m tokenpace.first_run $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -83,7 +83,8 @@ def fit_kernels(
         key=lambda task: (task.held_out, len(groups[task.key])),
         reverse=True,
     )
-    load_format()
+    if processes > 1:
+        load_format()
     done = dict(side_by_side(do, tasks, processes))
     errors: dict[tuple[OperationKind, Precision], Errors] = {}
     scores: list[ValidationScore] = []

@@ -56,6 +56,9 @@ class Campaign:
         device: where to measure.
         begin: monotonic seconds at which the budget began; torch is loaded within it.
         space: of the design; None takes what suits the device.
+
+    Raises:
+        InvalidFieldError: the device does not run one of the precisions.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class Campaign:
         self._target = request.target_error
         self._rows = list(request.done)
         self._precisions = request.precisions or device.precisions
+        for precision in self._precisions:
+            device.check(precision)
         self._seed = request.seed
         self._skipped_in_a_row = 0
         self._pace = Pace(device)

@@ -19,9 +19,13 @@ _DTYPES = {
     Precision.INT8: torch.bfloat16,
     Precision.FP8: torch.bfloat16,
     Precision.INT4: torch.bfloat16,
+    Precision.FP8_BLOCK: torch.bfloat16,
 }
 FP8_CAPABILITY = (8, 9)
 """Compute capability from which on GPUs multiply fp8."""
+_BLOCKS_CAPABILITY = (9, 0)
+"""The only one for which cuBLAS multiplies fp8 in DeepSeek's blocks, since CUDA 12.9."""
+_BLOCKS_CUDA = (12, 9)
 _RANDOM_VALUES = 1 << 20
 _UNKNOWN_CACHE_BYTES = 32 << 20
 _MAX_COLD_BYTES = 1 << 30
@@ -74,6 +78,29 @@ class Device:
             has_fp8 = self.capability >= FP8_CAPABILITY
             return (*plain[:1], Precision.FP8, *plain[1:]) if has_fp8 else plain
         return (Precision.FP32, Precision.BF16, Precision.INT8_WEIGHT_ONLY)
+
+    def check(self, precision: Precision) -> None:
+        """Checks that plain torch multiplies that format here.
+
+        Raises:
+            InvalidFieldError: it does not; names ``precision``.
+        """
+        dtype_of(precision)
+        if precision is Precision.FP8 and self.is_cuda and self.capability < FP8_CAPABILITY:
+            raise InvalidFieldError(
+                "precision",
+                f"{self.name} has no fp8 multipliers, which came with compute capability"
+                f" {'.'.join(map(str, FP8_CAPABILITY))}; use bf16 or int8",
+            )
+        if precision is Precision.FP8_BLOCK and not (
+            self.capability == _BLOCKS_CAPABILITY and _cuda_version() >= _BLOCKS_CUDA
+        ):
+            raise InvalidFieldError(
+                "precision",
+                "torch multiplies fp8 in blocks on GPUs of compute capability"
+                f" {'.'.join(map(str, _BLOCKS_CAPABILITY))} alone, built for CUDA"
+                f" {'.'.join(map(str, _BLOCKS_CUDA))} or later; use fp8 or bf16",
+            )
 
     def free_bytes(self) -> int:
         """Returns the memory that can still be taken."""
@@ -143,6 +170,11 @@ def fill_random(tensor: torch.Tensor) -> None:
     if whole:
         flat[:whole].view(-1, block.numel()).copy_(block)
     flat[whole:].copy_(block[: flat.numel() - whole])
+
+
+def _cuda_version() -> tuple[int, ...]:
+    """Returns the version of CUDA that torch is built for, empty where for none."""
+    return tuple(int(part) for part in (torch.version.cuda or "").split(".") if part)
 
 
 def _settle_allocator() -> None:

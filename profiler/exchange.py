@@ -10,7 +10,6 @@ from model.errors import InvalidFieldError
 from profiler import processor
 from profiler.campaign_file import CampaignFile
 from profiler.collectives import MESSAGE_BYTES, measure_collectives
-from profiler.device import dtype_of
 from profiler.identity import default_device, header_of, identify
 from profiler.ranks import run_on_ranks
 from profiler.standalone import check_unused, open_named
@@ -52,7 +51,7 @@ def exchange(
     device = open_named(name)
     precisions = plan.precisions or (device.default_precision,)
     for precision in precisions:
-        dtype_of(precision)
+        device.check(precision)
     count = ranks or (torch.cuda.device_count() if device.is_cuda else _CPU_RANKS)
     if count < _FEWEST_RANKS:
         raise InvalidFieldError("ranks", f"{count} is too few to send anything; use 2 or more")

@@ -49,9 +49,11 @@ def measure_live(
         begin: monotonic seconds at which the budget began.
 
     Raises:
-        InvalidFieldError: the modules cannot be cut so, or lack a block of the architecture.
+        InvalidFieldError: the device does not run the precision, or the modules cannot be cut so
+            or lack a block of the architecture.
         TimeoutError: not one repeat fits the budget.
     """
+    device.check(request.precision)
     end = begin + _BUDGET_SHARE * request.budget_s
     whole = shard(request.architecture, request.tensor)
     built = whole

@@ -15,6 +15,7 @@ _TOLERANCES = {
     Precision.INT8_WEIGHT_ONLY: 2e-2,
     Precision.INT8: 3e-2,
     Precision.FP8: 6e-2,
+    Precision.FP8_BLOCK: 6e-2,
     Precision.INT4: 0.15,
 }
 """Relative errors, a third to a half above what the formats' own rounding makes: bf16 and E4M3 keep

@@ -5,6 +5,8 @@
 - int8 weights, bf16 activations: a scale for each row of the weights.
 - int8 and fp8, weights and activations alike: a scale for each row of the weights, and one for
   each token, found as it comes.
+- fp8-block, weights and activations alike, as DeepSeek trained V3 (arXiv 2412.19437, section
+  3.3.2): a scale for each 128 x 128 weights, and one for each 128 values of a token.
 """
 
 from __future__ import annotations
@@ -13,12 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn.functional import ScalingType, pad, scaled_mm
 from transformers.pytorch_utils import Conv1D
 
-from model.errors import InvalidFieldError
 from model.precision import Precision
-from profiler.device import FP8_CAPABILITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,10 @@ _FEWEST_ROWS = 32
 _ALIGNED = 16
 """Sizes that torch's products of 8 bits take on a GPU are multiples of it."""
 _LEAST = 1e-12
+_BLOCK = 128
+"""Values of a row, and rows of the weights, with one scale in fp8-block."""
+_SCALES_ALIGNED = 4
+"""cuBLAS takes scales of so many rows, or so many blocks of a row, at a time."""
 
 
 class PackedLinear(NamedTuple):
@@ -50,7 +54,7 @@ class PackedLinear(NamedTuple):
     """
 
     pack: Callable[[torch.Tensor], tuple[Any, ...]]
-    prepare: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    prepare: Callable[[torch.Tensor], tuple[Any, ...]]
     multiply: Callable[..., torch.Tensor]
 
 
@@ -145,12 +149,6 @@ def _multiply_int8(
 
 
 def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    if weight.is_cuda and torch.cuda.get_device_capability(weight.device) < FP8_CAPABILITY:
-        raise InvalidFieldError(
-            "precision",
-            f"{torch.cuda.get_device_name(weight.device)} has no fp8 multipliers, which came with"
-            " compute capability 8.9; use bf16 or int8",
-        )
     return _columns(weight, _in_fp8)
 
 
@@ -167,6 +165,58 @@ def _multiply_fp8(
     return product[:, :columns]
 
 
+def in_fp8_blocks(values: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns E4M3 values and the fp32 scale of each block.
+
+    Args:
+        values: (m, k), both whole blocks.
+        rows: of a block, which is 128 values wide.
+
+    Returns:
+        (m, k) and (m / rows, k / 128).
+    """
+    height, width = values.shape
+    blocks = values.float().view(height // rows, rows, width // _BLOCK, _BLOCK)
+    scales = blocks.abs().amax(dim=(1, 3), keepdim=True).clamp(min=_LEAST) / _FP8_LARGEST
+    return (blocks / scales).view(height, width).to(_FP8), scales[:, 0, :, 0]
+
+
+def _pack_fp8_block(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Returns weights as columns, (k, n), their scales, (k / 128, n / 128), and how many count.
+
+    Blocks are whole: columns and values of zeros are behind them.
+    """
+    whole = pad(weight, (0, -weight.shape[1] % _BLOCK, 0, -len(weight) % _BLOCK))
+    packed, scales = in_fp8_blocks(whole, _BLOCK)
+    return packed.t(), pad(scales, (0, -scales.shape[1] % _SCALES_ALIGNED)).t(), len(weight)
+
+
+def _prepare_fp8_block(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    whole = pad(x, (0, -x.shape[1] % _BLOCK, 0, -len(x) % _SCALES_ALIGNED))
+    packed, scales = in_fp8_blocks(whole, 1)
+    return packed, scales.t().contiguous().t(), len(x)
+
+
+def _multiply_fp8_block(
+    x: torch.Tensor,
+    x_scales: torch.Tensor,
+    rows: int,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    columns: int,
+) -> torch.Tensor:
+    product = scaled_mm(
+        x,
+        weight,
+        x_scales,
+        ScalingType.BlockWise1x128,
+        scales,
+        ScalingType.BlockWise128x128,
+        output_dtype=torch.bfloat16,
+    )
+    return product[:rows, :columns]
+
+
 PACKED = {
     Precision.INT8_WEIGHT_ONLY: PackedLinear(
         _pack_weight_only, lambda x: (x,), _multiply_weight_only
@@ -174,6 +224,7 @@ PACKED = {
     Precision.INT4: PackedLinear(_pack_int4, _prepare_int4, _multiply_int4),
     Precision.INT8: PackedLinear(_pack_int8, _prepare_int8, _multiply_int8),
     Precision.FP8: PackedLinear(_pack_fp8, _in_fp8, _multiply_fp8),
+    Precision.FP8_BLOCK: PackedLinear(_pack_fp8_block, _prepare_fp8_block, _multiply_fp8_block),
 }
 """Formats that linears are packed in."""
 

@@ -12,7 +12,8 @@ from model.errors import InvalidFieldError
 from profiler.device import dtype_of, fill_random
 from profiler.packed import PACKED, pack_linears
 from profiler.plain_attention import LayerCache, Rotary, norm_of
-from profiler.plain_blocks import PlainLayer, cache_shapes, check_plain, rotated
+from profiler.plain_blocks import PlainLayer, cache_shapes
+from profiler.plain_limits import check_plain, rotated
 
 if TYPE_CHECKING:
     from model.architecture import Architecture, Layer

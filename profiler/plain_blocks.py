@@ -12,58 +12,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
 
-from model.blocks import (
-    Activation,
-    Attention,
-    Experts,
-    FeedForward,
-    LatentAttention,
-    LinearAttention,
-)
-from model.errors import InvalidFieldError
+from model.blocks import Activation, Attention, Experts, FeedForward, LatentAttention
 from profiler.plain_attention import LayerCache, PlainAttention, Rotary, norm_of
 from profiler.plain_latent import PlainLatentAttention
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from model.architecture import Architecture, Layer
+    from model.architecture import Layer
     from model.blocks import AnyAttention
 
-_NORMS = 2
-"""Of a layer: before attention and before the feed-forward."""
 _ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     Activation.SILU: F.silu,
     Activation.GELU: lambda x: F.gelu(x, approximate="tanh"),
     Activation.RELU: F.relu,
 }
-
-
-def check_plain(architecture: Architecture) -> None:
-    """Checks that plain layers have all that an architecture asks for.
-
-    Raises:
-        InvalidFieldError: they lack a block; names ``model``.
-    """
-    for group in architecture.layers:
-        layer = group.layer
-        heads = layer.attention
-        lacking = ""
-        if isinstance(heads, LinearAttention) or (
-            heads.indexer if isinstance(heads, LatentAttention) else heads.output_gate
-        ):
-            lacking = "sparse, linear or gated attention"
-        elif isinstance(layer.feed_forward, Experts) and not _is_plain(layer.feed_forward):
-            lacking = "experts with biases or without gates"
-        elif layer.norms != _NORMS:
-            lacking = f"{layer.norms} norms a layer"
-        elif rotated(heads) % 2 and not architecture.learned_positions:
-            lacking = f"rotary positions of an odd width, {rotated(heads)}"
-        if lacking:
-            raise InvalidFieldError(
-                "model",
-                f"the plain layers of engine torch have no {lacking}; use engine transformers",
-            )
 
 
 class PlainLayer(nn.Module):
@@ -158,11 +121,6 @@ class PlainExperts(nn.Module):
         return result.view_as(stream)
 
 
-def rotated(heads: AnyAttention) -> int:
-    """Returns how much of a head has rotary positions."""
-    return heads.rope_dim if isinstance(heads, LatentAttention) else _plain(heads).head_dim
-
-
 def cache_shapes(heads: AnyAttention, tokens: int) -> tuple[tuple[int, ...], ...]:
     """Returns the shapes of what is kept of so many tokens of one sequence."""
     if isinstance(heads, LatentAttention):
@@ -174,7 +132,3 @@ def cache_shapes(heads: AnyAttention, tokens: int) -> tuple[tuple[int, ...], ...
 def _plain(heads: AnyAttention) -> Attention:
     assert isinstance(heads, Attention)  # noqa: S101 - check_plain has passed it
     return heads
-
-
-def _is_plain(block: Experts) -> bool:
-    return block.expert.gated and not block.expert.bias

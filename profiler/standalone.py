@@ -14,7 +14,7 @@ from model.training import fit_cost_model
 from profiler import processor, telemetry
 from profiler.campaign import Campaign
 from profiler.campaign_file import CampaignFile
-from profiler.device import dtype_of, open_device
+from profiler.device import open_device
 from profiler.identity import default_device, header_of, identify
 from profiler.interface import CampaignRequest, Skipped, reserve_s
 from profiler.summary import summary
@@ -91,11 +91,11 @@ def run(plan: Plan, progress: Progress) -> str:
         NothingMeasuredError: the budget was too small.
         OSError: the file cannot be written.
     """
-    for precision in plan.precisions:
-        dtype_of(precision)
     name = plan.device or default_device()
     check_unused(plan, name)
     device = open_named(name)
+    for precision in plan.precisions:
+        device.check(precision)
     identity = identify(name)
     reserve = reserve_s(plan.budget_s)
     end = plan.begin + plan.budget_s

@@ -140,7 +140,8 @@ def _code_of(error: Exception) -> FailureCode:
 
 
 def _text_of(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    told = isinstance(error, InvalidFieldError)
+    return (str(error) if told else f"{type(error).__name__}: {error}")[:500]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from model.blocks import Attention, LatentAttention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
 from profiler.interface import Scope
+from profiler.plain_limits import check_plain
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
 from server.occupancy import unoccupied
@@ -156,6 +157,11 @@ def _check_measurable(question: Question) -> None:
             "model: sparse, linear and gated attention cannot be measured yet; use a model"
             " without, or Predict",
         )
+    if question.engine == "torch":
+        try:
+            check_plain(architecture)
+        except InvalidFieldError as error:
+            raise unimplemented("ARCHITECTURE_NOT_MEASURED", str(error)) from error
     if architecture.experts is not None and question.precision.activation is not question.precision:
         raise unimplemented(
             "ARCHITECTURE_NOT_MEASURED",

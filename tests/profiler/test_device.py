@@ -47,11 +47,49 @@ def test_the_default_precision_comes_first_and_torch_has_all_of_them(device):
     assert (Precision.FP8 in device.precisions) is (device.capability >= FP8_CAPABILITY)
 
 
-@pytest.mark.parametrize("precision", [Precision.FP8_BLOCK, Precision.FP4])
-def test_packed_precisions_are_refused_with_the_remedy(precision):
+def test_a_precision_that_torch_has_not_is_refused_with_the_remedy():
     with pytest.raises(InvalidFieldError, match="use fp32, bf16, fp16") as raised:
-        dtype_of(precision)
+        Device("cpu", 1 << 25).check(Precision.FP4)
     assert raised.value.field == "precision"
+
+
+@pytest.mark.parametrize("device", KINDS)
+def test_what_a_device_measures_unasked_passes_its_own_check(device):
+    for precision in device.precisions:
+        device.check(precision)
+
+
+def test_fp8_needs_its_multipliers():
+    Device("cpu", 1 << 25).check(Precision.FP8)
+    Device("cuda:0", 1 << 25, 142, FP8_CAPABILITY).check(Precision.FP8)
+    with pytest.raises(InvalidFieldError, match=r"no fp8 multipliers.*8\.9; use bf16 or int8"):
+        Device("cuda:0", 1 << 25, 108, (8, 0)).check(Precision.FP8)
+
+
+@pytest.mark.parametrize(
+    ("capability", "cuda", "runs"),
+    [
+        ((9, 0), "12.9", True),
+        ((9, 0), "13.0", True),
+        ((9, 0), "12.8", False),
+        ((10, 0), "13.0", False),
+        ((8, 9), "12.9", False),
+        ((9, 0), None, False),
+    ],
+)
+def test_fp8_in_blocks_needs_hopper_and_a_late_cuda(monkeypatch, capability, cuda, runs):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    device = Device("cuda:0", 1 << 25, 132, capability)
+    if runs:
+        device.check(Precision.FP8_BLOCK)
+    else:
+        with pytest.raises(InvalidFieldError, match=r"CUDA 12\.9 or later; use fp8 or bf16"):
+            device.check(Precision.FP8_BLOCK)
+
+
+def test_the_cpu_has_no_fp8_in_blocks():
+    with pytest.raises(InvalidFieldError, match="use fp8 or bf16"):
+        Device("cpu", 1 << 25).check(Precision.FP8_BLOCK)
 
 
 def test_cold_data_is_larger_than_the_cache_but_never_without_bound():

@@ -11,7 +11,7 @@ from model.operations import OperationKind
 from model.precision import Precision
 from model.shapes import operations_of
 from profiler import operations
-from profiler.device import FP8_CAPABILITY, Device, open_device
+from profiler.device import Device, open_device
 from profiler.models import ModelPoint, generate_once
 from profiler.modules import build_model
 from profiler.numerics import CHECKED, InaccurateError, check
@@ -21,6 +21,8 @@ from profiler.timing import Effort
 from profiler.wholes import ForwardPoint, GeneratePoint, measure_whole
 
 CPU = Device("cpu", 1 << 16)
+BLOCKS = Precision.FP8_BLOCK
+"""Torch multiplies it on GPUs alone."""
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=2, sample_ms=0.01)
 TINY = architecture_of_dimensions(
     name="tiny",
@@ -48,6 +50,7 @@ GPT2 = architecture_of_dimensions(
 )
 
 formats = pytest.mark.parametrize("precision", list(PACKED))
+on_the_cpu = pytest.mark.parametrize("precision", [p for p in PACKED if p is not BLOCKS])
 
 
 def relative_error(found, exact):
@@ -55,15 +58,16 @@ def relative_error(found, exact):
 
 
 def opened(name, precision):
-    if name == "cpu":
-        return CPU
-    if not torch.cuda.is_available():
+    if name != "cpu" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    if precision is Precision.FP8 and torch.cuda.get_device_capability(name) < FP8_CAPABILITY:
-        pytest.skip("needs fp8 multipliers")
-    if precision is Precision.INT8_WEIGHT_ONLY:
+    if name != "cpu" and precision is Precision.INT8_WEIGHT_ONLY:
         pytest.skip("torch's kernel is for the CPU")
-    return open_device(name)
+    device = CPU if name == "cpu" else open_device(name)
+    try:
+        device.check(precision)
+    except InvalidFieldError as error:
+        pytest.skip(error.message)
+    return device
 
 
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
@@ -83,11 +87,11 @@ def test_a_linear_is_as_near_to_floats_as_its_format_rounds(device, precision, b
         found = PackedModule(linear.to(torch.bfloat16), precision)(x.to(torch.bfloat16))
     assert found.shape == exact.shape
     assert found.dtype is torch.bfloat16
-    rounding = {Precision.FP8: 0.05, Precision.INT4: 0.13}
+    rounding = {Precision.FP8: 0.05, BLOCKS: 0.05, Precision.INT4: 0.13}
     assert relative_error(found, exact) < rounding.get(precision, 0.025)
 
 
-@formats
+@on_the_cpu
 def test_a_transposed_linear_is_packed_alike(precision):
     torch.manual_seed(0)
     transposed, linear = Conv1D(96, 64), nn.Linear(64, 96)
@@ -98,7 +102,7 @@ def test_a_transposed_linear_is_packed_alike(precision):
     assert torch.equal(first, second)
 
 
-@formats
+@on_the_cpu
 def test_a_model_that_transposes_its_weights_is_packed_too(precision):
     model = build_model(GPT2, precision, CPU)
     kinds = [type(module) for module in model.modules()]
@@ -109,7 +113,7 @@ def test_a_model_that_transposes_its_weights_is_packed_too(precision):
     assert len(steps) == 2
 
 
-@formats
+@on_the_cpu
 def test_rows_of_zeros_stay_zero(precision):
     linear = nn.Linear(32, 32, bias=False)
     linear.weight.data.zero_()
@@ -117,7 +121,7 @@ def test_rows_of_zeros_stay_zero(precision):
     assert not found.any()
 
 
-@formats
+@on_the_cpu
 def test_a_model_holds_no_other_linear_and_generates(precision):
     model = build_model(TINY, precision, CPU)
     kinds = [type(module) for module in model.modules()]
@@ -176,10 +180,29 @@ def test_what_is_no_number_is_inaccurate():
         check(torch.full((2, CHECKED), float("nan")), exact, Precision.FP32)
 
 
-def test_fp8_needs_its_multipliers(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
-    weight = torch.zeros(16, 16)
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-    with pytest.raises(InvalidFieldError, match="A100 has no fp8"):
-        PACKED[Precision.FP8].pack(weight)
+@pytest.mark.parametrize(("rows", "n", "k"), [(1, 128, 128), (5, 200, 300), (8, 130, 1024)])
+def test_fp8_blocks_say_what_floats_did_in_the_layout_that_cublas_takes(rows, n, k):
+    torch.manual_seed(0)
+    pack, prepare, _ = PACKED[BLOCKS]
+    # Blocks that differ by orders of magnitude: one scale for all of them would lose most.
+    steps = torch.logspace(-3, 3, -(-k // 128)).repeat_interleave(128)[:k]
+    x, weight = torch.randn(rows, k) * steps, torch.randn(n, k) / steps
+    packed, scales, columns = pack(weight)
+    values, x_scales, kept = prepare(x)
+    blocks = -(-k // 128)
+    assert (kept, columns) == (rows, n)
+    assert values.shape == (-(-rows // 4) * 4, blocks * 128)
+    assert packed.shape == (blocks * 128, -(-n // 128) * 128)
+    # A column of scales lies together; of the weights' so do a multiple of four.
+    assert x_scales.shape == (len(values), blocks)
+    assert x_scales.stride(0) == 1
+    assert x_scales.stride(1) in {1, len(values)}
+    assert scales.shape == (-(-blocks // 4) * 4, packed.shape[1] // 128)
+    assert scales.stride(0) == 1
+    wide = x_scales.repeat_interleave(128, dim=1)
+    tall = scales[:blocks].repeat_interleave(128, dim=0).repeat_interleave(128, dim=1)
+    x_again, weight_again = values.float() * wide, (packed.float() * tall).t()
+    assert relative_error(x_again[:rows, :k], x) < 0.05
+    assert relative_error(weight_again[:n, :k], weight) < 0.05
+    product = (x_again @ weight_again.t())[:rows, :n]
+    check(product, x @ weight.t()[:, :CHECKED], BLOCKS)

@@ -15,7 +15,7 @@ from profiler.device import Device, open_device
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
 from profiler.plain_attention import Rotary, attend
-from profiler.plain_blocks import check_plain
+from profiler.plain_limits import check_plain
 
 CPU = Device("cpu", 1 << 20)
 SIZES = {"hidden_size": 32, "layer_count": 3, "intermediate_size": 64, "vocab_size": 96}

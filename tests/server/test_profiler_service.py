@@ -224,6 +224,12 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
             "model",
         ),
         (
+            {"model": types_pb2.ModelSpec(preset="gpt-oss-20b"), "engine": "torch"},
+            "UNIMPLEMENTED",
+            "ARCHITECTURE_NOT_MEASURED",
+            "model",
+        ),
+        (
             {"workload": types_pb2.Workload(input_tokens=8, concurrency=4)},
             "UNIMPLEMENTED",
             "CONCURRENCY_NOT_MEASURED",

@@ -107,6 +107,7 @@ class LiveRequest:
 
     Attributes:
         engine: whose modules run: "transformers" or "torch".
+        torch_compile: whether layers of engine torch are compiled first.
         trace_path: file that a trace of one more run is written to; empty: none is.
     """
 
@@ -118,6 +119,7 @@ class LiveRequest:
     precision: Precision
     scope: Scope
     engine: str = "transformers"
+    torch_compile: bool = False
     trace_path: str = ""
 
 

@@ -50,7 +50,7 @@ def measure_live(
 
     Raises:
         InvalidFieldError: the device does not run the precision, or the modules cannot be cut so
-            or lack a block of the architecture.
+            or lack a block of the architecture, or torch cannot compile them.
         TimeoutError: not one repeat fits the budget.
     """
     device.check(request.precision)
@@ -61,7 +61,7 @@ def measure_live(
         built = with_depth(whole, cold_depth(whole, request.precision, device))
     notes = _notes_on(request, built.layer_count)
     yield Progressed(fraction=0.05, text=f"building {built.layer_count} layers")
-    model = live_model(request.engine, built, whole, request.precision, device)
+    model = live_model(request, built, whole, device)
     workload = request.workload
     run = GeneratePoint(
         max(1, workload.batch_size), workload.input_tokens, max(1, workload.output_tokens)
@@ -163,6 +163,8 @@ def _notes_on(request: LiveRequest, layer_count: int) -> list[str]:
     notes: list[str] = []
     if request.architecture.model_type == "llama4_text" and request.engine == ENGINE:
         notes.append("its modules send every token through every expert; engines that route do not")
+    if request.torch_compile:
+        notes.append("torch compiled the layers; the prediction is of layers that are not")
     if request.tensor > 1:
         notes.append(
             f"one of {request.tensor} tensor-parallel ranks was run; all-reduces are left out"

@@ -6,6 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from torch._dynamo.exc import TorchDynamoException
+
+from model.errors import InvalidFieldError
 from profiler.models import LayerSpans, generate_once, prepared_run
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.precision import Precision
     from profiler.device import Device
-    from profiler.interface import TracedPhase
+    from profiler.interface import LiveRequest, TracedPhase
     from profiler.wholes import GeneratePoint
 
 _LAYERS_EFFORT = Effort(seconds=0.5, min_samples=5, max_samples=50)
@@ -46,28 +49,28 @@ class LiveModel(Protocol):
 
 
 def live_model(
-    engine: str,
-    built: Architecture,
-    whole: Architecture,
-    precision: Precision,
-    device: Device,
+    request: LiveRequest, built: Architecture, whole: Architecture, device: Device
 ) -> LiveModel:
     """Returns a model with random weights; memory is taken here.
 
     Args:
-        engine: whose modules run: "transformers" or "torch".
+        request: whose engine, precision and compilation count.
         built: the architecture that runs.
         whole: that it stands for, with as many groups of layers.
-        precision: of weights and activations.
         device: where to run.
 
     Raises:
         InvalidFieldError: the modules lack a block of the architecture.
         RuntimeError: out of memory.
     """
-    if engine == PLAIN_ENGINE:
-        return _Plain(built, whole, precision, device)
-    return _Transformers(built, whole, precision, device)
+    if request.engine != PLAIN_ENGINE:
+        return _Transformers(built, whole, request.precision, device)
+    decoder = PlainDecoder(built, request.precision, device)
+    missing = whole.layer_count / built.layer_count - 1
+    if not request.torch_compile:
+        return _Plain(decoder, missing)
+    decoder.compile_layers()
+    return _Compiled(decoder, missing)
 
 
 class _Transformers:
@@ -110,13 +113,16 @@ class _Transformers:
 
 
 class _Plain:
-    """Greedy decoding; all layers together are timed beside it and scaled."""
+    """Greedy decoding; all layers together are timed beside it and scaled.
 
-    def __init__(
-        self, built: Architecture, whole: Architecture, precision: Precision, device: Device
-    ) -> None:
-        self._decoder = PlainDecoder(built, precision, device)
-        self._missing = whole.layer_count / built.layer_count - 1
+    Args:
+        decoder: built.
+        missing: layers that were not built, as a multiple of those that were.
+    """
+
+    def __init__(self, decoder: PlainDecoder, missing: float) -> None:
+        self._decoder = decoder
+        self._missing = missing
 
     def warm_up(self, point: GeneratePoint) -> Once:
         """Runs the request's first two tokens."""
@@ -141,6 +147,27 @@ class _Plain:
             return 0.0
         timing = PlainModel(self._decoder).layers(forward, _LAYERS_EFFORT)
         return self._missing * timing.distribution.median
+
+
+class _Compiled(_Plain):
+    """The same, its layers compiled while it warms up."""
+
+    def warm_up(self, point: GeneratePoint) -> Once:
+        """Runs the request's first two tokens, after all that is compiled for it.
+
+        Raises:
+            InvalidFieldError: torch cannot compile here; names ``torch_compile``.
+        """
+        try:
+            # Its first step is compiled for that context, its second for any.
+            tokens = min(3, point.output_tokens)
+            GreedyRequest(self._decoder, replace(point, output_tokens=tokens)).once()
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise InvalidFieldError(
+                "torch_compile", f"torch cannot compile here ({reason}); leave it out"
+            ) from error
+        return super().warm_up(point)
 
 
 def _deepened(request: GreedyRequest, first_ms: float, step_ms: float) -> Once:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 
 from model.blocks import Attention, FeedForward
 from model.errors import InvalidFieldError
@@ -106,6 +107,13 @@ class PlainDecoder(nn.Module):
             if precision in PACKED:
                 pack_linears(self, precision)
         self.requires_grad_(requires_grad=False)
+
+    def compile_layers(self) -> None:
+        """Has torch compile its layers when they first run, equal ones once."""
+        # Processes that compile side by side would be no children of ours to end.
+        inductor.compile_threads = 1
+        for layer in self.layers:
+            layer.compile()
 
     def new_cache(self, sequences: int, tokens: int) -> StaticCache:
         """Returns a cache of random keys and values."""

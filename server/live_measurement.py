@@ -163,6 +163,7 @@ def _request(plan: LivePlan, budget_s: float, trace: Path | None) -> LiveRequest
         precision=question.precision,
         scope=plan.scope,
         engine=question.engine,
+        torch_compile=plan.torch_compile,
         trace_path=str(trace or ""),
     )
 

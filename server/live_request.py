@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET_S = 30.0
 MIN_BUDGET_S = 0.001
 MAX_BUDGET_S = 3_600.0
-ENGINES = ("transformers", "torch")
+PLAIN_ENGINE = "torch"
+ENGINES = ("transformers", PLAIN_ENGINE)
 MEMORY_SHARE = 0.8
 """Of the free memory, that a live measurement may need."""
 
@@ -48,12 +49,14 @@ class LivePlan:
         scope: how much of the model runs.
         budget_s: seconds from when it has the device.
         trace: whether one more run is traced.
+        torch_compile: whether the plain layers are compiled first.
     """
 
     resolution: Resolution
     scope: Scope
     budget_s: float
     trace: bool = False
+    torch_compile: bool = False
 
     @property
     def device(self) -> Device:
@@ -100,11 +103,18 @@ def live_plan(
         budget_s = seconds_of(request.budget, "budget", MIN_BUDGET_S, MAX_BUDGET_S)
     resolution = predictor.resolve(request)
     _check_measurable(resolution.question)
+    if request.torch_compile and resolution.question.engine != PLAIN_ENGINE:
+        raise InvalidFieldError(
+            "torch_compile",
+            f"the modules of engine {resolution.question.engine} run eagerly; use engine"
+            f" {PLAIN_ENGINE}, or leave it out",
+        )
     plan = LivePlan(
         resolution=resolution,
         scope=_SCOPES[request.scope],
         budget_s=budget_s,
         trace=request.trace,
+        torch_compile=request.torch_compile,
     )
     if capacity := device.sheet.memory_bytes:
         _check_memory(plan, capacity, f"of the {capacity} bytes of {device.name}")
@@ -157,7 +167,7 @@ def _check_measurable(question: Question) -> None:
             "model: sparse, linear and gated attention cannot be measured yet; use a model"
             " without, or Predict",
         )
-    if question.engine == "torch":
+    if question.engine == PLAIN_ENGINE:
         try:
             check_plain(architecture)
         except InvalidFieldError as error:

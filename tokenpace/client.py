@@ -112,10 +112,18 @@ class Client:
         scope: str = "layer",
         budget: DurationLike | None = None,
         trace: bool = False,
+        torch_compile: bool = False,
         **question: Unpack[Question],
     ) -> Generator[profiler_pb2.MeasureResponse]:
         """Measures live; yields progress, and the result last. Closing the iterator cancels."""
-        request = measure_request(model, scope=scope, budget=budget, trace=trace, **question)
+        request = measure_request(
+            model,
+            scope=scope,
+            budget=budget,
+            trace=trace,
+            torch_compile=torch_compile,
+            **question,
+        )
         return self._stream("ProfilerService/Measure", request, profiler_pb2.MeasureResponse)
 
     def create_profile_job(

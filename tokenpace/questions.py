@@ -94,6 +94,7 @@ def measure_request(
     scope: str = "layer",
     budget: DurationLike | None = None,
     trace: bool = False,
+    torch_compile: bool = False,
     **question: Unpack[Question],
 ) -> profiler_pb2.MeasureRequest:
     """Returns a question of Measure.
@@ -103,6 +104,7 @@ def measure_request(
         scope: "layer" runs a few real layers, "model" the whole model.
         budget: time for all of it, such as "30s".
         trace: whether one more run is traced.
+        torch_compile: whether the layers of engine "torch" are compiled first.
         question: see ``Question``.
 
     Raises:
@@ -110,7 +112,10 @@ def measure_request(
         TypeError: there is no such argument.
     """
     request = profiler_pb2.MeasureRequest(
-        scope=arguments.scope(scope), budget=arguments.duration(budget), trace=trace
+        scope=arguments.scope(scope),
+        budget=arguments.duration(budget),
+        trace=trace,
+        torch_compile=torch_compile,
     )
     _fill(request, model, question)
     return request

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._inductor import config as inductor
 
 import profiler.live_models
 import profiler.telemetry
@@ -166,6 +167,35 @@ def test_plain_layers_name_what_they_lack():
     with pytest.raises(InvalidFieldError, match="use engine transformers") as raised:
         measure(request(architecture=biased, engine="torch"))
     assert raised.value.field == "model"
+
+
+def compiles(test):
+    """Marks a test that lets torch compile, which warns of what is in torch itself."""
+    for warning in ("ignore:`torch.jit:DeprecationWarning", "ignore:dynamo_pgo:UserWarning"):
+        test = pytest.mark.filterwarnings(warning)(test)
+    return test
+
+
+@compiles
+def test_compiled_layers_are_measured_and_said_so():
+    torch.compiler.reset()
+    asked = request(budget_s=120.0, engine="torch", output_tokens=2)
+    _, result = measure(replace(asked, torch_compile=True))
+    assert result.tpot_ms.median > 0
+    assert any("torch compiled the layers" in note for note in result.notes)
+    # Nothing is left to compile once the clock runs.
+    assert result.ttft_ms.p90 < 100 * result.ttft_ms.p10
+
+
+@compiles
+def test_where_torch_cannot_compile_the_remedy_is_named(monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    asked = replace(request(engine="torch"), torch_compile=True)
+    with pytest.raises(InvalidFieldError, match="no-such-compiler.*leave it out") as raised:
+        measure(asked)
+    assert raised.value.field == "torch_compile"
 
 
 def test_plain_layers_have_fewer_products_in_their_trace(tmp_path):

@@ -145,6 +145,23 @@ def test_logits_are_those_of_transformers(which, precision, name):
         assert error < TOLERANCES[precision], (begin, end)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@torch.inference_mode()
+def test_compiled_layers_compute_the_same():
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    decoder = PlainDecoder(next(iter(ARCHITECTURES.values())), Precision.FP32, CPU)
+    larger(decoder)
+    ids = torch.randint(0, 96, (2, 7))
+    cache = decoder.new_cache(2, 8)
+    spans = ((0, 6), (6, 7))
+    exact = [decoder(ids[:, begin:end], cache, begin) for begin, end in spans]
+    decoder.compile_layers()
+    found = [decoder(ids[:, begin:end], cache, begin) for begin, end in spans]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
 def deepseek(query_rank):
     """Latent attention in a dense layer and one of experts."""
     config = {

@@ -229,6 +229,7 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
             "ARCHITECTURE_NOT_MEASURED",
             "model",
         ),
+        ({"torch_compile": True}, "INVALID_ARGUMENT", "INVALID_FIELD", "torch_compile"),
         (
             {"workload": types_pb2.Workload(input_tokens=8, concurrency=4)},
             "UNIMPLEMENTED",

@@ -228,13 +228,14 @@ def test_a_trace_shows_kernels_and_what_holds_each_phase_back(daemon, tokenpace)
         trace=profiler_pb2.Trace(path="/there/x.trace.json.gz", phases=[decode]),
     )
     daemon.answers["Measure"] = lambda *_: iter([profiler_pb2.MeasureResponse(result=result)])
-    code, out, _ = tokenpace("measure", "--model", "a", "--trace")
+    code, out, _ = tokenpace("measure", "--model", "a", "--trace", "--torch-compile")
     assert code == 0
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "decode 5.00 ms bandwidth 4.00 ms 0.100 ms 0.500 ms 82%" in lines
     assert "decode gemm 32 4.20 ms 84%" in lines
     assert "trace /there/x.trace.json.gz" in lines
     assert daemon.request("Measure").trace is True
+    assert daemon.request("Measure").torch_compile is True
 
 
 def test_profile_waits_and_ends_with_the_fitted_error(campaign, tokenpace):

@@ -100,6 +100,12 @@ def measure(
         bool,
         typer.Option("--trace", help="Trace one more run: its kernels, and what holds it back."),
     ] = False,
+    torch_compile: Annotated[
+        bool,
+        typer.Option(
+            "--torch-compile", help="Compile the layers of --engine torch first: takes a minute."
+        ),
+    ] = False,
     address: Address = None,
     json: Json = False,
 ) -> None:
@@ -123,7 +129,14 @@ def measure(
         confidence=confidence,
     )
     with Session(address, json) as session:
-        events = session.client.measure(model, scope=scope, budget=budget, trace=trace, **question)
+        events = session.client.measure(
+            model,
+            scope=scope,
+            budget=budget,
+            trace=trace,
+            torch_compile=torch_compile,
+            **question,
+        )
         with interrupts_noted() as noted, progress_bar("waiting for the device") as report:
             for event in until_interrupted(events, noted):
                 session.emit(event)

@@ -193,7 +193,7 @@ def test_where_torch_cannot_compile_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(inductor, "force_disable_caches", True)
     monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
     asked = replace(request(engine="torch"), torch_compile=True)
-    with pytest.raises(InvalidFieldError, match="no-such-compiler.*leave it out") as raised:
+    with pytest.raises(InvalidFieldError, match=r"no-such-compiler.*leave it out") as raised:
         measure(asked)
     assert raised.value.field == "torch_compile"
 

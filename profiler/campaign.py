@@ -25,7 +25,9 @@ from profiler.point_kinds import DENSE, MIXTURES, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import least_sure
-from profiler.timing import CaptureError
+from profiler.telemetry import held_down_by
+from profiler.timing import THROTTLED_FLAG, CaptureError
+from profiler.warm_up import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,6 +93,7 @@ class Campaign:
 
     def run(self) -> Iterator[Measurement | Skipped]:
         """Yields each measurement as soon as it is made, and each point that was left out."""
+        warm_up(self._device)
         space = self._space or _space_of(self._device)
         tracks = [
             _Track(precision, Design(space, self._seed), self._rows, DENSE)
@@ -152,14 +155,16 @@ class Campaign:
         track.record(kind, self._clock() - begin)
 
     def _marked(self, measurement: Measurement) -> Measurement:
-        """Returns the measurement, marked where a neighbour slowed it down.
+        """Returns the measurement, marked where a neighbour or heat slowed it down.
 
-        Whole steps last long enough to meet fast and slow moments alike.
+        Whole steps last long enough to meet a neighbour's fast and slow moments alike.
         """
-        slow = self._pace.lap()
-        if not slow or measurement.kind in {"prefill", "decode"}:
-            return measurement
-        return replace(measurement, flags=(*measurement.flags, CONTENDED_FLAG))
+        flags = list(measurement.flags)
+        if self._pace.lap() and measurement.kind not in {"prefill", "decode"}:
+            flags.append(CONTENDED_FLAG)
+        if held_down_by(self._device.name):
+            flags.append(THROTTLED_FLAG)
+        return replace(measurement, flags=tuple(flags))
 
     def _left(self) -> float:
         return self._start + self._seconds - self._clock()

@@ -26,6 +26,8 @@ FP8_CAPABILITY = (8, 9)
 _BLOCKS_CAPABILITY = (9, 0)
 """The only one for which cuBLAS multiplies fp8 in DeepSeek's blocks, since CUDA 12.9."""
 _BLOCKS_CUDA = (12, 9)
+_GPU_SHARE = 0.9
+"""Of the memory that is free on a GPU when it is opened: beyond it torch is out of memory."""
 _RANDOM_VALUES = 1 << 20
 _UNKNOWN_CACHE_BYTES = 32 << 20
 _MAX_COLD_BYTES = 1 << 30
@@ -140,6 +142,9 @@ def open_device(name: str, threads: int = 0) -> Device:
         raise RuntimeError(f"torch sees no device {name!r}; it sees {', '.join(['cpu', *gpus])}")
     torch.cuda.set_device(name)  # events are recorded on the current device
     properties = torch.cuda.get_device_properties(name)
+    # What others have is theirs, and what they may still need is not ours alone.
+    free, total = torch.cuda.mem_get_info(name)
+    torch.cuda.set_per_process_memory_fraction(_GPU_SHARE * free / total, name)
     return Device(
         name,
         int(properties.L2_cache_size),

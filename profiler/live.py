@@ -12,8 +12,9 @@ from profiler.interface import LiveResult, Progressed, Scope
 from profiler.live_models import live_model
 from profiler.modules import shard, with_depth
 from profiler.points import ENGINE
-from profiler.telemetry import EnergyMeter
-from profiler.timing import DISTURBED_FLAG, distribution
+from profiler.telemetry import EnergyMeter, held_down_by
+from profiler.timing import DISTURBED_FLAG, THROTTLED_FLAG, distribution
+from profiler.warm_up import warm_up
 from profiler.wholes import GeneratePoint
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ def measure_live(
         max(1, workload.batch_size), workload.input_tokens, max(1, workload.output_tokens)
     )
     yield Progressed(fraction=0.15, text="warming up")
-    warm_up = time.monotonic()
+    warm_up(device)
+    started = time.monotonic()
     first, steps, _ = model.warm_up(run)
     first_s = first / 1e3
-    step_s = (time.monotonic() - warm_up) if not steps else steps[0] / 1e3
+    step_s = (time.monotonic() - started) if not steps else steps[0] / 1e3
     left = end - time.monotonic()
     if left < first_s:
         raise TimeoutError(f"one run takes {first_s:.1f} s and {left:.1f} s are left")
@@ -92,6 +94,8 @@ def measure_live(
             break
     joules = meter.spent_joules()
     notes += repeats.notes
+    if reasons := held_down_by(device.name):
+        notes.append(f"{THROTTLED_FLAG}: the clocks were held down by {', '.join(reasons)}")
     phases: tuple[TracedPhase, ...] = ()
     if request.trace_path:
         yield Progressed(fraction=0.99, text="tracing")

@@ -24,8 +24,10 @@ T = TypeVar("T")
 
 # Bits of the driver's answer; an idle GPU and a clock that the user asked for
 # hold nothing down.
+POWER_CAP = "power cap"
+"""What holds down a GPU that is cool and well: its usual state under large products."""
 _REASONS = {
-    0x0000000000000004: "power cap",
+    0x0000000000000004: POWER_CAP,
     0x0000000000000008: "hardware slowdown",
     0x0000000000000010: "sync boost",
     0x0000000000000020: "thermal slowdown (software)",
@@ -56,6 +58,9 @@ class GpuState:
     clock_mhz: float | None
     throttle_reasons: tuple[str, ...]
     processes: tuple[str, ...]
+    uncorrected_ecc_errors: int | None
+    mig_enabled: bool | None
+    persistence_mode: bool | None
 
 
 @lru_cache(maxsize=1)
@@ -112,6 +117,16 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
             for process in processes
             if process.pid not in own_processes
         ),
+        uncorrected_ecc_errors=_read(
+            lambda: int(
+                pynvml.nvmlDeviceGetTotalEccErrors(
+                    handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+                )
+            )
+        ),
+        # The mode now, and that from the next reset on.
+        mig_enabled=_read(lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0])),
+        persistence_mode=_read(lambda: bool(pynvml.nvmlDeviceGetPersistenceMode(handle))),
     )
 
 

@@ -37,6 +37,9 @@ class Telemetry:
         clock_mhz: of the cores.
         throttle_reasons: why clocks are held down; empty when they are not.
         processes: others on the device, as "pid name".
+        uncorrected_ecc_errors: of its memory, since the driver was loaded.
+        mig_enabled: whether it is cut into instances.
+        persistence_mode: whether its driver stays loaded while nobody uses it.
     """
 
     time: datetime
@@ -48,6 +51,9 @@ class Telemetry:
     clock_mhz: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    uncorrected_ecc_errors: int | None = None
+    mig_enabled: bool | None = None
+    persistence_mode: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +131,27 @@ def read(device: str, own_processes: Collection[int] = ()) -> Telemetry:
         clock_mhz=state.clock_mhz,
         throttle_reasons=state.throttle_reasons,
         processes=state.processes,
+        uncorrected_ecc_errors=state.uncorrected_ecc_errors,
+        mig_enabled=state.mig_enabled,
+        persistence_mode=state.persistence_mode,
     )
+
+
+def held_down_by(device: str) -> tuple[str, ...]:
+    """Returns what holds the clocks of a GPU below what it does when it is cool and well.
+
+    A power cap is left out: under large products it is a GPU's usual state.
+
+    Args:
+        device: "cpu", for which nothing can be told, or "cuda:0".
+    """
+    if device == "cpu":
+        return ()
+    try:
+        reasons = nvml.state(_gpu(device)).throttle_reasons
+    except (OSError, ValueError):
+        return ()
+    return tuple(reason for reason in reasons if reason != nvml.POWER_CAP)
 
 
 def energy_joules(device: str) -> float | None:

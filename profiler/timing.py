@@ -30,6 +30,8 @@ DISTURBED_SHARE = 0.03
 
 DISTURBED_FLAG = "disturbed"
 """Marks a point whose samples were all disturbed."""
+THROTTLED_FLAG = "throttled"
+"""Marks a point after which heat, a power brake or a fault held the GPU's clocks down."""
 _WARM_UPS = 3
 
 

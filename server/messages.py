@@ -191,6 +191,9 @@ def _telemetry(state: Telemetry) -> catalog_pb2.Telemetry:
         clock_mhz=state.clock_mhz,
         throttle_reasons=state.throttle_reasons,
         processes=state.processes,
+        uncorrected_ecc_errors=state.uncorrected_ecc_errors,
+        mig_enabled=state.mig_enabled,
+        persistence_mode=state.persistence_mode,
     )
 
 

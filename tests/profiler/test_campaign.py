@@ -18,7 +18,7 @@ from profiler.interface import CampaignRequest, Skipped
 from profiler.numerics import InaccurateError
 from profiler.operations import AttentionPoint, LinearPoint
 from profiler.process_limits import is_out_of_memory
-from profiler.timing import CaptureError
+from profiler.timing import THROTTLED_FLAG, CaptureError
 
 TINY = Space(
     hidden=(64, 256),
@@ -379,3 +379,10 @@ def test_the_first_point_of_a_campaign_is_the_designs(measured):
     first = next(Design(TINY, 0).linears())
     assert isinstance(first, LinearPoint)
     assert [row.shape["m"] for row in measured[: len(first.rows)]] == list(first.rows)
+
+
+def test_what_was_measured_hot_is_marked(monkeypatch):
+    heat = itertools.cycle([(), ("thermal slowdown (hardware)",)])
+    monkeypatch.setattr(profiler.campaign, "held_down_by", lambda device: next(heat))
+    events = itertools.islice(campaign(budget_s=60.0).run(), 4)
+    assert [THROTTLED_FLAG in event.flags for event in events] == [False, True] * 2

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._inductor import config as inductor
 
+import profiler.live
 import profiler.live_models
 import profiler.telemetry
 from model.dimensions import architecture_of_dimensions
@@ -126,6 +127,12 @@ def test_energy_is_told_by_token_of_whole_models(monkeypatch):
     for asked in (request(Scope.LAYER, DEEP), request(output_tokens=0)):
         _, result = measure(asked, NO_CACHE)
         assert result.energy_per_token_joules is None
+
+
+def test_heat_is_told_beside_what_was_measured(monkeypatch):
+    monkeypatch.setattr(profiler.live, "held_down_by", lambda device: ("power brake", "heat"))
+    _, result = measure(request())
+    assert "throttled: the clocks were held down by power brake, heat" in result.notes
 
 
 def test_a_degree_that_does_not_fit_is_refused():

@@ -117,6 +117,8 @@ class Driver:
 
     NVML_TEMPERATURE_GPU = 0
     NVML_CLOCK_SM = 1
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
+    NVML_VOLATILE_ECC = 0
 
     class NVMLError(Exception):
         pass
@@ -140,6 +142,8 @@ class Driver:
             ],
             "nvmlDeviceGetTemperature": lambda handle, kind: 41,
             "nvmlDeviceGetClockInfo": lambda handle, kind: 1980,
+            "nvmlDeviceGetTotalEccErrors": lambda handle, kind, counter: 3 * kind + counter,
+            "nvmlDeviceGetMigMode": lambda handle: [handle, 0],
         }
         if name in answers:
             return answers[name]
@@ -165,6 +169,18 @@ def test_a_gpu_is_read_and_what_cannot_be_read_is_unset(driver):
     assert (state.temperature_celsius, state.clock_mhz, state.power_watts) == (41.0, 1980.0, None)
     assert state.throttle_reasons == ("power cap", "thermal slowdown (hardware)")
     assert state.processes == (f"{2**22 + 7} ?",)
+    assert (state.uncorrected_ecc_errors, state.mig_enabled) == (3, True)
+    assert state.persistence_mode is None
+
+
+def test_what_holds_clocks_down_is_told_but_for_a_power_cap(driver):
+    assert telemetry.held_down_by("cuda:0") == ("thermal slowdown (hardware)",)
+    Driver.nvmlDeviceGetCurrentClocksThrottleReasons = lambda self, handle: 0x1 | 0x4
+    try:
+        assert telemetry.held_down_by("cuda:0") == ()
+    finally:
+        del Driver.nvmlDeviceGetCurrentClocksThrottleReasons
+    assert telemetry.held_down_by("cpu") == telemetry.held_down_by("cuda:7") == ()
 
 
 def test_the_energy_of_a_gpu_is_read_where_it_counts_it(driver):

@@ -282,6 +282,9 @@ def _telemetry(it: catalog_pb2.Telemetry) -> list[tuple[str, str]]:
     def optional(field: str, unit: str) -> str:
         return f"{text.figure(getattr(it, field))} {unit}" if it.HasField(field) else ""
 
+    def switch(field: str) -> str:
+        return ("off", "on")[getattr(it, field)] if it.HasField(field) else ""
+
     return [
         ("in use", text.percent(it.utilization)),
         (
@@ -293,6 +296,9 @@ def _telemetry(it: catalog_pb2.Telemetry) -> list[tuple[str, str]]:
         ("clock", optional("clock_mhz", "MHz")),
         ("throttled by", ", ".join(it.throttle_reasons)),
         ("processes", ", ".join(it.processes)),
+        ("memory errors", str(it.uncorrected_ecc_errors or "")),
+        ("MIG", switch("mig_enabled")),
+        ("persistence mode", switch("persistence_mode")),
     ]
 
 

@@ -19,7 +19,7 @@ class PeakRate(_message.Message):
     def __init__(self, precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., flops_per_second: _Optional[float] = ...) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("time", "utilization", "memory_used_bytes", "memory_total_bytes", "temperature_celsius", "power_watts", "clock_mhz", "throttle_reasons", "processes")
+    __slots__ = ("time", "utilization", "memory_used_bytes", "memory_total_bytes", "temperature_celsius", "power_watts", "clock_mhz", "throttle_reasons", "processes", "uncorrected_ecc_errors", "mig_enabled", "persistence_mode")
     TIME_FIELD_NUMBER: _ClassVar[int]
     UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,9 @@ class Telemetry(_message.Message):
     CLOCK_MHZ_FIELD_NUMBER: _ClassVar[int]
     THROTTLE_REASONS_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    UNCORRECTED_ECC_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MIG_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    PERSISTENCE_MODE_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     utilization: float
     memory_used_bytes: int
@@ -38,7 +41,10 @@ class Telemetry(_message.Message):
     clock_mhz: float
     throttle_reasons: _containers.RepeatedScalarFieldContainer[str]
     processes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., utilization: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., clock_mhz: _Optional[float] = ..., throttle_reasons: _Optional[_Iterable[str]] = ..., processes: _Optional[_Iterable[str]] = ...) -> None: ...
+    uncorrected_ecc_errors: int
+    mig_enabled: bool
+    persistence_mode: bool
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., utilization: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., clock_mhz: _Optional[float] = ..., throttle_reasons: _Optional[_Iterable[str]] = ..., processes: _Optional[_Iterable[str]] = ..., uncorrected_ecc_errors: _Optional[int] = ..., mig_enabled: _Optional[bool] = ..., persistence_mode: _Optional[bool] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("name", "display_name", "local", "kind", "memory_bytes", "bandwidth_bytes_per_second", "last_level_cache_bytes", "link_bytes_per_second", "link_name", "peaks", "source", "provenance", "cost_model", "measurement_count", "telemetry", "environment", "data_sheet")

@@ -1,0 +1,71 @@
+"""Brings a GPU to the clock that it keeps: an idle one is slow, a cold one too fast for a while."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from profiler import telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from profiler.device import Device
+
+_LONGEST_S = 3.0
+_BLIND_S = 0.5
+"""Of work, where no clock can be read."""
+_READINGS = 4
+"""In a row, that lie as close together as is asked."""
+_STEADY = 0.01
+_WIDTH, _PRODUCTS = 4096, 50
+"""Of the work between two readings: some ten milliseconds on an H100, as slow as the driver
+renews what it tells."""
+
+
+def warm_up(device: Device) -> None:
+    """Keeps a GPU busy until its clock settles, for seconds at the most; does nothing elsewhere."""
+    if not device.is_cuda:
+        return
+    a = device.random(_WIDTH, _WIDTH, dtype=torch.bfloat16)
+    settle(partial(_work, device, a), partial(_clock_mhz, device.name))
+
+
+def settle(
+    work: Callable[[], None],
+    clock_mhz: Callable[[], float | None],
+    now: Callable[[], float] = time.monotonic,
+) -> None:
+    """Repeats work until the clock changes no more.
+
+    Args:
+        work: takes some milliseconds.
+        clock_mhz: reads the clock; None where it cannot be read.
+        now: seconds of any beginning.
+    """
+    begin = now()
+    readings: list[float] = []
+    while now() - begin < (_LONGEST_S if readings else _BLIND_S):
+        work()
+        clock = clock_mhz()
+        if clock is not None:
+            readings.append(clock)
+        last = readings[-_READINGS:]
+        if len(last) == _READINGS and max(last) - min(last) <= _STEADY * max(last):
+            return
+
+
+def _work(device: Device, a: torch.Tensor) -> None:
+    for _ in range(_PRODUCTS):
+        a @ a
+    device.synchronize()
+
+
+def _clock_mhz(name: str) -> float | None:
+    try:
+        return telemetry.read(name).clock_mhz
+    except (OSError, ValueError):
+        return None

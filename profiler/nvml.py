@@ -98,7 +98,6 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
         raise OSError(f"{gpu.name}: {error}") from error
     rates = _read(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
     power = _read(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
-    reasons = _read(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)) or 0
     processes = _read(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
     return GpuState(
         utilization=rates.gpu / 100 if rates is not None else 0.0,
@@ -111,7 +110,7 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
         clock_mhz=_float(
             _read(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
         ),
-        throttle_reasons=tuple(text for bit, text in _REASONS.items() if reasons & bit),
+        throttle_reasons=throttle_reasons(gpu),
         processes=tuple(
             f"{process.pid} {_process_name(process.pid)}"
             for process in processes
@@ -128,6 +127,12 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
         mig_enabled=_read(lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0])),
         persistence_mode=_read(lambda: bool(pynvml.nvmlDeviceGetPersistenceMode(handle))),
     )
+
+
+def throttle_reasons(gpu: Gpu) -> tuple[str, ...]:
+    """Returns why a GPU's clocks are held down; empty when they are not, or it cannot be read."""
+    read = _read(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu.handle)) or 0
+    return tuple(text for bit, text in _REASONS.items() if read & bit)
 
 
 def energy_joules(gpu: Gpu) -> float | None:

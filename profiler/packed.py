@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
-from torch.nn.functional import ScalingType, pad, scaled_mm
 from transformers.pytorch_utils import Conv1D
 
 from model.precision import Precision
@@ -84,7 +84,7 @@ def _columns(
 
     Columns of zeros are behind them: vocabularies have any size.
     """
-    packed, scales = narrow(pad(weight, (0, 0, 0, -len(weight) % _ALIGNED)))
+    packed, scales = narrow(F.pad(weight, (0, 0, 0, -len(weight) % _ALIGNED)))
     return packed.t(), scales.t(), len(weight)
 
 
@@ -101,7 +101,7 @@ def _multiply_weight_only(
 
 def _pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Returns packed weights, scales and zeros, (groups, n, 2), and how many columns count."""
-    padded = pad(weight, (0, -weight.shape[1] % _GROUP, 0, -len(weight) % _ALIGNED)).float()
+    padded = F.pad(weight, (0, -weight.shape[1] % _GROUP, 0, -len(weight) % _ALIGNED)).float()
     groups = padded.view(len(padded), -1, _GROUP)
     low, high = groups.aminmax(dim=2, keepdim=True)
     scales = ((high - low) / _INT4_LEVELS).clamp(min=_LEAST)
@@ -116,7 +116,7 @@ def _pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 def _prepare_int4(x: torch.Tensor) -> tuple[torch.Tensor]:
-    return (pad(x, (0, -x.shape[1] % _GROUP)),)
+    return (F.pad(x, (0, -x.shape[1] % _GROUP)),)
 
 
 def _multiply_int4(
@@ -129,7 +129,7 @@ def _multiply_int4(
 def _prepare_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     packed, scales = _in_int8(x)
     if x.is_cuda and len(x) < _FEWEST_ROWS:
-        packed = pad(packed, (0, 0, 0, _FEWEST_ROWS - len(x)))
+        packed = F.pad(packed, (0, 0, 0, _FEWEST_ROWS - len(x)))
     return packed, scales
 
 
@@ -186,13 +186,13 @@ def _pack_fp8_block(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, i
 
     Blocks are whole: columns and values of zeros are behind them.
     """
-    whole = pad(weight, (0, -weight.shape[1] % _BLOCK, 0, -len(weight) % _BLOCK))
+    whole = F.pad(weight, (0, -weight.shape[1] % _BLOCK, 0, -len(weight) % _BLOCK))
     packed, scales = in_fp8_blocks(whole, _BLOCK)
-    return packed.t(), pad(scales, (0, -scales.shape[1] % _SCALES_ALIGNED)).t(), len(weight)
+    return packed.t(), F.pad(scales, (0, -scales.shape[1] % _SCALES_ALIGNED)).t(), len(weight)
 
 
 def _prepare_fp8_block(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    whole = pad(x, (0, -x.shape[1] % _BLOCK, 0, -len(x) % _SCALES_ALIGNED))
+    whole = F.pad(x, (0, -x.shape[1] % _BLOCK, 0, -len(x) % _SCALES_ALIGNED))
     packed, scales = in_fp8_blocks(whole, 1)
     return packed, scales.t().contiguous().t(), len(x)
 
@@ -205,13 +205,13 @@ def _multiply_fp8_block(
     scales: torch.Tensor,
     columns: int,
 ) -> torch.Tensor:
-    product = scaled_mm(
+    product = F.scaled_mm(
         x,
         weight,
         x_scales,
-        ScalingType.BlockWise1x128,
+        F.ScalingType.BlockWise1x128,
         scales,
-        ScalingType.BlockWise128x128,
+        F.ScalingType.BlockWise128x128,
         output_dtype=torch.bfloat16,
     )
     return product[:rows, :columns]

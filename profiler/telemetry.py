@@ -148,8 +148,8 @@ def held_down_by(device: str) -> tuple[str, ...]:
     if device == "cpu":
         return ()
     try:
-        reasons = nvml.state(_gpu(device)).throttle_reasons
-    except (OSError, ValueError):
+        reasons = nvml.throttle_reasons(_gpu(device))
+    except ValueError:
         return ()
     return tuple(reason for reason in reasons if reason != nvml.POWER_CAP)
 

@@ -127,7 +127,7 @@ def layers(cost_model: FittedCostModel, device: Device, kind: str) -> Iterator[T
                 operations = layer_operations(
                     architecture.hidden_size,
                     architecture.layers[0].layer,
-                    (point.step,),
+                    point.step,
                     precision,
                     precision,
                     projections_of(architecture, engine),
@@ -163,7 +163,7 @@ def whole_models(cost_model: FittedCostModel, device: Device, kind: str) -> Iter
                     point = ForwardPoint(request.sequences, query, kv)
                     operations = step_operations(
                         architecture,
-                        (point.step,),
+                        point.step,
                         Parallelism(),
                         precision,
                         precision,

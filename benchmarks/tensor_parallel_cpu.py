@@ -89,12 +89,12 @@ def predicted_ms(
     operations = layer_operations(
         architecture.hidden_size,
         architecture.layers[0].layer.shard(RANKS),
-        (point.step,),
+        point.step,
         Precision.FP32,
         Precision.FP32,
         projections_of(architecture, ENGINE),
     )
-    elements = point.step.tokens * architecture.hidden_size
+    elements = sum(alike.tokens for alike in point.step) * architecture.hidden_size
     operations.append(all_reduce(elements, RANKS, Precision.FP32, 2))
     phase = Phase.DECODE if point.query_tokens == 1 else Phase.PREFILL
     estimate = cost_model.estimate(operations, phase, 0.9, ENGINE)

@@ -10,7 +10,8 @@
 - ``convolution``: sequences, query_tokens, channels, width.
 - ``layer``, ``prefill``, ``decode``: fused and linear_fused (0 or 1), sequences,
   query_tokens, kv_tokens and the dimensions of the architecture that ran
-  (``model.dimensions``), enums as their index.
+  (``model.dimensions``), enums as their index; decode_sequences and decode_kv_tokens
+  where those decoded a token each in the same pass.
 - ``experts``: tokens, hidden_size, intermediate_size and local_experts of the rank, experts,
   top_k, imbalance where it is not 1 (the rank's share of the choices over the mean), and
   touched where it is known how many experts of the rank were met.
@@ -113,8 +114,14 @@ _LARGEST = 1 << 53
 """Whole numbers up to here are exact as floats."""
 
 
-def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str, float]:
-    """Returns the sizes of a pass of equal sequences through an architecture."""
+def architecture_shape(architecture: Architecture, step: Step) -> dict[str, float]:
+    """Returns the sizes of a pass through an architecture.
+
+    Args:
+        architecture: that runs.
+        step: equal sequences, and behind them none or some that decode a token each.
+    """
+    first, *decoding = step
     sizes: dict[str, Any] = dict(dimensions_of(architecture))
     del sizes["name"]
     sizes["activation"] = _ACTIVATIONS.index(sizes["activation"])
@@ -123,10 +130,12 @@ def architecture_shape(architecture: Architecture, step: Sequences) -> dict[str,
     sizes["fused"] = stored is FUSED
     sizes["linear_fused"] = stored.qkvz and stored is not FUSED
     sizes |= {
-        "sequences": step.count,
-        "query_tokens": step.query_tokens,
-        "kv_tokens": step.kv_tokens,
+        "sequences": first.count,
+        "query_tokens": first.query_tokens,
+        "kv_tokens": first.kv_tokens,
     }
+    for alike in decoding:
+        sizes |= {"decode_sequences": alike.count, "decode_kv_tokens": alike.kv_tokens}
     return {name: float(size) for name, size in sizes.items() if size or name not in _LATER}
 
 
@@ -156,7 +165,21 @@ def architecture_of_shape(shape: Mapping[str, float]) -> Architecture:
 
 
 def step_of_shape(shape: Mapping[str, float]) -> Step:
-    """Returns the step that the sizes stand for.
+    """Returns the step of a layer or a whole pass.
+
+    Raises:
+        KeyError: a size is missing.
+        InvalidFieldError: a size is none, or there are more queries than keys; names it.
+    """
+    first = sequences_of_shape(shape)
+    if "decode_sequences" not in shape:
+        return (first,)
+    count, kv_tokens = (_size(shape, f"decode_{name}") for name in ("sequences", "kv_tokens"))
+    return (first, Sequences(count=count, query_tokens=1, kv_tokens=kv_tokens))
+
+
+def sequences_of_shape(shape: Mapping[str, float]) -> Sequences:
+    """Returns the equal sequences that the sizes stand for.
 
     Raises:
         KeyError: a size is missing.
@@ -168,7 +191,7 @@ def step_of_shape(shape: Mapping[str, float]) -> Step:
             "query_tokens", f"{query_tokens} exceeds the {kv_tokens} tokens attended to"
         )
     count = _size(shape, "sequences")
-    return (Sequences(count=count, query_tokens=query_tokens, kv_tokens=kv_tokens),)
+    return Sequences(count=count, query_tokens=query_tokens, kv_tokens=kv_tokens)
 
 
 def operations_of(measurement: Measurement) -> list[Operation]:
@@ -193,7 +216,7 @@ def operations_of(measurement: Measurement) -> list[Operation]:
             head_dim=_size(shape, "head_dim"),
             window=_size(shape, "window") if "window" in shape else None,
         )
-        (alike,) = step_of_shape(shape)
+        alike = sequences_of_shape(shape)
         sizes = (alike.count, alike.query_tokens, alike.kv_tokens)
         return [attention(*sizes, heads, precision, kind=OperationKind(measurement.kind))]
     if measurement.kind in _ALONE:
@@ -247,7 +270,7 @@ def _mla(shape: Mapping[str, float], precision: Precision) -> Operation:
         rope_dim=_size(shape, "rope_dim", low=0),
         value_dim=_size(shape, "value_dim"),
     )
-    (alike,) = step_of_shape(shape)
+    alike = sequences_of_shape(shape)
     return mla(alike.count, alike.query_tokens, alike.kv_tokens, heads, precision)
 
 
@@ -278,7 +301,7 @@ def _sparse_mla(shape: Mapping[str, float], precision: Precision) -> Operation:
         rope_dim=_size(shape, "rope_dim", low=0),
         value_dim=0,
     )
-    (alike,) = step_of_shape(shape)
+    alike = sequences_of_shape(shape)
     return sparse_mla(
         alike.count, alike.query_tokens, alike.kv_tokens, heads, _size(shape, "top_k"), precision
     )
@@ -287,13 +310,13 @@ def _sparse_mla(shape: Mapping[str, float], precision: Precision) -> Operation:
 def _indexer(shape: Mapping[str, float], precision: Precision) -> Operation:
     del precision  # that of its own
     block = Indexer(heads=_size(shape, "heads"), head_dim=_size(shape, "head_dim"), top_k=0)
-    (alike,) = step_of_shape(shape)
+    alike = sequences_of_shape(shape)
     return indexer(alike.count, alike.query_tokens, alike.kv_tokens, block)
 
 
 def _top_k(shape: Mapping[str, float], precision: Precision) -> Operation:
     del precision  # that of its own
-    (alike,) = step_of_shape(shape)
+    alike = sequences_of_shape(shape)
     return top_k(alike.count, alike.query_tokens, alike.kv_tokens, _size(shape, "top_k"))
 
 

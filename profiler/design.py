@@ -234,8 +234,13 @@ class Design:
         return self._models(ModelPoint, "m", self._seed + 2)
 
     def plain_models(self) -> Iterator[PlainModelPoint]:
-        """Yields the like of plain layers."""
-        return self._models(PlainModelPoint, "p", self._seed + 7)
+        """Yields the like of plain layers, a chunk of a prompt beside decoding sequences too."""
+        for index, point in enumerate(self._models(PlainModelPoint, "p", self._seed + 7)):
+            chunk = point.forwards[-1]
+            context = point.forwards[0].kv_tokens
+            decoding = (8, 3, 16, 1, 5)[index % 5]
+            mixed = replace(chunk, decoding=decoding, decoding_kv_tokens=context)
+            yield replace(point, forwards=(*point.forwards, mixed))
 
     def _models(self, make: type[_AnyModel], letter: str, seed: int) -> Iterator[_AnyModel]:
         for index, u in enumerate(_sobol(seed)):

@@ -134,7 +134,13 @@ class ForwardTimer:
 
     @torch.inference_mode()
     def every_layer_ms(self, point: ForwardPoint, effort: Effort) -> list[tuple[float, bool]]:
-        """Returns one layer's milliseconds in each pass, and whether that was disturbed."""
+        """Returns one layer's milliseconds in each pass, and whether that was disturbed.
+
+        Raises:
+            ValueError: sequences decode beside others, which these modules do not.
+        """
+        if point.decoding:
+            raise ValueError("modules of transformers run equal sequences alone")
         config = self._model.config
         shape = (point.sequences, point.query_tokens)
         past = point.kv_tokens - point.query_tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -12,11 +12,13 @@ from model.blocks import Attention, FeedForward
 from model.errors import InvalidFieldError
 from profiler.device import dtype_of, fill_random
 from profiler.packed import PACKED, pack_linears
-from profiler.plain_attention import LayerCache, Rotary, norm_of
+from profiler.plain_attention import LayerCache, Part, Rotary, norm_of
 from profiler.plain_blocks import PlainLayer, cache_shapes
 from profiler.plain_limits import check_plain, rotated
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from model.architecture import Architecture, Layer
     from model.precision import Precision
     from profiler.device import Device
@@ -33,6 +35,7 @@ class StaticCache:
         device: that they are on.
 
     Attributes:
+        sequences: that are decoded together.
         layers: of each layer, random.
         rotary: positions, by the width that they turn; none where they are learned.
     """
@@ -46,6 +49,7 @@ class StaticCache:
         device: Device,
     ) -> None:
         attentions = [layer.attention for layer in layers_of(architecture)]
+        self.sequences = sequences
         self.layers: list[LayerCache] = [
             tuple(
                 device.random(sequences, *shape, dtype=dtype)
@@ -55,6 +59,25 @@ class StaticCache:
         ]
         widths = set() if architecture.learned_positions else set(map(rotated, attentions))
         self.rotary = {width: Rotary(width, tokens, dtype, device) for width in widths}
+
+
+class Share(NamedTuple):
+    """Equal sequences of a pass.
+
+    Attributes:
+        cache: that their tokens are written to.
+        tokens: of each, in this pass.
+        past: of each, that it holds before.
+    """
+
+    cache: StaticCache
+    tokens: int
+    past: int
+
+    def part(self, layer: int) -> Part:
+        """Returns what the layer of that number sees of them."""
+        cache = self.cache
+        return Part(cache.sequences, self.tokens, self.past, cache.layers[layer], cache.rotary)
 
 
 class PlainDecoder(nn.Module):
@@ -120,22 +143,22 @@ class PlainDecoder(nn.Module):
         return StaticCache(self.architecture, sequences, tokens, self.dtype, self.device)
 
     def embed(self, ids: torch.Tensor, past: int) -> torch.Tensor:
-        """Returns the residual stream of token ids, (sequences, tokens) to (..., hidden_size)."""
+        """Returns the residual stream of ids, (sequences, tokens) to (all tokens, hidden_size)."""
         stream: torch.Tensor = self.embedding(ids)
-        if self.positions is None:
-            return stream
-        return stream + self.positions.weight[past : past + ids.shape[1]]
+        if self.positions is not None:
+            stream = stream + self.positions.weight[past : past + ids.shape[1]]
+        return stream.flatten(0, 1)
 
-    def run_layers(self, stream: torch.Tensor, cache: StaticCache, past: int) -> torch.Tensor:
+    def run_layers(self, stream: torch.Tensor, shares: Sequence[Share]) -> torch.Tensor:
         """Returns the residual stream behind all layers.
 
         Args:
-            stream: (sequences, tokens, hidden_size) before them.
-            cache: that the tokens are written to.
-            past: tokens that it holds before.
+            stream: (tokens of all shares, hidden_size) before them.
+            shares: of the pass, one after the other: a chunk of a prompt, and sequences that
+                decode beside it.
         """
-        for layer, kept in zip(self.layers, cache.layers, strict=True):
-            stream = layer(stream, kept, cache.rotary, past)
+        for index, layer in enumerate(self.layers):
+            stream = layer(stream, [share.part(index) for share in shares])
         return stream
 
     def forward(self, ids: torch.Tensor, cache: StaticCache, past: int) -> torch.Tensor:
@@ -146,7 +169,8 @@ class PlainDecoder(nn.Module):
             cache: that they are written to.
             past: tokens that it holds before.
         """
-        stream = self.run_layers(self.embed(ids, past), cache, past)
+        share = Share(cache, ids.shape[1], past)
+        stream = self.run_layers(self.embed(ids, past), [share]).view(*ids.shape, -1)
         logits: torch.Tensor = self.head(self.norm(stream[:, -1]))
         return logits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
@@ -12,6 +12,8 @@ from torch.nn.attention.bias import causal_lower_right
 from model.architecture import Norm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from model.blocks import Attention
     from profiler.device import Device
 
@@ -49,6 +51,33 @@ class Rotary:
         tokens = slice(first, first + heads.shape[1])
         swapped = heads.roll(heads.shape[-1] // 2, dims=-1)
         return torch.addcmul(heads * self._cosines[tokens], swapped, self._sines[tokens])
+
+
+class Part(NamedTuple):
+    """Equal sequences of a pass, as one layer sees them.
+
+    Attributes:
+        sequences: that are run together.
+        tokens: of each, in this pass.
+        past: of each, before it.
+        kept: what the layer keeps of them, with room for the tokens.
+        rotary: positions, by the width that they turn; none where they are learned.
+    """
+
+    sequences: int
+    tokens: int
+    past: int
+    kept: LayerCache
+    rotary: dict[int, Rotary]
+
+
+def parts_of(rows: torch.Tensor, parts: Sequence[Part]) -> list[torch.Tensor]:
+    """Returns each part's rows of a pass, (tokens of all, ...) to (sequences, tokens, ...) each."""
+    cut = torch.split(rows, [part.sequences * part.tokens for part in parts])
+    return [
+        own.view(part.sequences, part.tokens, *rows.shape[1:])
+        for own, part in zip(cut, parts, strict=True)
+    ]
 
 
 def attend(
@@ -113,26 +142,32 @@ class PlainAttention(nn.Module):
         self.query_norm = norm_of(Norm.RMS, heads.head_dim) if heads.qk_norm else None
         self.key_norm = norm_of(Norm.RMS, heads.head_dim) if heads.qk_norm else None
 
-    def forward(
-        self,
-        stream: torch.Tensor,
-        kept: LayerCache,
-        rotary: dict[int, Rotary],
-        past: int,
-    ) -> torch.Tensor:
-        """Returns the attention of (sequences, tokens, hidden_size) to all tokens up to them."""
-        heads, (keys, values) = self._heads, kept
+    def forward(self, stream: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
+        """Returns the attention of the parts' rows, (tokens, hidden_size), to all before them."""
+        heads = self._heads
         qkv = self.qkv(stream).unflatten(-1, (-1, heads.head_dim))
-        both, value = qkv.split([heads.query_heads + heads.kv_heads, heads.kv_heads], dim=2)
+        both, value = qkv.split([heads.query_heads + heads.kv_heads, heads.kv_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = both.split([heads.query_heads, heads.kv_heads], dim=2)
-            both = torch.cat([self.query_norm(query), self.key_norm(key)], dim=2)
-        if rotary:
-            both = rotary[heads.head_dim](both, past)
-        query, key = both.split([heads.query_heads, heads.kv_heads], dim=2)
-        attended = attend(query, key, value, keys, values, past, heads.window)
-        result: torch.Tensor = self.output(attended)
+            query, key = both.split([heads.query_heads, heads.kv_heads], dim=1)
+            both = torch.cat([self.query_norm(query), self.key_norm(key)], dim=1)
+        attended = [
+            self._attend(part, *own).flatten(0, 1)
+            for part, *own in zip(parts, parts_of(both, parts), parts_of(value, parts), strict=True)
+        ]
+        result: torch.Tensor = self.output(joined(attended))
         return result
+
+    def _attend(self, part: Part, both: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        heads, (keys, values) = self._heads, part.kept
+        if part.rotary:
+            both = part.rotary[heads.head_dim](both, part.past)
+        query, key = torch.split(both, [heads.query_heads, heads.kv_heads], dim=2)
+        return attend(query, key, value, keys, values, part.past, heads.window)
+
+
+def joined(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Returns the rows of all parts in one, copied only where there are several."""
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def norm_of(kind: Norm, width: int) -> nn.Module:

@@ -13,11 +13,11 @@ import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
 
 from model.blocks import Activation, Attention, Experts, FeedForward, LatentAttention
-from profiler.plain_attention import LayerCache, PlainAttention, Rotary, norm_of
+from profiler.plain_attention import Part, PlainAttention, norm_of
 from profiler.plain_latent import PlainLatentAttention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from model.architecture import Layer
     from model.blocks import AnyAttention
@@ -49,15 +49,14 @@ class PlainLayer(nn.Module):
             else PlainFeedForward(hidden_size, block)
         )
 
-    def forward(
-        self,
-        stream: torch.Tensor,
-        kept: LayerCache,
-        rotary: dict[int, Rotary],
-        past: int,
-    ) -> torch.Tensor:
-        """Returns the stream behind the layer; what is kept of its tokens is written in place."""
-        attended = self.attention(self.attention_norm(stream), kept, rotary, past)
+    def forward(self, stream: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
+        """Returns the stream behind the layer; what is kept of its tokens is written in place.
+
+        Args:
+            stream: (tokens of all parts, hidden_size).
+            parts: one after the other.
+        """
+        attended = self.attention(self.attention_norm(stream), parts)
         stream = stream + attended
         result: torch.Tensor = stream + self.feed_forward(self.feed_forward_norm(stream))
         return result

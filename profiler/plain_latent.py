@@ -13,9 +13,11 @@ from torch import nn
 from model.architecture import Norm
 from profiler.latent import attend_expanded, attend_to_latents, multiply_heads
 from profiler.operations import AttentionModule
-from profiler.plain_attention import LayerCache, Rotary, band, norm_of
+from profiler.plain_attention import Part, band, joined, norm_of, parts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from model.blocks import LatentAttention
 
 
@@ -35,21 +37,29 @@ class PlainLatentAttention(nn.Module):
         self.expand = nn.Linear(heads.kv_rank, expanded, bias=False)
         self.output = nn.Linear(heads.query_heads * heads.value_dim, hidden_size, bias=False)
 
-    def forward(
-        self, stream: torch.Tensor, kept: LayerCache, rotary: dict[int, Rotary], past: int
-    ) -> torch.Tensor:
-        """Returns the attention of (sequences, tokens, hidden_size) to all tokens up to them."""
-        heads, turn, (cache,) = self._heads, rotary[self._heads.rope_dim], kept
+    def forward(self, stream: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
+        """Returns the attention of the parts' rows, (tokens, hidden_size), to all before them."""
+        heads = self._heads
         sizes = [heads.query_rank, heads.kv_rank, heads.rope_dim]
         compressed, latent, key = torch.split(self.compress(stream), sizes, dim=-1)
         source = stream if self.query_norm is None else self.query_norm(compressed)
         query = self.query(source).unflatten(-1, (-1, heads.query_dim))
-        plain, turned = torch.split(query, [heads.head_dim, heads.rope_dim], dim=-1)
-        key = turn(key[:, :, None], past)[:, :, 0]
-        new = torch.cat([self.latent_norm(latent), key], dim=-1)
-        attend = self._absorbed if stream.shape[1] == 1 else self._expanded
-        result: torch.Tensor = self.output(attend(plain, turn(turned, past), new, cache, past))
+        cut = (parts_of(each, parts) for each in (query, self.latent_norm(latent), key))
+        attended = [
+            self._attend(part, *own).flatten(0, 1) for part, *own in zip(parts, *cut, strict=True)
+        ]
+        result: torch.Tensor = self.output(joined(attended))
         return result
+
+    def _attend(
+        self, part: Part, query: torch.Tensor, latent: torch.Tensor, key: torch.Tensor
+    ) -> torch.Tensor:
+        heads, past, (cache,) = self._heads, part.past, part.kept
+        turn = part.rotary[heads.rope_dim]
+        plain, turned = torch.split(query, [heads.head_dim, heads.rope_dim], dim=-1)
+        new = torch.cat([latent, turn(key[:, :, None], past)[:, :, 0]], dim=-1)
+        attend = self._absorbed if part.tokens == 1 else self._expanded
+        return attend(plain, turn(turned, past), new, cache, past)
 
     def _absorbed(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from profiler.plain import PlainDecoder
+from profiler.plain import PlainDecoder, Share
 from profiler.points import PLAIN_ENGINE
 from profiler.timing import DISTURBED_SHARE, RunDelay, Stopwatch, captured, time_runs
 from profiler.wholes import Once, WholePoint
@@ -54,11 +54,17 @@ class PlainModel:
     def layers(self, point: ForwardPoint, effort: Effort) -> Timing:
         """Returns the timing of all its layers together, in a pass of their own."""
         decoder, device = self._decoder, self._decoder.device
-        width = decoder.architecture.hidden_size
-        cache = decoder.new_cache(point.sequences, point.kv_tokens)
-        stream = device.random(point.sequences, point.query_tokens, width, dtype=decoder.dtype)
-        past = point.kv_tokens - point.query_tokens
-        run = captured(device, [partial(decoder.run_layers, stream, cache, past)])
+        shares = [
+            Share(
+                decoder.new_cache(alike.count, alike.kv_tokens),
+                alike.query_tokens,
+                alike.kv_tokens - alike.query_tokens,
+            )
+            for alike in point.step
+        ]
+        size = (sum(alike.tokens for alike in point.step), decoder.architecture.hidden_size)
+        stream = device.random(*size, dtype=decoder.dtype)
+        run = captured(device, [partial(decoder.run_layers, stream, shares)])
         return time_runs(device, [run], effort)
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.operations import Operation
     from model.precision import Precision
+    from model.workload import Step
     from profiler.points import Measured
     from profiler.timing import Effort, Timing
 
@@ -37,18 +38,32 @@ _FEWEST_RUNS = 2
 
 @dataclass(frozen=True, slots=True)
 class ForwardPoint:
-    """One forward pass of equal sequences through the layers of a model."""
+    """One forward pass through the layers of a model.
+
+    Attributes:
+        sequences: equal ones.
+        query_tokens: of each, in the pass.
+        kv_tokens: of each, those of the pass among them.
+        decoding: sequences that decode a token each in the same pass; plain layers alone do.
+        decoding_kv_tokens: of each of those.
+    """
 
     sequences: int
     query_tokens: int
     kv_tokens: int
+    decoding: int = 0
+    decoding_kv_tokens: int = 0
 
     @property
-    def step(self) -> Sequences:
+    def step(self) -> Step:
         """What runs in the pass."""
-        return Sequences(
+        first = Sequences(
             count=self.sequences, query_tokens=self.query_tokens, kv_tokens=self.kv_tokens
         )
+        if not self.decoding:
+            return (first,)
+        beside = Sequences(count=self.decoding, query_tokens=1, kv_tokens=self.decoding_kv_tokens)
+        return (first, beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +127,7 @@ class WholePoint(ABC):
             for operation in layer_operations(
                 self.architecture.hidden_size,
                 layer,
-                (forward.step,),
+                forward.step,
                 precision,
                 precision,
                 projections,
@@ -125,7 +140,7 @@ class WholePoint(ABC):
         del device  # that of the modules alone
         architecture = self.architecture
         widest = max(
-            [f.sequences * f.kv_tokens for f in self.forwards]
+            [sum(alike.count * alike.kv_tokens for alike in f.step) for f in self.forwards]
             + [g.sequences * (g.input_tokens + g.output_tokens) for g in self.generates]
         )
         layer = architecture.layers[0].layer
@@ -162,11 +177,11 @@ def measure_whole(
         prefill = Sequences(
             count=run.sequences, query_tokens=run.input_tokens, kv_tokens=run.input_tokens
         )
-        yield make("prefill", prefill, firsts)
+        yield make("prefill", (prefill,), firsts)
         if steps is not None:
             context = run.input_tokens + run.output_tokens // 2
             decode = Sequences(count=run.sequences, query_tokens=1, kv_tokens=context)
-            yield make("decode", decode, steps)
+            yield make("decode", (decode,), steps)
 
 
 def repeated(run: Callable[[], Once], effort: Effort) -> tuple[Timing, Timing | None]:
@@ -187,7 +202,7 @@ def repeated(run: Callable[[], Once], effort: Effort) -> tuple[Timing, Timing | 
 
 
 def _measurement(
-    point: WholePoint, precision: Precision, kind: str, step: Sequences, timing: Timing
+    point: WholePoint, precision: Precision, kind: str, step: Step, timing: Timing
 ) -> Measurement:
     return Measurement(
         kind=kind,

@@ -139,7 +139,7 @@ class SyntheticDevice:
             ]
         for kind, (count, query, kv) in kinds:
             step = Sequences(count=count, query_tokens=query, kv_tokens=kv)
-            shape = architecture_shape(architecture, step)
+            shape = architecture_shape(architecture, (step,))
             rows.append(self.time(kind, shape, architecture.name))
         return rows
 

@@ -89,16 +89,26 @@ def test_an_architecture_and_its_step_survive_the_way_into_sizes_and_back(
     architecture, count, query, past
 ):
     step = Sequences(count=count, query_tokens=query, kv_tokens=query + past)
-    shape = architecture_shape(architecture, step)
+    shape = architecture_shape(architecture, (step,))
     assert all(isinstance(size, float) for size in shape.values())
     assert without_name(architecture_of_shape(shape)) == without_name(architecture)
     assert step_of_shape(shape) == (step,)
 
 
+def test_sequences_that_decode_beside_a_chunk_survive_the_way_too():
+    step = (STEP, Sequences(count=3, query_tokens=1, kv_tokens=7))
+    shape = architecture_shape(TINY, step)
+    assert step_of_shape(shape) == step
+    rows = {row.name: row for row in operations_of(measured("layer", shape))}
+    assert rows["q_proj"].shape[0] == 2 * 5 + 3
+    with pytest.raises(KeyError, match="decode_kv_tokens"):
+        step_of_shape({name: size for name, size in shape.items() if name != "decode_kv_tokens"})
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_costs_the_same_after_the_way_back(name):
     architecture = preset(name)
-    back = architecture_of_shape(architecture_shape(architecture, STEP))
+    back = architecture_of_shape(architecture_shape(architecture, (STEP,)))
     assert back.parameter_count() == architecture.parameter_count()
     costs = [
         [(o.flops, o.bytes, o.count) for o in step_operations(a, (STEP,), *_PLAIN)]
@@ -137,7 +147,7 @@ def test_a_point_of_a_later_kind_is_one_operation(kind, shape):
 
 
 def test_a_layer_point_is_one_layer_whatever_the_depth():
-    rows = operations_of(measured("layer", architecture_shape(TINY, STEP)))
+    rows = operations_of(measured("layer", architecture_shape(TINY, (STEP,))))
     assert {row.count for row in rows} == {1}
     assert [row.name for row in rows] == [
         "q_proj",
@@ -154,7 +164,7 @@ def test_a_layer_point_is_one_layer_whatever_the_depth():
 
 def test_a_prefill_carries_the_request_and_a_decode_does_not():
     kinds = {
-        kind: {row.kind for row in operations_of(measured(kind, architecture_shape(TINY, STEP)))}
+        kind: {row.kind for row in operations_of(measured(kind, architecture_shape(TINY, (STEP,))))}
         for kind in ("prefill", "decode")
     }
     assert kinds["prefill"] - kinds["decode"] == {OperationKind.REQUEST_OVERHEAD}
@@ -163,7 +173,7 @@ def test_a_prefill_carries_the_request_and_a_decode_does_not():
 
 def test_an_unknown_kind_is_named():
     with pytest.raises(KeyError, match="pooling"):
-        operations_of(measured("pooling", architecture_shape(TINY, STEP)))
+        operations_of(measured("pooling", architecture_shape(TINY, (STEP,))))
 
 
 @pytest.mark.parametrize(
@@ -176,8 +186,8 @@ def test_an_unknown_kind_is_named():
         ("sparse_mla", SPARSE_MLA),
         ("indexer", INDEXER),
         ("top_k", TOP_K),
-        ("layer", architecture_shape(TINY, STEP)),
-        ("decode", architecture_shape(TINY, STEP)),
+        ("layer", architecture_shape(TINY, (STEP,))),
+        ("decode", architecture_shape(TINY, (STEP,))),
     ],
 )
 @given(st.data())
@@ -194,7 +204,7 @@ def test_a_missing_or_damaged_size_is_named(kind, shape, data):
 @pytest.mark.parametrize("name", ["activation", "norm"])
 def test_an_enum_beyond_its_members_is_named(name):
     with pytest.raises(InvalidFieldError) as raised:
-        architecture_of_shape(architecture_shape(TINY, STEP) | {name: 99.0})
+        architecture_of_shape(architecture_shape(TINY, (STEP,)) | {name: 99.0})
     assert raised.value.field == name
 
 

@@ -13,7 +13,7 @@ from model.huggingface import architecture_from_config
 from model.precision import Precision
 from profiler.device import Device, open_device
 from profiler.modules import build_model
-from profiler.plain import PlainDecoder
+from profiler.plain import PlainDecoder, Share
 from profiler.plain_attention import Rotary, attend
 from profiler.plain_limits import check_plain
 
@@ -145,6 +145,31 @@ def test_logits_are_those_of_transformers(which, precision, name):
         assert error < TOLERANCES[precision], (begin, end)
 
 
+@devices
+@pytest.mark.parametrize("which", ["normed heads", "window", "experts", "deepseek"])
+@torch.inference_mode()
+def test_a_chunk_beside_decoding_sequences_is_what_both_are_alone(which, name):
+    device = open_device(name)
+    architecture = deepseek(24) if which == "deepseek" else ARCHITECTURES[which]
+    torch.manual_seed(0)
+    decoder = PlainDecoder(architecture, Precision.FP32, device)
+    larger(decoder)
+    pasts, counts, tokens = (5, 7), (2, 3), (4, 1)
+    streams = [
+        torch.randn(count * new, architecture.hidden_size, device=device.torch_device)
+        for count, new in zip(counts, tokens, strict=True)
+    ]
+    shares = [
+        Share(decoder.new_cache(count, 12), new, past)
+        for count, new, past in zip(counts, tokens, pasts, strict=True)
+    ]
+    alone = [
+        decoder.run_layers(stream, [share]) for stream, share in zip(streams, shares, strict=True)
+    ]
+    together = decoder.run_layers(torch.cat(streams), shares)
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @torch.inference_mode()
 def test_compiled_layers_compute_the_same():
@@ -212,10 +237,11 @@ def test_latent_attention_is_that_of_transformers(query_rank, precision, name):
     stream = torch.randn(2, 11, 32, device=device.torch_device, dtype=decoder.dtype)
     cache = decoder.new_cache(2, 16)
     for begin, end in ((0, 6), (6, 9), (9, 10), (10, 11)):
-        found = plain(stream[:, begin:end], cache.layers[0], cache.rotary, begin)
+        share = Share(cache, end - begin, begin)
+        found = plain(stream[:, begin:end].flatten(0, 1), [share.part(0)])
         positions = torch.arange(end, device=device.torch_device)[None]
         turned = model.model.rotary_emb(stream, positions)
-        exact = heads(stream[:, :end], turned, None)[0][:, begin:].float()
+        exact = heads(stream[:, :end], turned, None)[0][:, begin:].flatten(0, 1).float()
         assert (found.float() - exact).norm() / exact.norm() < TOLERANCES[precision], (begin, end)
 
 

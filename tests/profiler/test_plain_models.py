@@ -39,7 +39,7 @@ gpu = [
 devices = pytest.mark.parametrize("name", ["cpu", pytest.param("cuda:0", marks=gpu)])
 POINT = PlainModelPoint(
     TINY,
-    (ForwardPoint(2, 1, 12), ForwardPoint(1, 6, 6), ForwardPoint(2, 3, 9)),
+    (ForwardPoint(2, 1, 12), ForwardPoint(1, 6, 6), ForwardPoint(2, 3, 9, 5, 12)),
     (GeneratePoint(1, 8, 5), GeneratePoint(3, 4, 2)),
 )
 
@@ -55,6 +55,12 @@ def test_all_that_is_asked_of_a_plain_model_is_measured(name, precision):
         ("torch", "tiny", precision)
     }
     assert POINT.is_measured(precision, Measured(rows))
+    chunk, beside = step_of_shape(rows[2].shape)
+    assert (chunk.count, chunk.query_tokens, chunk.kv_tokens) == (2, 3, 9)
+    assert (beside.count, beside.query_tokens, beside.kv_tokens) == (5, 1, 12)
+    attentions = [o for o in operations_of(rows[2]) if o.kind is OperationKind.STATIC_ATTENTION]
+    assert len(attentions) == 2
+    assert {o.shape[0] for o in operations_of(rows[2]) if o.name == "qkv_proj"} == {2 * 3 + 5}
     kinds = {operation.kind for row in rows for operation in operations_of(row)}
     assert OperationKind.STATIC_ATTENTION in kinds
     assert OperationKind.ATTENTION not in kinds
@@ -94,10 +100,14 @@ def test_layers_are_timed_in_a_pass_of_their_own(monkeypatch):
         return attend(query, key, value, keys, values, past, window)
 
     monkeypatch.setattr(profiler.plain_attention, "attend", spy)
-    timing = PlainModel(PlainDecoder(TINY, Precision.FP32, CPU)).layer(ForwardPoint(2, 3, 9), QUICK)
+    model = PlainModel(PlainDecoder(TINY, Precision.FP32, CPU))
+    timing = model.layer(ForwardPoint(2, 3, 9), QUICK)
     assert timing.distribution.p10 > 0
     assert set(calls) == {((2, 3), 6)}
     assert len(calls) % 3 == 0
+    calls.clear()
+    model.layer(ForwardPoint(2, 3, 9, 4, 8), QUICK)
+    assert set(calls) == {((2, 3), 6), ((4, 1), 7)}
 
 
 @given(st.integers(0, 50), st.integers(2, 10))

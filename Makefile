@@ -43,13 +43,15 @@ reference: $(VENV)/.installed
 # With the interpreter that has torch, as it is: a GPU machine may have no network.
 gpu-check:
 	@test -n "$(PYTHON)" || { echo "name the interpreter that has torch: make gpu-check PYTHON=python3" >&2; exit 1; }
-	$(PYTHON) -m pytest -m gpu tests/profiler $(ARGS)
-	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	@echo '$(PYTHON) -m pytest -m gpu tests/profiler $(ARGS)'; \
+	$(PYTHON) -m pytest -m gpu tests/profiler $(ARGS); passed=$$?; \
+	if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 		out=$$(mktemp) && trap 'rm -f "$$out"' EXIT && set -x && \
-		$(PYTHON) -m profiler campaign --budget 60s --out "$$out"; \
+		$(PYTHON) -m profiler campaign --budget 60s --out "$$out" || exit $$?; \
 	else \
 		echo "torch of $(PYTHON) sees no CUDA device: the GPU's tests were skipped, nothing was checked" >&2; \
-	fi
+	fi; \
+	exit $$passed
 
 protos: $(VENV)/.installed-dev
 	$(BIN)/python -m grpc_tools.protoc -I protos \

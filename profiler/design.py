@@ -163,7 +163,7 @@ class Design:
             count, top_k = _pick(_EXPERTS, u[1])
             inner = max(32, round(hidden * _log_between(0.2, 3.0, u[2]) / 32) * 32)
             ranks = (1, 1, _pick((2, 4, 8), u[3]))[index % 3]
-            local = max(1, count // ranks)
+            local = max(2, count // ranks)  # modules of one expert count other ranks' as its own
             # The design covers all of its experts in memory.
             widest = int(self._space.bytes / (12 * local * hidden)) // 32 * 32
             inner = max(32, min(inner, widest))

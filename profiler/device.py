@@ -105,9 +105,10 @@ class Device:
             )
 
     def free_bytes(self) -> int:
-        """Returns the memory that can still be taken."""
+        """Returns the memory that can still be taken, what torch keeps for later among it."""
         if self.is_cuda:
-            return int(torch.cuda.mem_get_info(self.torch_device)[0])
+            kept = torch.cuda.memory_reserved(self.name) - torch.cuda.memory_allocated(self.name)
+            return int(torch.cuda.mem_get_info(self.torch_device)[0]) + kept
         return processor.available_bytes()
 
     def synchronize(self) -> None:

@@ -120,13 +120,18 @@ def measure_experts(
     follow those of the run before, so that none is met again before all others were.
 
     Raises:
-        InvalidFieldError: transformers holds no experts in the precision.
+        InvalidFieldError: transformers holds no experts in the precision, or no kernel of
+            torch's runs them without asking the device how many tokens each of them got.
     """
     if precision in PACKED:
         raise InvalidFieldError(
             "precision", f"experts are not held in {precision}; use fp32 or bf16"
         )
     dtype = dtype_of(precision)
+    if device.is_cuda and dtype is not torch.bfloat16:
+        raise InvalidFieldError(
+            "precision", f"torch's grouped products run on GPUs in bf16, not in {precision}"
+        )
     modules = [
         _module(point, device, dtype)
         for _ in range(copies_beyond_cache(expert_values(point) * dtype.itemsize, device))

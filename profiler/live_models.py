@@ -86,8 +86,11 @@ class _Transformers:
         self._scales = [of_whole.count / group.count for of_whole, group in pairs]
 
     def warm_up(self, point: GeneratePoint) -> Once:
-        """Runs the request's first two tokens."""
-        return generate_once(self._model, replace(point, output_tokens=2), self._device)
+        """Runs the request's first two tokens; on GPUs once more, as kernels are planned first."""
+        once = partial(generate_once, self._model, replace(point, output_tokens=2), self._device)
+        if self._device.is_cuda:
+            once()
+        return once()
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what runs ``generate()`` once."""

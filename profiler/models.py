@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -61,8 +61,11 @@ class TransformersModel:
             timer.close()
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
-        """Returns what runs ``generate()`` once; it has been warmed up."""
-        generate_once(self._model, replace(point, output_tokens=2), self._device)
+        """Returns what runs ``generate()`` once; it has been warmed up.
+
+        At every context: on GPUs cuDNN plans its attention for each length that it meets first.
+        """
+        generate_once(self._model, point, self._device)
         return partial(generate_once, self._model, point, self._device)
 
 

@@ -82,9 +82,10 @@ def _columns(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Returns weights as columns, (k, n), their scales, (1, n), and how many columns count.
 
-    Columns of zeros are behind them: vocabularies have any size.
+    Zeros are behind them: vocabularies and ranks' shares have any size.
     """
-    packed, scales = narrow(F.pad(weight, (0, 0, 0, -len(weight) % _ALIGNED)))
+    size = (0, -weight.shape[1] % _ALIGNED, 0, -len(weight) % _ALIGNED)
+    packed, scales = narrow(F.pad(weight, size))
     return packed.t(), scales.t(), len(weight)
 
 
@@ -126,8 +127,15 @@ def _multiply_int4(
     return multiply(x, weight, _GROUP, scaling)[:, :columns]
 
 
+def _rows(
+    x: torch.Tensor, narrow: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns activations, zeros behind them as behind the weights, and their scales, (m, 1)."""
+    return narrow(F.pad(x, (0, -x.shape[1] % _ALIGNED)))
+
+
 def _prepare_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    packed, scales = _in_int8(x)
+    packed, scales = _rows(x, _in_int8)
     if x.is_cuda and len(x) < _FEWEST_ROWS:
         packed = F.pad(packed, (0, 0, 0, _FEWEST_ROWS - len(x)))
     return packed, scales
@@ -150,6 +158,10 @@ def _multiply_int8(
 
 def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
     return _columns(weight, _in_fp8)
+
+
+def _prepare_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return _rows(x, _in_fp8)
 
 
 def _multiply_fp8(
@@ -223,7 +235,7 @@ PACKED = {
     ),
     Precision.INT4: PackedLinear(_pack_int4, _prepare_int4, _multiply_int4),
     Precision.INT8: PackedLinear(_pack_int8, _prepare_int8, _multiply_int8),
-    Precision.FP8: PackedLinear(_pack_fp8, _in_fp8, _multiply_fp8),
+    Precision.FP8: PackedLinear(_pack_fp8, _prepare_fp8, _multiply_fp8),
     Precision.FP8_BLOCK: PackedLinear(_pack_fp8_block, _prepare_fp8_block, _multiply_fp8_block),
 }
 """Formats that linears are packed in."""

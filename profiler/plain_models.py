@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from model.precision import Precision
     from profiler.device import Device
+    from profiler.plain import StaticCache
     from profiler.timing import Effort, Timing
     from profiler.wholes import ForwardPoint, GeneratePoint
 
@@ -98,9 +99,11 @@ class GreedyRequest:
         contexts: Sequence[int] = range(point.input_tokens, last)
         if device.is_cuda:
             contexts = spread(contexts, _GRAPHS)
-        self._first = captured(device, [partial(self._step, self._prompt, 0)])
+        # None of these holds the request itself: it would live until a collection of garbage.
+        step = partial(_step, decoder, self._cache, self._token)
+        self._first = captured(device, [partial(step, self._prompt, 0)])
         self._steps = [
-            captured(device, [partial(self._step, self._token, context)]) for context in contexts
+            captured(device, [partial(step, self._token, context)]) for context in contexts
         ]
 
     @torch.inference_mode()
@@ -132,9 +135,13 @@ class GreedyRequest:
         for run in (self._first, *self._steps[:1]):
             run()
 
-    def _step(self, ids: torch.Tensor, past: int) -> None:
-        logits = self._decoder(ids, self._cache, past)
-        self._token.copy_(logits.argmax(dim=-1, keepdim=True))
+
+def _step(
+    decoder: PlainDecoder, cache: StaticCache, token: torch.Tensor, ids: torch.Tensor, past: int
+) -> None:
+    """Runs a pass and writes the likeliest next token, in inference mode as its caller is."""
+    logits = decoder(ids, cache, past)
+    token.copy_(logits.argmax(dim=-1, keepdim=True))
 
 
 def spread(items: Sequence[int], count: int) -> Sequence[int]:

@@ -91,7 +91,9 @@ def limit_memory(memory_bytes: int) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error is that of an allocation that failed.
 
-    torch raises a bare RuntimeError on the CPU, with the allocator's words.
+    torch raises a bare RuntimeError on the CPU, with the allocator's words, and passes on those
+    of cuBLAS.
     """
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+    words = ("out of memory", "allocate memory", "status_alloc_failed")
+    return isinstance(error, MemoryError) or any(each in text for each in words)

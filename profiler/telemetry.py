@@ -159,11 +159,13 @@ def energy_joules(device: str) -> float | None:
 
     Args:
         device: "cpu" or "cuda:0".
-
-    Raises:
-        ValueError: there is no such device.
     """
-    return processor.energy_joules() if device == "cpu" else nvml.energy_joules(_gpu(device))
+    if device == "cpu":
+        return processor.energy_joules()
+    try:
+        return nvml.energy_joules(_gpu(device))
+    except ValueError:  # torch may see a GPU whose driver's library nobody installed
+        return None
 
 
 class EnergyMeter:

@@ -8,9 +8,10 @@ a sample is the span between two events.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,22 +128,51 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
     if not device.is_cuda:
         return partial(_in_turn, runs)
     # As torch's notes on graphs ask for: lazily made handles must be there before.
-    stream = torch.cuda.Stream(device.torch_device)  # type: ignore[no-untyped-call]
+    stream = _capture_stream(device.name)
     stream.wait_stream(torch.cuda.current_stream(device.torch_device))
     with torch.cuda.stream(stream):
         for repeat in range(_WARM_UPS):
             runs[repeat % len(runs)]()
+        _check_waits_for_nothing(runs[0])
     torch.cuda.current_stream(device.torch_device).wait_stream(stream)
     device.synchronize()
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):
             _in_turn(runs)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         raise CaptureError(f"no CUDA graph holds it: {str(error)[:200]}") from error
     return graph.replay
+
+
+@lru_cache
+def _capture_stream(device: str) -> Any:  # noqa: ANN401 - torch.cuda.Stream has no types
+    """Returns the one that graphs are captured on: each stream keeps a workspace of cuBLAS."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _check_waits_for_nothing(run: Run) -> None:
+    """Runs it once more, told if it waits for the device.
+
+    A capture that finds out itself leaves torch 2.11's allocator and current stream behind as
+    they are inside of one (github.com/pytorch/pytorch/issues/180395).
+
+    Raises:
+        CaptureError: it does.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mode calls itself a prototype
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise CaptureError(f"it waits for the device: {str(error)[:200]}") from error
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def _in_turn(runs: Sequence[Run]) -> None:

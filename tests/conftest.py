@@ -28,6 +28,8 @@ except ModuleNotFoundError:
         def __call__(self, *arguments, **named):
             return self
 
+        __or__ = __call__
+
     def _given(*arguments, **named):
         return pytest.mark.skip(reason="needs hypothesis")
 

@@ -386,3 +386,51 @@ def test_what_was_measured_hot_is_marked(monkeypatch):
     monkeypatch.setattr(profiler.campaign, "held_down_by", lambda device: next(heat))
     events = itertools.islice(campaign(budget_s=60.0).run(), 4)
     assert [THROTTLED_FLAG in event.flags for event in events] == [False, True] * 2
+
+
+class Gpu(Device):
+    """Computes on the CPU, and says that it is a GPU."""
+
+    is_cuda = True
+    torch_device = "cpu"
+    lost = False
+
+    def free_bytes(self):
+        return 1 << 30
+
+    def synchronize(self):
+        if self.lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def failing(error):
+    def measure(point, precision, device):
+        raise error
+        yield
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("No execution plans support the graph"), ValueError("scale_a: strides")]
+)
+def test_a_shape_that_a_gpu_has_no_kernel_for_is_left_out_and_said(monkeypatch, error):
+    monkeypatch.setattr(profiler.campaign, "warm_up", lambda device: None)
+    monkeypatch.setattr(LinearPoint, "measure", failing(error))
+    events = campaign(Gpu("cuda:0", 1 << 16), budget_s=60.0).run()
+    assert str(error) in next(event for event in events if isinstance(event, Skipped)).reason
+
+
+def test_a_gpu_whose_context_is_lost_ends_the_campaign(monkeypatch):
+    monkeypatch.setattr(profiler.campaign, "warm_up", lambda device: None)
+    monkeypatch.setattr(LinearPoint, "measure", failing(RuntimeError("CUDA error: unspecified")))
+    monkeypatch.setattr(Gpu, "lost", True)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(campaign(Gpu("cuda:0", 1 << 16), budget_s=60.0).run())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), ValueError("a fault")])
+def test_what_fails_on_the_cpu_is_a_fault_of_ours(monkeypatch, error):
+    monkeypatch.setattr(LinearPoint, "measure", failing(error))
+    with pytest.raises(type(error), match="a fault"):
+        list(campaign(budget_s=60.0).run())

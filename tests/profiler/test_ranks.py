@@ -3,7 +3,6 @@
 import io
 import time
 
-import psutil
 import pytest
 
 from model.dimensions import architecture_of_dimensions
@@ -20,6 +19,8 @@ from profiler.standalone import Plan
 from profiler.tensor_parallel import layer_latencies
 from profiler.wholes import ForwardPoint
 from reference import campaigns
+
+psutil = pytest.importorskip("psutil")
 
 SIZES = (4096, 1 << 20)
 TINY = architecture_of_dimensions(

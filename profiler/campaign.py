@@ -18,6 +18,7 @@ import torch
 from model.errors import InvalidFieldError, NotEnoughMeasurementsError
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
+from profiler.goal import Goal
 from profiler.interface import Skipped
 from profiler.numerics import InaccurateError
 from profiler.pace import CONTENDED_FLAG, Pace
@@ -59,6 +60,10 @@ class Campaign:
         begin: monotonic seconds at which the budget began; torch is loaded within it.
         space: of the design; None takes what suits the device.
 
+    Attributes:
+        goal: the error that was asked for.
+        text: what is being done, for a person.
+
     Raises:
         InvalidFieldError: the device does not run one of the precisions.
     """
@@ -76,7 +81,8 @@ class Campaign:
         self._start = begin
         self._seconds = max(0.0, request.budget_s - request.reserve_s)
         self._measures_others = request.budget_s >= OTHERS_FROM_S
-        self._target = request.target_error
+        self.goal = Goal(request.target_error)
+        self._stops_early = request.target_error > 0
         self._rows = list(request.done)
         self._precisions = request.precisions or device.precisions
         for precision in self._precisions:
@@ -111,11 +117,13 @@ class Campaign:
             if track is None:
                 track = min(tracks, key=lambda t: t.spent / t.share)
             # Other precisions go on unaided, but a target may be met meanwhile.
-            of_use = track.base_is_done or (self._target and tracks[0].base_is_done)
+            of_use = track.base_is_done or (self._stops_early and tracks[0].base_is_done)
             if of_use and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
                 cost_model = self._fit()
                 fitted_at = self._clock()
-                if self._is_good(cost_model):
+                if cost_model is not None and self.goal.note(
+                    len(self._rows), step_error(cost_model, self._precisions[0])
+                ):
                     return
             chosen = track.next_point(cost_model, left)
             if chosen is None:
@@ -181,11 +189,6 @@ class Campaign:
             return fit_cost_model(self._rows, self._device.processors)
         except NotEnoughMeasurementsError:
             return None
-
-    def _is_good(self, cost_model: FittedCostModel | None) -> bool:
-        if not self._target or cost_model is None:
-            return False
-        return step_error(cost_model, self._precisions[0]) <= self._target
 
 
 class _Track:

@@ -131,7 +131,8 @@ def run(plan: Plan, progress: Progress) -> str:
             " more (loading torch alone takes seconds)"
         )
     progress.show(campaign.fraction, end - time.monotonic(), "fitting")
-    return summary(measured, fresh, skipped, _fit(measured, device.processors, end))
+    fitted = _fit(measured, device.processors, end)
+    return summary(measured, fresh, skipped, fitted, campaign.goal.text)
 
 
 def open_named(name: str) -> Device:

@@ -17,6 +17,7 @@ def summary(
     fresh: int,
     skipped: Mapping[str, int],
     fitted: FittedCostModel | str,
+    goal: str = "",
 ) -> str:
     """Returns some lines: points by precision and kind, errors, what was left out.
 
@@ -25,6 +26,7 @@ def summary(
         fresh: of these, by this run.
         skipped: points left out in this run, by reason.
         fitted: on all of them, or why none could be.
+        goal: what came of the error that was asked for; empty where none was.
     """
     lines = [f"{len(measured)} points, {fresh} of them new"]
     counts = Counter((m.precision.value, m.kind) for m in measured)
@@ -40,6 +42,8 @@ def summary(
             f" ({s.rows} points)"
             for s in fitted.scores
         ]
+    if goal:
+        lines.append(goal)
     if skipped:
         lines.append(f"{sum(skipped.values())} points were left out:")
         lines += [

@@ -94,6 +94,8 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
             connection.send(Measured(measurement=event))
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.text))
         _obey(connection)
+    if campaign.goal.text:
+        connection.send(Progressed(fraction=campaign.fraction, text=campaign.goal.text))
 
 
 def _live(connection: Connection, request: LiveRequest, begin: float) -> None:

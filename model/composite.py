@@ -6,6 +6,7 @@ from functools import cache
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from model.analytical import NODE_RANKS
 from model.estimate import Provenance, StepEstimate, factor_at
 from model.operations import COLLECTIVES, OperationKind
 
@@ -26,6 +27,8 @@ OVERHEADS = frozenset(
 )
 
 
+_AMONG_RANKS = COLLECTIVES - {OperationKind.POINT_TO_POINT}
+"""Kinds whose shape is the bytes of a message and the ranks that exchange it."""
 _COEFFICIENTS = OVERHEADS | {OperationKind.EMBEDDING, OperationKind.POINT_TO_POINT}
 """Kinds that an engine's coefficients price beside published kernels."""
 _IN_ANY_PRECISION = COLLECTIVES | {
@@ -104,6 +107,8 @@ class CompositeCostModel:
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
         """Returns the weakest source among the figures of these operations."""
         allowed = self._engines_own if self._by_coefficients else frozenset()
+        if any(map(_meets_over_network, operations)):
+            return Provenance.ANALYTICAL
         kinds = _kinds(operations)
         if all(kind in allowed or self._is_fitted(kind, precision) for kind, precision in kinds):
             return self.provenance
@@ -131,8 +136,7 @@ class CompositeCostModel:
         return frozenset(
             operation.name
             for operation in operations
-            if self._is_fitted(operation.kind, operation.precision)
-            and fitted.leans(operation.kind, operation.precision)
+            if self._is_priced(operation) and fitted.leans(operation.kind, operation.precision)
         )
 
     @property
@@ -171,10 +175,7 @@ class CompositeCostModel:
         """
         if self._fitted is None:
             return [self._analytical.estimate(*part, confidence) for part in parts]
-        masks = [
-            [self._is_fitted(operation.kind, operation.precision) for operation in rows]
-            for rows, _ in parts
-        ]
+        masks = [[self._is_priced(operation) for operation in rows] for rows, _ in parts]
         known = [
             (list(compress(rows, mask)), phase)
             for (rows, phase), mask in zip(parts, masks, strict=True)
@@ -214,12 +215,22 @@ class CompositeCostModel:
             bounded=tuple(sorted({o.name for o, ms, floor in cases if ms < floor})),
         )
 
+    def _is_priced(self, operation: Operation) -> bool:
+        """Returns whether the fitted cost model prices it: of one machine's ranks it alone can."""
+        fitted = self._is_fitted(operation.kind, operation.precision)
+        return fitted and not _meets_over_network(operation)
+
     def _holds(self, kind: OperationKind, precision: Precision) -> bool:
         if kind in self._engines_own and kind not in COLLECTIVES:
             return self.holds_engine
         # Collectives send any format; experts, indexers and choices have one of their own.
         held = precision in self._held or kind in _IN_ANY_PRECISION
         return self._fitted is not None and held and self._fitted.holds(kind, precision)
+
+
+def _meets_over_network(operation: Operation) -> bool:
+    """Returns whether its ranks are more than share a link, which all that was measured do."""
+    return operation.kind in _AMONG_RANKS and operation.shape[1] > NODE_RANKS
 
 
 def _kinds(operations: Sequence[Operation]) -> set[tuple[OperationKind, Precision]]:

@@ -275,17 +275,25 @@ class FittedCostModel:
             raise ValueError(f"no cost model in these bytes: {error!r}") from error
 
     def _terms_for(self, operations: Sequence[Operation], engine: str) -> EngineTerms:
-        """Returns the terms of the engine in the precision of the operations' weights."""
+        """Returns the terms of the engine in the precision of the operations' weights.
+
+        Kernels alone may be held in formats that no steps are: their interval is that of others.
+
+        Raises:
+            KeyError: there are overheads among them, and none of that precision were measured.
+        """
         precision = next(
             (o.precision for o in operations if o.kind not in PLAIN_ATTENTIONS),
             operations[0].precision,
         )
         if (engine, precision) in self._terms:
             return self._terms[engine, precision]
-        for (_, held), terms in self._terms.items():
-            if held is precision:
-                return terms
-        raise KeyError(precision)
+        alike = next((it for (_, held), it in self._terms.items() if held is precision), None)
+        if alike is None:
+            if any(operation.kind in TERMS for operation in operations):
+                raise KeyError(precision)
+            alike = next(iter(self._terms.values()))
+        return alike
 
     def _price(
         self, operations: Sequence[Operation], terms: EngineTerms

@@ -450,7 +450,9 @@ def experts(
         weight_bytes: of one weight, where it is packed otherwise than the precision says.
     """
     share = block.held / block.count
-    assignments = min(tokens * block.top_k * share * imbalance, float(tokens) * block.held)
+    # A token goes to an expert once: a rank that holds all has its share whatever the imbalance.
+    most = float(tokens) * min(block.top_k, block.held)
+    assignments = min(tokens * block.top_k * share * imbalance, most)
     if touched is None:
         touched = block.touched(tokens)
     one = block.expert.matrix_parameters(hidden_size)

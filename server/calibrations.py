@@ -51,8 +51,8 @@ _log = structlog.get_logger(__name__)
 
 
 class _Predictor(Base, Protocol):
-    def cost_model(self, device: Device) -> MeasuredCostModel | None:
-        """Returns the fitted cost model that a device is answered for by, None without one."""
+    def cost_model(self, device: Device, engine: str) -> MeasuredCostModel | None:
+        """Returns the fitted cost model that an engine on a device is answered for by, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +62,14 @@ class _Fitted:
     Attributes:
         corrections: of "ttft" and "tpot", those that rows hold.
         models: architectures of its rows.
-        bases: devices of its rows, and the cost model of each that it was fitted against.
+        bases: devices and engines of its rows, and the cost model of each that it was fitted
+            against.
         devices, engines: names it applies to.
     """
 
     corrections: dict[str, Correction]
     models: frozenset[Architecture]
-    bases: tuple[tuple[Device, MeasuredCostModel | None], ...]
+    bases: tuple[tuple[Device, str, MeasuredCostModel | None], ...]
     devices: frozenset[str]
     engines: frozenset[str]
 
@@ -220,7 +221,8 @@ class Calibrations:
         with self._lock:
             known = self._fitted.get(name)
             if known is not None and all(
-                self._predictor.cost_model(device) is model for device, model in known.bases
+                self._predictor.cost_model(device, engine) is model
+                for device, engine, model in known.bases
             ):
                 return known
             stored = self._store.rows(name)
@@ -231,7 +233,11 @@ class Calibrations:
             return fitted
 
     def _fit(self, rows: Sequence[CheckedRow]) -> _Fitted:
-        devices = {row.resolution.device.stored_name: row.resolution.device for row in rows}
+        used = {
+            (row.resolution.device.stored_name, row.resolution.question.engine): row.resolution
+            for row in rows
+        }
+        devices, engines = zip(*used, strict=True)
         confidence = rows[0].resolution.question.confidence
         corrections = {
             figure: Correction(observed, confidence)
@@ -241,9 +247,12 @@ class Calibrations:
         return _Fitted(
             corrections=corrections,
             models=frozenset(row.point.deployment.model for row in rows),
-            bases=tuple((it, self._predictor.cost_model(it)) for it in devices.values()),
+            bases=tuple(
+                (it.device, engine, self._predictor.cost_model(it.device, engine))
+                for (_, engine), it in used.items()
+            ),
             devices=frozenset(devices),
-            engines=frozenset(row.resolution.question.engine for row in rows),
+            engines=frozenset(engines),
         )
 
 

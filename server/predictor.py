@@ -202,13 +202,13 @@ class Predictor:
 
     def infer(self, resolution: Resolution) -> Inference:
         """Returns what is predicted without calibration, with its breakdown."""
-        current = self._cost_models.current(resolution.device)
+        current = self._cost_models.current(resolution.device, resolution.question.engine)
         composite = self._composite(resolution, current.model if current else None)
         return predict(resolution.question, composite, with_breakdown=True)
 
-    def cost_model(self, device: Device) -> MeasuredCostModel | None:
-        """Returns the fitted cost model that a device is answered for by, None without one."""
-        current = self._cost_models.current(device)
+    def cost_model(self, device: Device, engine: str) -> MeasuredCostModel | None:
+        """Returns the fitted cost model that an engine on a device is answered for by, or None."""
+        current = self._cost_models.current(device, engine)
         return current.model if current is not None else None
 
     def _calibrated(self, name: str, resolution: Resolution, inference: Inference) -> Inference:

@@ -198,7 +198,12 @@ def test_an_uneven_load_falls_on_the_fullest_rank_and_never_exceeds_all_tokens()
     even, skewed = (experts(1000, 7168, rank, Precision.FP8, imbalance=i) for i in (1.0, 2.0))
     assert skewed.flops == 2 * even.flops
     most = experts(1000, 7168, rank, Precision.FP8, imbalance=64.0)
-    assert most.shape[4] == min(64 * 1000, 1000 * 32)
+    assert most.shape[4] == 1000 * BLOCK.top_k
+
+
+def test_a_rank_that_holds_all_experts_has_its_share_whatever_the_imbalance():
+    even, skewed = (experts(16, 7168, BLOCK, Precision.FP8, imbalance=i) for i in (1.0, 4.0))
+    assert skewed == even
 
 
 @given(st.integers(1, 4096), st.integers(1, 64))

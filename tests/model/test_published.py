@@ -16,7 +16,7 @@ from model.estimate import Phase, Provenance
 from model.hardware import data_sheet
 from model.laws import sizes_of
 from model.measurement import Distribution, Measurement
-from model.operations import OperationKind, all_reduce, embedding, point_to_point
+from model.operations import OperationKind, all_reduce, embedding, linear, point_to_point
 from model.overheads import TERMS
 from model.precision import Precision
 from model.published import fit_published
@@ -139,6 +139,29 @@ def test_what_a_stage_hands_on_is_priced_as_measured_or_by_the_link(published):
 
 def test_collectives_hold_for_any_precision(published):
     assert published.holds(OperationKind.ALL_REDUCE, Precision.FP8_BLOCK)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP32, Precision.FP4])
+def test_what_is_held_in_any_precision_is_priced_without_linears_of_it(published, precision):
+    composite = CompositeCostModel(published, DEVICE, precision, precision.activation, "vllm")
+    step = [linear("qkv", 8, 1024, 1024, precision), all_reduce(1 << 20, 2, precision)]
+    found = composite.estimate(step, Phase.DECODE, 0.9)
+    assert 0 < found.lower_ms < found.value_ms < found.upper_ms
+    assert found.operations_ms[1] == pytest.approx(
+        published.estimate(step[1:], Phase.DECODE, 0.9).value_ms
+    )
+    assert composite.provenance_of(step) is Provenance.ANALYTICAL
+
+
+def test_ranks_that_share_no_link_are_priced_by_the_network(published):
+    composite = CompositeCostModel(published, DEVICE, Precision.BF16, Precision.BF16, "vllm")
+    within, beyond = ([all_reduce(1 << 24, ranks, Precision.BF16)] for ranks in (8, 16))
+    near, far = (composite.estimate(it, Phase.PREFILL, 0.9).value_ms for it in (within, beyond))
+    assert near == published.estimate(within, Phase.PREFILL, 0.9).value_ms
+    assert far == DEVICE.beside_measured_kernels().estimate(beyond, Phase.PREFILL, 0.9).value_ms
+    assert far > 3 * near
+    assert composite.provenance_of(within) is Provenance.REFERENCE_DATA
+    assert composite.provenance_of(beyond) is Provenance.ANALYTICAL
 
 
 def test_without_linears_there_is_no_cost_model():

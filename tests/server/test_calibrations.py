@@ -175,7 +175,7 @@ def test_it_is_fitted_anew_when_the_cost_model_changes(services, monkeypatch):
         return with_latencies(found, resolution.question, found.ttft_ms, half, ())
 
     monkeypatch.setattr(Predictor, "infer", halved)
-    monkeypatch.setattr(Predictor, "cost_model", lambda self, device: self)
+    monkeypatch.setattr(Predictor, "cost_model", lambda self, device, engine: self)
     answer = services.latency.Predict(question(12, calibration="mine"), timeout=30)
     assert answer.tpot_ms.value == pytest.approx(2 * corrected.tpot_ms.value, rel=0.02)
 

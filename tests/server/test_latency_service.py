@@ -121,6 +121,45 @@ def fit(cost_models, cost_model_id="cm-1"):
     cost_models.fitted = SimpleNamespace(record=SimpleNamespace(id=cost_model_id), model=Fitted())
 
 
+class EnginesCostModels(CostModels):
+    """Holds a fitted cost model for each engine."""
+
+    def __init__(self, **fitted):
+        super().__init__()
+        self.of_engines = fitted
+
+    def current(self, device, engine=""):
+        return self.of_engines.get(engine)
+
+
+def test_what_a_calibration_goes_by_is_the_answer_of_its_own_engine():
+    class Slower(Fitted):
+        def supports(self, precision, engine):
+            return precision is Precision.FP32
+
+        def estimate(self, operations, phase, confidence, engine=""):
+            times = tuple(3.0 * o.count for o in operations)
+            total = sum(times)
+            return StepEstimate(value_ms=total, lower_ms=total, upper_ms=total, operations_ms=times)
+
+    models = {"transformers": Fitted(), "vllm": Slower()}
+    predictor = Predictor(
+        Devices(),
+        EnginesCostModels(
+            **{
+                engine: SimpleNamespace(record=SimpleNamespace(id=engine), model=model)
+                for engine, model in models.items()
+            }
+        ),
+    )
+    for engine, model in models.items():
+        resolution = predictor.resolve(request(engine=engine))
+        answer = predictor.answer(resolution)
+        assert answer.cost_model == engine
+        assert predictor.infer(resolution).ttft_ms.value == answer.ttft_ms.value
+        assert predictor.cost_model(resolution.device, engine) is model
+
+
 # --- answers ------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ COMMAND = (sys.executable, "-m", "tokenpace.command")
 
 def run(*arguments):
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -29,7 +29,7 @@ def factor(n, k, *, other_kernels):
     return 2.0 if slow != other_kernels else 1.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def measured(synthetic_device):
     """Rows of a device, and its true milliseconds of any shapes."""
 
@@ -57,7 +57,7 @@ def error(kernel, rows):
     return misfit(np.array([r.latency_ms for r in usable]), predicted)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lender(measured):
     return fitted(measured(2_500))
 

@@ -182,7 +182,7 @@ def test_a_measure_that_is_cancelled_or_past_its_deadline_leaves_nothing(running
 
 def test_a_schedule_is_kept_over_a_restart_and_skips_a_busy_device(running):
     with running() as daemon:
-        request = pb.CreateScheduleRequest(interval=seconds(2), budget=seconds(300))
+        request = pb.CreateScheduleRequest(interval=seconds(1), budget=seconds(300))
         schedule = daemon.profiler.CreateSchedule(request).schedule
         daemon.kill()
     with running() as daemon:

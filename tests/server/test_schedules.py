@@ -10,7 +10,7 @@ from server.cancellation import Cancellation
 from server.cost_models import CurrentCostModel
 from server.jobs import JobManager
 from server.records import JobRecord, JobState, ScheduleOutcome, ScheduleRecord, ScheduleRun
-from server.schedules import MAX_SCHEDULES, Schedules, TooManySchedulesError, next_cron_time
+from server.schedules import Schedules, TooManySchedulesError, next_cron_time
 from server.store.paging import PageRequest
 
 NIGHT = datetime(2026, 3, 1, 2, 59, 30, tzinfo=UTC)
@@ -307,8 +307,9 @@ def test_a_device_that_is_gone_is_skipped_with_the_reason(schedules, state):
     assert "local:7" in run.reason
 
 
-def test_there_is_an_end_to_the_number_of_schedules(schedules, cpu):
-    for _ in range(MAX_SCHEDULES):
+def test_there_is_an_end_to_the_number_of_schedules(schedules, cpu, monkeypatch):
+    monkeypatch.setattr("server.schedules.MAX_SCHEDULES", 3)
+    for _ in range(3):
         schedules.create(cpu, budget_s=30, interval_s=3600)
     with pytest.raises(TooManySchedulesError, match="delete one"):
         schedules.create(cpu, budget_s=30, interval_s=3600)

@@ -49,7 +49,7 @@ def alive(pids):
     return found
 
 
-def eventually(condition, timeout_s=60.0):
+def eventually(condition, timeout_s=180.0):
     end = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < end, "did not come true"

@@ -45,7 +45,7 @@ TINY = Space(
     bytes=1e6,
 )
 ROOT = Path(__file__).parents[2]
-LOADING_S = 90
+LOADING_S = 180
 """torch takes seconds to load, more on a machine that is busy."""
 MISSING = (
     "onnx",

@@ -90,7 +90,7 @@ def test_a_kernel_that_leans_is_written_with_what_it_leans_on(measured, lender):
 
 def test_the_process_reads_the_lender_from_its_file(measured, tmp_path, monkeypatch, capsysbinary):
     file = tmp_path / "lender"
-    file.write_bytes(fit_published(measured(2_500)).to_bytes())
+    file.write_bytes(fit_published(measured(1_200)).to_bytes())
 
     monkeypatch.setattr(fit, "usual_processes", lambda: 1)
 

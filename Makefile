@@ -20,8 +20,9 @@ ARGS ?=
 run: $(VENV)/.installed
 	@$(BIN)/python -m tokenpace.first_run $(ARGS)
 
+# Threads of two processes on two cores would mostly wait for each other.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

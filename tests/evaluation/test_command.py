@@ -75,7 +75,7 @@ def test_an_interrupt_is_passed_on(tmp_path):
         assert process.stderr is not None
         assert "operations: begins" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=60) == 130
         # At its end: the evaluation holds it open as long as it lives.
         assert "Traceback" not in process.stderr.read()
     finally:

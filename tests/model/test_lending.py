@@ -29,7 +29,7 @@ def factor(n, k, *, other_kernels):
     return 2.0 if slow != other_kernels else 1.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def measured(synthetic_device):
     """Rows of a device, and its true milliseconds of any shapes."""
 
@@ -57,7 +57,7 @@ def error(kernel, rows):
     return misfit(np.array([r.latency_ms for r in usable]), predicted)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lender(measured):
     return fitted(measured(2_500))
 
@@ -90,7 +90,7 @@ def test_a_kernel_that_leans_is_written_with_what_it_leans_on(measured, lender):
 
 def test_the_process_reads_the_lender_from_its_file(measured, tmp_path, monkeypatch, capsysbinary):
     file = tmp_path / "lender"
-    file.write_bytes(fit_published(measured(2_500)).to_bytes())
+    file.write_bytes(fit_published(measured(1_200)).to_bytes())
 
     monkeypatch.setattr(fit, "usual_processes", lambda: 1)
 

@@ -93,9 +93,9 @@ def test_a_few_layers_are_scaled_to_the_whole_depth(engine):
     _, whole = measure(request(Scope.MODEL, DEEP, engine=engine))
     _, scaled = measure(request(Scope.LAYER, DEEP, engine=engine), NO_CACHE)
     assert "2 of 24 layers were run and scaled" in scaled.notes
-    # Unscaled it would be a tenth.
+    # Unscaled it would be a tenth. What neighbours slow down are not the quickest runs.
     for name in ("ttft_ms", "tpot_ms"):
-        ratio = getattr(scaled, name).median / getattr(whole, name).median
+        ratio = getattr(scaled, name).p10 / getattr(whole, name).p10
         assert 1 / 3 < ratio < 3
 
 
@@ -148,6 +148,7 @@ def test_what_does_not_fit_the_budget_is_a_timeout():
 
 @engines
 def test_a_long_run_is_shortened_to_fit_and_said_so(engine):
+    measure(request(engine=engine))  # what is loaded at first use takes seconds
     begin = time.monotonic()
     _, result = measure(request(budget_s=1.5, output_tokens=100_000, engine=engine))
     assert time.monotonic() - begin < 6.0
@@ -247,6 +248,7 @@ def test_a_trace_that_cannot_be_written_is_a_note_beside_what_was_measured(tmp_p
 
 
 def test_without_time_for_a_trace_there_is_a_note(tmp_path):
+    measure(request())  # what is loaded at first use takes seconds
     asked = replace(request(budget_s=1.0), trace_path=str(tmp_path / "x.trace.json.gz"))
     _, result = measure(asked)
     assert result.ttft_ms.median > 0

@@ -39,7 +39,7 @@ def test_a_process_ends_with_its_parent_however_that_ends():
     ) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 20
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end, "outlived its parent"
         time.sleep(0.01)

@@ -45,7 +45,7 @@ TINY = Space(
     bytes=1e6,
 )
 ROOT = Path(__file__).parents[2]
-LOADING_S = 90
+LOADING_S = 180
 """torch takes seconds to load, more on a machine that is busy."""
 MISSING = (
     "onnx",
@@ -71,7 +71,7 @@ PathFinder.find_spec = find_spec
 """
 
 
-def plan(path, budget_s=1.2, **changes):
+def plan(path, budget_s=60.0, **changes):
     values = {"device": "cpu", "precisions": (Precision.FP32,), "space": TINY}
     return Plan(out=path, budget_s=budget_s, begin=time.monotonic(), **values | changes)
 
@@ -92,13 +92,14 @@ def points_of(rows):
     return [str(sorted(r["shape"].items())) for r in rows if r["kind"] == "attention"]
 
 
-def test_a_second_run_goes_on_where_the_first_ended(tmp_path):
+def test_a_second_run_goes_on_where_the_first_ended(tmp_path, stopping):
+    stopping(2)
     path = tmp_path / "campaign.jsonl"
-    text, said = measure(path, budget_s=2.4)
+    text, said = measure(path, budget_s=300.0)
     first = rows_of(path)
     assert f"{len(first)} points, {len(first)} of them new" in text
     assert "left  starting" in said
-    text, said = measure(path, budget_s=2.4)
+    text, said = measure(path, budget_s=300.0)
     both = rows_of(path)
     assert both[: len(first)] == first
     assert f"{len(both)} points, {len(both) - len(first)} of them new" in text
@@ -117,7 +118,7 @@ def test_it_ends_by_its_budget_whatever_a_point_takes(tmp_path, monkeypatch):
     begin = time.monotonic()
     with pytest.raises(NothingMeasuredError, match=r"the budget of 0\.8 s was over"):
         run(plan(tmp_path / "campaign.jsonl", budget_s=0.8), Progress(io.StringIO()))
-    assert time.monotonic() - begin < 3.0
+    assert time.monotonic() - begin < 20.0
 
 
 def test_the_summary_tells_points_errors_and_what_was_left_out(synthetic_device):
@@ -267,14 +268,14 @@ def test_it_needs_no_daemons_packages_and_a_signal_keeps_what_was_measured(tmp_p
     with started(path, hidden) as process:
         until_rows(process, path, 6)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=LOADING_S)
     assert process.returncode == 143, said
     assert "keeps what was measured" in said
     first = rows_of(path)
     with started(path, hidden) as process:
         until_rows(process, path, len(first) + 6)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=LOADING_S)
     assert process.returncode == 130, said
     assert f"holds {len(first)} points; going on" in said
     both = rows_of(path)

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from types import SimpleNamespace
 
 import pytest
 
+import profiler.campaign
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from model.workload import Workload
@@ -53,8 +55,11 @@ VAST = architecture_of_dimensions(
 )
 """Its weights exceed the address space, so that no machine allocates them."""
 
-LOADING_S = 90
+LOADING_S = 180
 """torch takes seconds to load, more on a machine that is busy."""
+
+ENDING_S = 30
+"""A point at hand is finished first; what ends by itself leaves most of its budget."""
 
 
 class Worker:
@@ -132,7 +137,7 @@ def test_a_worker_whose_daemon_is_gone_ends_by_itself():
     with worker(campaign(budget_s=600.0)) as running:
         running.until(Measured)
         running.connection.close()
-        assert running.process.wait(timeout=5) == 1
+        assert running.process.wait(timeout=ENDING_S) == 1
 
 
 # --- the same in this process, where torch is loaded already ------------------------
@@ -174,9 +179,19 @@ def until(connection, kind):
     return events
 
 
-def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served):
-    begin = time.monotonic()
-    connection, code = served(campaign(budget_s=6.0))
+@pytest.fixture
+def pass_by(monkeypatch):
+    """Lets the campaigns' clock go on by so many seconds at once."""
+    passed = [0.0]
+    clock = SimpleNamespace(
+        monotonic=lambda: time.monotonic() + sum(passed), perf_counter=time.perf_counter
+    )
+    monkeypatch.setattr(profiler.campaign, "time", clock)
+    return passed.append
+
+
+def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served, pass_by):
+    connection, code = served(campaign(budget_s=300.0))
     started, *events = until(connection, Measured)
     assert started == Started(environment=current_environment("cpu"))
     connection.send(Pause())
@@ -185,17 +200,20 @@ def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served):
     assert sum(isinstance(event, Measured) for event in last) <= 2
     assert not connection.poll(1.5)  # longer than a point takes
     connection.send(Resume())
-    events += [*last, *events_of(connection)]
-    assert code.result(timeout=10) == 0
+    events += last
+    while sum(isinstance(event, Measured) for event in events) < 4:
+        events += until(connection, Measured)
+    pass_by(300.0)
+    events += events_of(connection)
+    assert code.result(timeout=ENDING_S) == 0
     assert events[-1] == Finished()
-    assert time.monotonic() - begin < 6.0 + 10.0
     assert {type(event) for event in events} <= {Measured, Progressed, Skipped, Finished}
     fractions = [event.fraction for event in events if isinstance(event, Progressed)]
     assert fractions == sorted(fractions)
     assert all(0 <= fraction <= 1 for fraction in fractions)
+    assert fractions.count(1.0) <= 1  # no more than the measurement at hand
     measured = [event.measurement for event in events if isinstance(event, Measured)]
     assert {row.precision for row in measured} == {Precision.FP32}
-    assert len(measured) >= 4
 
 
 @pytest.mark.parametrize("scope", Scope)
@@ -238,4 +256,4 @@ def test_a_paused_worker_whose_daemon_is_gone_ends_too(served):
     until(connection, Paused)
     connection.close()
     with pytest.raises((EOFError, OSError)):
-        returned.result(timeout=5)
+        returned.result(timeout=ENDING_S)

@@ -92,9 +92,9 @@ def state(store, tmp_path, fit_command):
 
 @pytest.fixture
 def eventually():
-    """Waits until a condition holds and returns its value."""
+    """Waits until a condition holds and returns its value; scripted workers sleep for longer."""
 
-    def wait(condition, timeout_s=10.0):
+    def wait(condition, timeout_s=30.0):
         end = time.monotonic() + timeout_s
         while not (value := condition()):
             assert time.monotonic() < end, "did not come true"

@@ -71,6 +71,15 @@ def five(connection, request):
     connection.send(Skipped(reason="too large"))
 
 
+def sixty(connection, request):
+    campaign(connection, request, most=60)
+
+
+def told_budget(connection, request):
+    campaign(connection, request, most=5)
+    connection.send(Skipped(reason=repr(request.budget_s)))
+
+
 def echo(connection, request):
     connection.send(Skipped(reason=repr(request)))
 
@@ -103,11 +112,6 @@ def told(connection, request):
     asked = f"{r.engine} {r.scope} {r.tensor} {r.precision}"
     text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}"
     fail(connection, FailureCode.FAULT, text)
-
-
-def slow(connection, request):
-    time.sleep(0.5)
-    live(connection, request)
 
 
 def both(connection, request):
@@ -157,10 +161,11 @@ BEHAVIOURS = {
     for f in (
         campaign,
         five,
+        sixty,
+        told_budget,
         echo,
         live,
         told,
-        slow,
         both,
         sleep,
         stubborn,

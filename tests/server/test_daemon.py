@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -90,8 +91,10 @@ def test_it_starts_fast_stays_small_and_loads_no_heavy_library(tmp_path):
         elapsed = time.monotonic() - start
         assert resident_bytes(process.pid) < 300e6
         maps = Path(f"/proc/{process.pid}/maps").read_text()
-    # The bound is 3 s; a machine under test is allowed some load.
-    assert elapsed < 6
+        times = psutil.Process(process.pid).cpu_times()
+    # The bound is 3 s of a processor; on a busy machine others have it meanwhile.
+    assert times.user + times.system < 3
+    assert elapsed < 30
     for library in ("libtorch", "pandas", "pyarrow", "sklearn"):
         assert library not in maps
 
@@ -206,4 +209,4 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         process.send_signal(signal.SIGTERM)
         next(watch)  # NOT_SERVING: it drains and waits for this very stream
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 128 + signal.SIGTERM
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM

@@ -8,7 +8,7 @@ from profiler.interface import Pause, Resume
 from server.cancellation import Cancellation, CancelledError
 from server.device_queue import DeviceQueue, QueueFullError
 
-SOON_S = 5.0
+SOON_S = 30.0
 
 
 class User:

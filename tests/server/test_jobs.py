@@ -43,7 +43,11 @@ def cpu(state):
     return state.devices.get("cpu")
 
 
-def ended(manager, job, timeout_s=20.0):
+SOON_S = 20
+"""Scripted workers sleep for a minute, and a busy machine may take seconds for anything."""
+
+
+def ended(manager, job, timeout_s=60.0):
     manager.board.await_end(job.id, timeout_s)
     found = manager.board.get(job.id)
     assert found.state.ended, found
@@ -138,33 +142,54 @@ def test_a_budget_that_measured_nothing_is_told_with_the_remedy(manager, cpu, be
     jobs = manager(behaviour)
     begin = time.monotonic()
     job = ended(jobs, jobs.create(cpu, budget_s=1))
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < SOON_S
     assert job.state is JobState.FAILED
     assert job.error_message.startswith("the budget of 1 s was over before anything was measured")
     assert not workers()
 
 
+def measured_already(state, cpu, at, point, spent_s):
+    """Stores a job of a minute that has measured, as a daemon leaves it that is killed."""
+    job = JobRecord(
+        id="job-1",
+        device="cpu",
+        budget_s=60,
+        create_time=at(),
+        state=JobState.RUNNING,
+        spent_s=spent_s,
+    )
+    state.store.jobs.add(job)
+    state.store.measurements.append(
+        [point(m) for m in range(1, 6)],
+        device="cpu",
+        environment=cpu.environment,
+        job_id=job.id,
+    )
+    return job
+
+
 def test_the_budget_covers_measuring_and_the_fit(manager, cpu):
     jobs = manager("campaign")
-    begin = time.monotonic()
-    job = ended(jobs, jobs.create(cpu, budget_s=2))
-    assert time.monotonic() - begin < 4
+    job = ended(jobs, jobs.create(cpu, budget_s=4))
     assert job.state is JobState.SUCCEEDED
     assert job.measurement_count > 5
-    assert 1.2 < job.spent_s < 3.5
+    assert 4 - reserve_s(4) <= job.spent_s < 4 + 10
 
 
-def test_a_fit_that_hangs_ends_the_job_10_s_after_its_budget(manager, state, cpu, monkeypatch):
+def test_a_fit_that_hangs_ends_the_job_10_s_after_its_budget(
+    manager, state, cpu, at, point, monkeypatch
+):
     monkeypatch.setattr("server.campaign_run._FIT_OVERRUN_S", 0.2)
     sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
     slow = replace(state, cost_models=CostModels(state.store, state.devices, sleeping))
-    jobs = manager("five", slow)
+    asked = measured_already(state, cpu, at, point, spent_s=59.5)
     begin = time.monotonic()
-    job = ended(jobs, jobs.create(cpu, budget_s=1.5))
-    assert time.monotonic() - begin < 3
+    job = ended(manager("crash", slow), asked)
+    assert 0.5 + 0.2 <= time.monotonic() - begin < SOON_S
     assert job.state is JobState.FAILED
     assert "fitting took longer" in job.error_message
     assert job.measurement_count == 5
+    assert len(state.store.measurements.of_job(job.id)) == 5
 
 
 def test_a_worker_elsewhere_is_told_and_its_rows_are_kept_apart(manager, state, cpu):
@@ -197,11 +222,12 @@ def test_a_full_store_fails_the_job_and_keeps_what_was_committed(manager, state,
 
 def test_jobs_of_a_device_run_one_after_the_other(manager, cpu, eventually, workers):
     jobs = manager("campaign")
-    first, second = jobs.create(cpu, budget_s=1.5), jobs.create(cpu, budget_s=1)
+    first, second = jobs.create(cpu, budget_s=60), jobs.create(cpu, budget_s=1)
     eventually(lambda: jobs.board.get(first.id).measurement_count > 1)
     assert jobs.board.get(second.id).state is JobState.QUEUED
     assert jobs.occupant(cpu) == f"job {first.id} is running"
     assert len(workers()) == 1
+    jobs.cancel(first.id)
     assert ended(jobs, second).start_time >= ended(jobs, first).end_time
 
 
@@ -222,7 +248,7 @@ def test_cancelling_a_running_job_ends_its_worker(manager, state, cpu, eventuall
     child = int(eventually(lambda: re.fullmatch(r"\d+", jobs.board.get(job.id).status))[0])
     begin = time.monotonic()
     cancelled = jobs.cancel(job.id)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < SOON_S
     assert cancelled.state is JobState.CANCELLED
     assert cancelled.end_time is not None
     assert not workers()
@@ -247,24 +273,23 @@ def test_a_job_is_taken_up_after_a_drain_with_what_is_left(
     manager, state, cpu, eventually, workers
 ):
     jobs = manager("campaign")
-    job = jobs.create(cpu, budget_s=3)
+    job = jobs.create(cpu, budget_s=60)
     eventually(lambda: jobs.board.get(job.id).measurement_count > 5)
     begin = time.monotonic()
     jobs.drain()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < SOON_S
     assert not workers()
     kept = state.store.jobs.get(job.id)
     assert kept.state is JobState.RUNNING
-    assert 0 < kept.spent_s < 3
+    assert 0 < kept.spent_s < 60
     with pytest.raises(BoardClosedError):
-        jobs.create(cpu, budget_s=3)
+        jobs.create(cpu, budget_s=60)
 
-    begin = time.monotonic()
-    again = manager("campaign")
-    finished = ended(again, job)
-    assert time.monotonic() - begin < 3 - kept.spent_s + 2
+    finished = ended(manager("told_budget"), job)
     assert finished.state is JobState.SUCCEEDED
-    assert finished.measurement_count > kept.measurement_count
+    assert finished.measurement_count == kept.measurement_count + 5
+    (told,) = finished.skipped
+    assert 60 - finished.spent_s < float(told) < 60 - kept.spent_s
     assert finished.spent_s > kept.spent_s
     assert finished.start_time == kept.start_time
     # the worker went on where the first had stopped
@@ -277,17 +302,11 @@ def test_what_is_spent_is_stored_while_the_job_runs(manager, state, cpu, eventua
     job = jobs.create(cpu, budget_s=60)
     spent = eventually(lambda: state.store.jobs.get(job.id).spent_s)
     later = eventually(lambda: (s := state.store.jobs.get(job.id).spent_s) > spent and s)
-    assert later - spent == pytest.approx(1.0, abs=0.5)
+    assert 0.9 < later - spent < 5
 
 
 def test_a_job_with_nothing_left_but_the_fit_starts_no_worker(manager, state, cpu, at, point):
-    job = JobRecord(
-        id="job-1", device="cpu", budget_s=60, create_time=at(), state=JobState.RUNNING, spent_s=58
-    )
-    state.store.jobs.add(job)
-    state.store.measurements.append(
-        [point()], device="cpu", environment=cpu.environment, job_id=job.id
-    )
+    job = measured_already(state, cpu, at, point, spent_s=58)
     jobs = manager("crash")
     assert ended(jobs, job).state is JobState.SUCCEEDED
 
@@ -302,7 +321,7 @@ def test_a_job_whose_device_is_gone_fails(manager, state, at):
 
 def test_a_measurement_goes_ahead_of_a_campaign(manager, cpu, eventually):
     jobs = manager("campaign")
-    job = jobs.create(cpu, budget_s=20)
+    job = jobs.create(cpu, budget_s=60)
     eventually(lambda: jobs.board.get(job.id).measurement_count > 1)
     with jobs.queue(cpu).measurement(Cancellation()):
         paused = jobs.board.get(job.id)
@@ -313,8 +332,8 @@ def test_a_measurement_goes_ahead_of_a_campaign(manager, cpu, eventually):
 
 
 def test_watching_shows_the_job_until_it_ends(manager, cpu):
-    jobs = manager("campaign")
-    job = jobs.create(cpu, budget_s=1.5)
+    jobs = manager("sixty")
+    job = jobs.create(cpu, budget_s=60)
     seen = list(jobs.board.watch(job, Cancellation()))
     assert seen[0].state is JobState.QUEUED
     assert seen[-1].state is JobState.SUCCEEDED
@@ -345,7 +364,7 @@ def test_a_drain_sends_watchers_away(manager, cpu, eventually):
 
 def test_a_page_shows_running_jobs_as_they_stand(manager, cpu, eventually):
     jobs = manager("campaign")
-    job = jobs.create(cpu, budget_s=20)
+    job = jobs.create(cpu, budget_s=60)
     eventually(lambda: jobs.board.get(job.id).measurement_count > 3)
     (shown,) = jobs.board.page(PageRequest()).items
     assert shown.measurement_count > 3

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from server import live_request
+from server.cancellation import Cancellation
 from server.predictor import Predictor
 from server.profiling import Profiling
 from server.rpc_server import RpcServer
@@ -65,7 +66,7 @@ def measure_request(**changes):
     return pb.MeasureRequest(**values | changes)
 
 
-def failure(call, request, timeout=20):
+def failure(call, request, timeout=30):
     """Code, message and details of a call that must fail."""
     with pytest.raises(grpc.RpcError) as caught:
         answer = call(request, timeout=timeout)
@@ -363,7 +364,7 @@ def test_a_budget_that_is_over_ends_the_worker(serve, behaviour, workers):
     stub = serve(behaviour).stub
     begin = time.monotonic()
     found = failure(stub.Measure, measure_request(budget=seconds(0.5)))
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 20  # they sleep for a minute
     assert found.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert found.message.startswith("budget: 0.5 s were over before the result")
     assert not workers()
@@ -374,7 +375,7 @@ def test_a_deadline_ends_the_worker(serve, eventually, workers):
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    eventually(lambda: not workers(), timeout_s=2)
+    eventually(lambda: not workers())
 
 
 def test_cancelling_ends_the_worker_and_frees_the_device(serve, eventually, state, workers):
@@ -383,9 +384,9 @@ def test_cancelling_ends_the_worker_and_frees_the_device(serve, eventually, stat
     next(call)
     assert len(workers()) == 1
     call.cancel()
-    eventually(lambda: not workers(), timeout_s=2)
+    eventually(lambda: not workers())
     queue = served.profiling.jobs.queue(state.devices.get("local"))
-    eventually(lambda: not queue.busy, timeout_s=2)
+    eventually(lambda: not queue.busy)
 
 
 def test_measures_queue_and_too_many_are_refused(serve, eventually, state, workers):
@@ -403,23 +404,19 @@ def test_measures_queue_and_too_many_are_refused(serve, eventually, state, worke
     first.cancel()
     assert next(second).progress.text == "the worker has started"
     second.cancel()
-    eventually(lambda: not workers(), timeout_s=2)
+    eventually(lambda: not workers())
 
 
-def test_waiting_in_line_does_not_count_against_the_budget(serve):
-    stub = serve("slow").stub
-    results = []
-
-    def measure():
-        events = list(stub.Measure(measure_request(budget=seconds(1.5)), timeout=30))
-        results.append(events[-1].WhichOneof("event"))
-
-    threads = [threading.Thread(target=measure) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert results == ["result"] * 3
+def test_waiting_in_line_does_not_count_against_the_budget(serve, state, monkeypatch):
+    waited_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + waited_s)
+    monkeypatch.setattr("server.live_measurement.time", clock)
+    served = serve("live")
+    with served.profiling.jobs.queue(state.devices.get("local")).measurement(Cancellation()):
+        events = served.stub.Measure(measure_request(budget=seconds(30)), timeout=60)
+        assert next(events).progress.text == "waiting for local"
+        waited_s = 3_600.0
+    assert list(events)[-1].WhichOneof("event") == "result"
 
 
 def test_a_measure_goes_ahead_of_a_campaign(serve, eventually):
@@ -430,7 +427,7 @@ def test_a_measure_goes_ahead_of_a_campaign(serve, eventually):
         return stub.GetProfileJob(pb.GetProfileJobRequest(id=job.id)).profile_job.measurement_count
 
     before = eventually(measured)
-    events = list(stub.Measure(measure_request(), timeout=10))
+    events = list(stub.Measure(measure_request(), timeout=30))
     assert events[-1].WhichOneof("event") == "result"
     eventually(lambda: measured() > before + 2)
     ended = stub.CancelProfileJob(pb.CancelProfileJobRequest(id=job.id)).profile_job
@@ -446,7 +443,7 @@ def test_more_streams_than_there_are_threads_for_are_refused(serve, eventually, 
     # short calls are still answered
     assert stub.ListProfileJobs(pb.ListProfileJobsRequest(), timeout=5).total_size == 0
     first.cancel()
-    eventually(lambda: not workers(), timeout_s=2)
+    eventually(lambda: not workers())
 
 
 # --- jobs ----------------------------------------------------------------------

@@ -322,7 +322,7 @@ def test_ctrl_c_ends_a_measurement(daemon):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    assert ended.wait(5)
+    assert ended.wait(20)
 
 
 def start(daemon, *arguments):

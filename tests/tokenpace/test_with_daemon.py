@@ -1,10 +1,12 @@
 """The client and the command with the real daemon, started as users start it."""
 
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from reference import campaigns
 from reference.campaigns import Header
 from tokenpace.benchmark_files.rows import BenchmarkRow, long_queue
 from tokenpace.client import Client, TokenpaceError, predict_request
+from tokenpace.command import main
 from tokenpace.commands.reference_calibrations import calibrate_deployments
 from tokenpace.commands.session import Session
 from tokenpace.v1 import types_pb2
@@ -26,10 +29,19 @@ from tokenpace.v1 import types_pb2
 COMMAND = (sys.executable, "-m", "tokenpace.command")
 
 
-def run(*arguments):
+def started(*arguments):
+    """Runs the command as users do."""
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def run(*arguments):
+    """Runs the command in this process, which has loaded what it needs."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(arguments)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +111,7 @@ def test_the_command_predicts_from_a_config_file(address, tmp_path):
             }
         )
     )
-    result = run("predict", "--model", str(config), "--json", "--address", address)
+    result = started("predict", "--model", str(config), "--json", "--address", address)
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout)["resolved"]["architecture"]["layerCount"] == 2
 
@@ -140,7 +152,7 @@ def vllm_results(folder, address, factor):
 def test_rows_of_ones_own_bring_the_error_down(address, tmp_path):
     file = str(vllm_results(tmp_path, address, 1.5))
     at = ("--address", address)
-    result = run("calibrate", file, "--name", "own", *at)
+    result = started("calibrate", file, "--name", "own", *at)
     assert result.returncode == 2
     assert "--engine-version" in result.stderr
     where = ("--device", "h100-sxm", "--engine", "vllm", "--engine-version", "0.11.0")
@@ -199,14 +211,14 @@ def test_rows_that_look_wrong_are_refused_unless_forced(address, tmp_path):
 
 
 def test_what_the_daemon_refuses_is_exit_1_with_one_line(address):
-    result = run("predict", "--model", "nope", "--address", address)
+    result = started("predict", "--model", "nope", "--address", address)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: model.preset: ")
     assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_port_that_is_taken_is_one_clear_line(address, tmp_path):
-    result = run("serve", "--address", address, "--data-dir", str(tmp_path))
+    result = started("serve", "--address", address, "--data-dir", str(tmp_path))
     assert (result.returncode, result.stdout) == (1, "")
     assert address in result.stderr
     assert "--address" in result.stderr
@@ -219,7 +231,7 @@ def test_published_measurements_are_brought_in_and_answer(address):
         reason="aiconfigurator-core (the extra `reference`) is not installed",
     )
     arguments = ("--device", "a100-sxm", "--engine", "vllm", "--rows", "100")
-    done = run("reference", "import", *arguments, "--address", address, "--json")
+    done = started("reference", "import", *arguments, "--address", address, "--json")
     assert done.returncode == 0, done.stderr
     model = json.loads(done.stdout)["costModel"]
     assert model["provenance"] == "PROVENANCE_REFERENCE_DATA"
@@ -300,7 +312,7 @@ def test_a_campaign_without_a_daemon_is_brought_home_and_answers(address, brough
     path, device = brought_home
     count = len(campaigns.read(path).rows)
     what = ("import", str(path), "--source", "me, CC0", "--address", address, "--json")
-    done = run("measurements", *what)
+    done = started("measurements", *what)
     assert done.returncode == 0, done.stderr
     model = json.loads(done.stdout)["costModel"]
     assert model["provenance"] == "PROVENANCE_REFERENCE_DATA"

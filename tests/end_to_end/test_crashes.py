@@ -15,6 +15,8 @@ from tokenpace.v1 import profiler_pb2 as pb
 
 GONE_S = 20.0
 """What was not ended stays for minutes, and a busy machine may take seconds for anything."""
+KILLED_S = 5.0
+"""In which a killed daemon takes its workers along: 2 s are promised, and this machine is busy."""
 MODEL = types_pb2.ModelSpec(preset="smollm2-135m")
 WORKLOAD = types_pb2.Workload(input_tokens=8, output_tokens=3)
 
@@ -89,7 +91,7 @@ def measures_more(daemon, job_id):
 
 def left(pids):
     """Returns those of the processes that outlive the time that they may take to end."""
-    end = time.monotonic() + GONE_S
+    end = time.monotonic() + KILLED_S
     while (found := alive(pids())) and time.monotonic() < end:
         time.sleep(0.05)
     return found

@@ -68,6 +68,7 @@ class FittedCostModel:
         measurement_count: rows it was fitted on.
         provenance: whose measurements they are.
         lender: name of the device that lends what was learned of kernels; empty: none does.
+        disturbed: share of the rows that carry remarks: other processes, or heat.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class FittedCostModel:
         measurement_count: int,
         provenance: Provenance = Provenance.MEASURED_LOCALLY,
         lender: str = "",
+        disturbed: float = 0.0,
     ) -> None:
         self._kernels = kernels
         self._terms = engines
@@ -85,6 +87,7 @@ class FittedCostModel:
         self.measurement_count = measurement_count
         self.provenance = provenance
         self.lender = lender
+        self.disturbed = disturbed
         self._prices: dict[_Key, tuple[float, float]] = {}
 
     @property
@@ -216,6 +219,7 @@ class FittedCostModel:
             "measurement_count": self.measurement_count,
             "provenance": self.provenance.name,
             "lender": self.lender,
+            "disturbed": self.disturbed,
             "scores": [asdict(score) for score in self.scores],
             "kernels": [
                 {"precision": precision.value, **kernel.to_json()}
@@ -270,6 +274,7 @@ class FittedCostModel:
                 int(read["measurement_count"]),
                 provenance,
                 str(read["lender"]),
+                float(read.get("disturbed", 0.0)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no cost model in these bytes: {error!r}") from error

@@ -113,6 +113,10 @@ class MeasuredCostModel(CostModel, Protocol):
     def lender(self) -> str:
         """Name of the device that lends what was learned of kernels; empty: none does."""
 
+    @property
+    def disturbed(self) -> float:
+        """Share of the measurements that others slowed down, of those that it was fitted on."""
+
     def prices(self, precision: Precision) -> bool:
         """Returns whether it predicts kernels of that precision with an interval that holds."""
 

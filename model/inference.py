@@ -13,7 +13,9 @@ conserves work: TTFT + (n - 1) x TPOT is what R prefills and the decode steps ta
 engine's ``interference`` i is less where prefills run beside decodes, which leave
 multipliers idle; no more of them is hidden than the decode step lasts. Its ``queueing`` q
 adds q (R - 1) x prefill to TTFT, for requests arrive in bursts. With chunked prefill the
-chunks run in mixed steps, and what they add to a decode step is the work that is stolen.
+chunks run in mixed steps, and what they add to a decode step is the work that is stolen:
+the difference of two measured steps where that is much, what physics says of it where it is
+within the error of either.
 Requests beyond R wait: with C in flight and R running a request takes C / R times as long,
 and all of the wait is in TTFT.
 
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 
 _QUEUEING_FACTOR = 1.6
 """By what factor either end of a loaded TTFT's 90% interval is moved."""
+_MUCH = 0.3
+"""Share of a mixed step that a chunk adds, from which on a difference of fitted steps tells it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,10 +248,14 @@ def _continuous(
     engine = cost_model.analytical.engine
     chunks = chunk_count(workload) if mixed else 0
     device_share = 1.0 - phases[0].request_share
+    physics = _added_share(_by_physics(works, question, cost_model), chunks) if mixed else 1.0
 
     def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
         # Of a pipeline one prefill occupies a stage at a time.
-        work = max(0.0, device_share * prefill_ms - chunks * decode_ms) / planner.stages
+        passes = device_share * prefill_ms
+        added = 1.0 - chunks * decode_ms / max(passes, 1e-12)
+        trust = min(1.0, physics / _MUCH)
+        work = passes * max(0.0, trust * added + (1.0 - trust) * physics) / planner.stages
         share = (running - 1) / generated * work
         # A prefill hides behind decodes, and behind no more of them than there are.
         stolen = max(engine.interference * share, share - decode_ms)
@@ -264,6 +272,23 @@ def _continuous(
     if running > 1 or load > 1.0:
         ttft = _loaded(ttft, question.confidence)
     return phases, ttft, _ordered(*tpots) if decodes else None
+
+
+def _by_physics(
+    works: list[PhaseWork], question: Question, cost_model: CompositeCostModel
+) -> list[PhaseCost]:
+    analytical, confidence = cost_model.analytical, question.confidence
+    return [
+        PhaseCost(work=w, estimate=analytical.estimate(w.operations, w.phase, confidence))
+        for w in works
+    ]
+
+
+def _added_share(phases: list[PhaseCost], chunks: int) -> float:
+    """Returns what chunks add to the decode steps that they run in, as a share of those steps."""
+    mixed, decode = (phase.milliseconds.value for phase in phases)
+    passes = (1.0 - phases[0].request_share) * mixed
+    return max(0.0, 1.0 - chunks * decode / max(passes, 1e-12))
 
 
 def _priced(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from model.steps import Question
 
 NO_MEASUREMENTS = "NO_MEASUREMENTS"
+_MANY_DISTURBED = 0.2
+"""Of what is fitted on: of few such rows none is, of so many a whole kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,13 @@ def _source_notices(question: Question, cost_model: CompositeCostModel) -> Itera
             "nothing was measured on this device: figures come from physics and data sheet"
             " alone, with a wide interval; a profile job on the device narrows it",
         )
-    elif not cost_model.holds_precision:
+    elif cost_model.fitted.disturbed > _MANY_DISTURBED:
+        yield Notice(
+            "MEASURED_UNDER_LOAD",
+            f"other processes or heat slowed down {cost_model.fitted.disturbed:.0%} of the"
+            " measurements on this device: profile it again while nothing else runs",
+        )
+    if cost_model.fitted is not None and not cost_model.holds_precision:
         yield Notice(
             "PRECISION_NOT_MEASURED",
             f"{question.precision} with a KV cache in {question.kv_precision} was not measured"

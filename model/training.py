@@ -70,6 +70,7 @@ def fit_cost_model(
         (*scores, *step_scores),
         len(rows),
         lender=used_lender(kernels, lender),
+        disturbed=sum(bool(row.measurement.flags) for row in rows) / len(rows),
     )
 
 

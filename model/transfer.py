@@ -58,6 +58,7 @@ class TransferredCostModel:
 
     provenance = Provenance.TRANSFERRED
     lender = ""
+    disturbed = 0.0
 
     def __init__(self, measured: MeasuredCostModel, source: DataSheet, target: DataSheet) -> None:
         self._measured = measured

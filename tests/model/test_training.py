@@ -7,6 +7,7 @@ import pytest
 
 from model.analytical import AnalyticalCostModel
 from model.composite import CompositeCostModel
+from model.cost_model import FittedCostModel
 from model.dimensions import architecture_of_dimensions
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
@@ -283,7 +284,10 @@ def test_disturbed_rows_are_left_out_where_most_are_clean(few, few_fitted):
 
 def test_where_all_rows_are_disturbed_they_are_all_there_is(few, few_fitted):
     marked = [replace(row, flags=("disturbed",)) for row in few]
-    assert_alike(fit_cost_model(marked), few_fitted)
+    fitted = fit_cost_model(marked)
+    assert_alike(fitted, few_fitted)
+    assert (fitted.disturbed, few_fitted.disturbed) == (1.0, 0.0)
+    assert FittedCostModel.from_bytes(fitted.to_bytes()).disturbed == 1.0
 
 
 def test_one_architecture_makes_a_cost_model_with_an_honest_interval(synthetic_device):

@@ -57,6 +57,7 @@ class Fitted:
 
     provenance = Provenance.MEASURED_LOCALLY
     lender = ""
+    disturbed = 0.0
 
     def prices(self, precision):
         return precision is Precision.FP32

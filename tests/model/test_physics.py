@@ -47,6 +47,7 @@ class Optimist:
 
     provenance: Provenance = Provenance.REFERENCE_DATA
     lender: str = ""
+    disturbed: float = 0.0
 
     def supports(self, precision, engine):
         return False

@@ -85,6 +85,7 @@ def step_operations(
     *,
     first: bool = False,
     imbalance: float = 1.0,
+    filled: float = 1.0,
     stored_experts: PackedFormat | None = None,
 ) -> list[Operation]:
     """Lists what one rank of each pipeline stage runs in one step, one stage after the other.
@@ -98,6 +99,7 @@ def step_operations(
         engine: decides which projections are fused.
         first: whether the step answers a new request (adds the request's overhead).
         imbalance: load of the fullest expert rank over the mean.
+        filled: tokens of all data-parallel ranks over what there were if all had as many.
         stored_experts: format of the routed experts' weights; None is that of the others.
 
     Raises:
@@ -119,7 +121,7 @@ def step_operations(
             kv_precision,
             stored,
             group.count,
-            routed=tokens * data,
+            routed=max(tokens, round(tokens * data * filled)),
             imbalance=imbalance,
             stored_experts=stored_experts,
         )

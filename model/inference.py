@@ -225,7 +225,8 @@ def _static(
     question: Question, cost_model: CompositeCostModel, together: int
 ) -> tuple[list[PhaseCost], Estimate, Estimate | None]:
     planner = StepPlanner(question)
-    works = [planner.prefill(together)]
+    filled = max(1, question.workload.batch_size) / (together * question.parallelism.data)
+    works = [planner.prefill(together, filled)]
     if question.workload.output_tokens > 1:
         works.append(planner.decode(together))
     phases = _priced(works, question, cost_model)

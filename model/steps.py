@@ -136,8 +136,14 @@ class StepPlanner:
         step = (Sequences(count=group, query_tokens=1, kv_tokens=context),)
         return self._work(Phase.DECODE, [(step, 1)], first=False)
 
-    def prefill(self, sequences: int) -> PhaseWork:
-        """Returns the prefill of ``sequences`` that arrive together, from the cached prefix on."""
+    def prefill(self, sequences: int, filled: float = 1.0) -> PhaseWork:
+        """Returns the prefill of ``sequences`` that arrive together, from the cached prefix on.
+
+        Args:
+            sequences: of the fullest data-parallel rank.
+            filled: those of all ranks over what there were if each had as many. Decode steps
+                are padded to the fullest rank's, as graphs are captured for it; prompts are not.
+        """
         workload = self._question.workload
         new = workload.input_tokens - workload.cached_prefix_tokens
         limit = workload.prefill_chunk_tokens or sequences * new
@@ -150,7 +156,7 @@ class StepPlanner:
             fullest = -(-sequences // groups)
             steps = [(_prompts(fullest, new, workload.input_tokens), groups)]
         passes = sum(times for _, times in steps)
-        return self._work(Phase.PREFILL, steps, first=True, passes=passes)
+        return self._work(Phase.PREFILL, steps, first=True, passes=passes, filled=filled)
 
     def mixed_prefill(self, decoding: int) -> PhaseWork:
         """Returns a prompt's prefill in chunks, each in one step with ``decoding`` sequences."""
@@ -164,7 +170,13 @@ class StepPlanner:
         return self._work(Phase.PREFILL, steps, first=True)
 
     def _work(
-        self, phase: Phase, steps: list[tuple[Step, int]], *, first: bool, passes: int = 1
+        self,
+        phase: Phase,
+        steps: list[tuple[Step, int]],
+        *,
+        first: bool,
+        passes: int = 1,
+        filled: float = 1.0,
     ) -> PhaseWork:
         question = self._question
         lists = [
@@ -178,6 +190,7 @@ class StepPlanner:
                     question.engine,
                     first=first and index == 0,
                     imbalance=question.workload.expert_imbalance,
+                    filled=filled,
                     stored_experts=question.stored_experts,
                 ),
                 count,

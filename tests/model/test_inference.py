@@ -118,6 +118,16 @@ class Uneven(Fitted):
         )
 
 
+def test_prompts_of_idle_replicas_meet_no_experts():
+    ttfts = [
+        ask(work(batch_size=n), model="deepseek-r1", device="h200-sxm", data=8, expert=8).ttft_ms
+        for n in (1, 4, 8)
+    ]
+    first, some, all_busy = (found.value for found in ttfts)
+    assert first < some < all_busy
+    assert all_busy > 1.3 * first
+
+
 # --- static batching ----------------------------------------------------------
 
 

@@ -159,9 +159,9 @@ class AnalyticalCostModel:
         match operation.kind:
             case OperationKind.ALL_REDUCE | OperationKind.ALL_GATHER | OperationKind.ALL_TO_ALL:
                 ranks = int(operation.shape[1])
-                return self._start(ranks) + ranks * _HOP_S + operation.bytes / self._rate(ranks)
+                return self._start(ranks) + ranks * _HOP_S + self._transfer(operation, ranks)
             case OperationKind.POINT_TO_POINT:
-                return self._start(2) + operation.bytes / self._rate(2)
+                return self._start(2) + self._transfer(operation, 2)
             case OperationKind.STEP_OVERHEAD:
                 return self._step(operation)
             case OperationKind.REQUEST_OVERHEAD:
@@ -249,9 +249,21 @@ class AnalyticalCostModel:
         start = self._engine.collective_s if self._gpu else _CPU_COLLECTIVE_S
         return start if ranks <= NODE_RANKS else start + _NETWORK_START_S
 
-    def _rate(self, ranks: int) -> float:
-        link = self._link if ranks <= NODE_RANKS else min(self._link, NETWORK_BYTES_PER_SECOND)
-        return link * (self._engine.link if self._gpu else CPU_LINK)
+    def _transfer(self, operation: Operation, ranks: int) -> float:
+        """Returns the seconds that what one rank sends is on its way.
+
+        Between nodes sums and gathers run in as many rings as a node has devices, each over
+        the port of another one. Of an all-to-all each device has its own ranks' share in its
+        node, and the rest through its port, at one time.
+        """
+        share = self._engine.link if self._gpu else CPU_LINK
+        sent, link = operation.bytes / share, self._link
+        if ranks <= NODE_RANKS:
+            return sent / link
+        if operation.kind is not OperationKind.ALL_TO_ALL:
+            return sent / min(link, NODE_RANKS * NETWORK_BYTES_PER_SECOND)
+        beyond = sent * (ranks - NODE_RANKS) / (ranks - 1)
+        return max((sent - beyond) / link, beyond / NETWORK_BYTES_PER_SECOND)
 
 
 _LIKE_ATTENTION = ATTENTIONS | {OperationKind.INDEXER}

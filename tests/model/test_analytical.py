@@ -22,6 +22,7 @@ from model.operations import (
     OperationKind,
     all_gather,
     all_reduce,
+    all_to_all,
     attention,
     batched_linear,
     linear,
@@ -132,8 +133,9 @@ def test_an_all_reduce_has_a_start_and_a_rate():
 
 
 def test_ranks_beyond_a_node_meet_over_a_network():
-    inside, outside = (H100.seconds(all_reduce(1 << 26, n, Precision.BF16)) for n in (8, 16))
-    assert outside > 5 * inside
+    for make, slower in ((all_reduce, 1.1), (all_to_all, 4)):
+        inside, outside = (H100.seconds(make(1 << 26, n, Precision.BF16)) for n in (8, 16))
+        assert outside > slower * inside
 
 
 def test_the_interval_is_a_factor_of_two_at_90_percent_and_wider_with_confidence():
@@ -276,3 +278,18 @@ def test_a_faster_device_is_never_slower(scale, m):
         return AnalyticalCostModel(sheet, "torch").seconds(linear("", m, 512, 512, Precision.BF16))
 
     assert price(scale * 2) <= price(scale)
+
+
+def test_rings_between_nodes_use_the_ports_of_all_devices_and_exchanges_their_own():
+    model = AnalyticalCostModel(data_sheet("h100-sxm"), "vllm")
+
+    def bytes_per_second(make, ranks):
+        few, many = (make(n, ranks, Precision.BF16) for n in (1 << 26, 1 << 27))
+        return (many.bytes - few.bytes) / (model.seconds(many) - model.seconds(few))
+
+    link = bytes_per_second(all_reduce, 8)
+    assert bytes_per_second(all_to_all, 8) == pytest.approx(link)
+    # Eight ports of 50 GB/s, and a link of 450 GB/s.
+    assert bytes_per_second(all_reduce, 16) == pytest.approx(link * 400 / 450)
+    # Of fifteen others eight are elsewhere.
+    assert bytes_per_second(all_to_all, 16) == pytest.approx(link * 50 / 450 * 15 / 8)

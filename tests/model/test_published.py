@@ -159,7 +159,6 @@ def test_ranks_that_share_no_link_are_priced_by_the_network(published):
     near, far = (composite.estimate(it, Phase.PREFILL, 0.9).value_ms for it in (within, beyond))
     assert near == published.estimate(within, Phase.PREFILL, 0.9).value_ms
     assert far == DEVICE.beside_measured_kernels().estimate(beyond, Phase.PREFILL, 0.9).value_ms
-    assert far > 3 * near
     assert composite.provenance_of(within) is Provenance.REFERENCE_DATA
     assert composite.provenance_of(beyond) is Provenance.ANALYTICAL
 

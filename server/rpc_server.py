@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
@@ -96,6 +97,7 @@ class RpcServer:
         return f"{host}:{port}"
 
     def _add_reflection(self) -> None:
+        _describe_reflection_v1()
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
         servicer = reflection.ReflectionServicer(names)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
@@ -113,3 +115,15 @@ class RpcServer:
                 ),
             )
         )
+
+
+def _describe_reflection_v1() -> None:
+    """Adds version 1 of reflection to the known descriptors: what is listed must be describable.
+
+    grpcio-reflection ships version 1alpha alone, which differs in the package's name only.
+    """
+    file = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    renamed = text_format.MessageToString(file).replace("v1alpha", "v1")
+    file = text_format.Parse(renamed, descriptor_pb2.FileDescriptorProto())
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -109,29 +110,34 @@ def shared(tmp_path_factory):
         yield channel
 
 
-def test_health_and_reflection_know_every_service(shared):
+def test_health_knows_every_service(shared):
     health = health_pb2_grpc.HealthStub(shared)
     for name in ("", *(f"tokenpace.v1.{kind}Service" for kind in SERVICES)):
         answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError):
         health.Check(health_pb2.HealthCheckRequest(service="none"), timeout=10)
-    for version in ("v1", "v1alpha"):
-        ask = shared.stream_stream(
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_describes_every_service_that_it_lists(shared, version):
+    def ask(**question):
+        call = shared.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        questions = [
-            reflection_pb2.ServerReflectionRequest(list_services=""),
-            reflection_pb2.ServerReflectionRequest(
-                file_containing_symbol="tokenpace.v1.CatalogService"
-            ),
-        ]
-        listed, described = ask(iter(questions), timeout=10)
-        names = [service.name for service in listed.list_services_response.service]
-        assert {f"tokenpace.v1.{kind}Service" for kind in SERVICES} <= set(names)
-        assert described.file_descriptor_response.file_descriptor_proto
+        request = reflection_pb2.ServerReflectionRequest(**question)
+        (answer,) = call(iter([request]), timeout=10)
+        return answer
+
+    names = [service.name for service in ask(list_services="").list_services_response.service]
+    assert {f"tokenpace.v1.{kind}Service" for kind in SERVICES} <= set(names)
+    assert f"grpc.reflection.{version}.ServerReflection" in names
+    for name in names:
+        files = ask(file_containing_symbol=name).file_descriptor_response.file_descriptor_proto
+        described = [descriptor_pb2.FileDescriptorProto.FromString(file) for file in files]
+        assert name in {f"{it.package}.{one.name}" for it in described for one in it.service}
 
 
 def test_a_drain_lets_calls_in_flight_end_and_tells_watchers(tmp_path):

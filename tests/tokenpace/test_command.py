@@ -395,6 +395,7 @@ def test_unreachable_is_3(tokenpace):
         (("jobs", "get"), "ID"),
         (("config", "--config", "missing.toml"), "missing.toml"),
         (("config", "--profile-on-start", "sometimes"), "profile_on_start"),
+        (("config", "--data-dir", ""), "data_dir (flag --data-dir)"),
     ],
 )
 def test_wrong_usage_is_2_and_one_line_that_names_what_is_wrong(

@@ -23,7 +23,8 @@ _OWN_PACKAGES = frozenset({"model", "profiler", "server", "tokenpace"})
 ServeAddress = Annotated[
     str | None, typer.Option(help="HOST:PORT to serve (127.0.0.1:50051); port 0 picks a free one.")
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the store.")]
+# A text: of an empty one typer would make the Path ".", which the settings cannot tell from it.
+DataDir = Annotated[str | None, typer.Option(help="Folder of the store.", metavar="<path>")]
 ProfileOnStart = Annotated[
     str | None, typer.Option(help="Campaign to run on start: off (the default), quick or full.")
 ]

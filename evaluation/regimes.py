@@ -29,7 +29,8 @@ class Regime(StrEnum):
 
 def regime_of(answer: Answered) -> Regime:
     """Returns the regime, as far as the question and its prediction tell it."""
-    if any(notice.code == "SATURATED" for notice in answer.inference.notices):
+    codes = {notice.code for notice in answer.inference.notices}
+    if codes & {"SATURATED", "DOES_NOT_FIT"}:
         return Regime.SATURATED
     question = answer.row.question
     running = -(-question.workload.concurrency // question.parallelism.data)

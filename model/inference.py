@@ -17,7 +17,8 @@ chunks run in mixed steps, and what they add to a decode step is the work that i
 the difference of two measured steps where that is much, what physics says of it where it is
 within the error of either.
 Requests beyond R wait: with C in flight and R running a request takes C / R times as long,
-and all of the wait is in TTFT.
+and all of the wait is in TTFT. R is what memory has room for; where it has none for a single
+request, the figures are those of one at a time, and hypothetical.
 
 Ends of intervals are combined with each other: the errors of the phases are taken as
 fully correlated. Under load TTFT depends on how requests arrive, too, and its interval is
@@ -101,14 +102,17 @@ def predict(
     """
     workload = question.workload
     notices = list(standing_notices(question, cost_model))
-    together = _together(question)
+    together = slots = _together(question)
     memory = footprint(question, cost_model, together)
+    if workload.concurrency and memory.fits is False:
+        slots = _slots(question, cost_model, together)
+        memory = footprint(question, cost_model, slots)
     if memory.fits is False:
-        notices.append(memory_notice(memory))
+        notices.append(memory_notice(memory, slots, waiting=workload.concurrency > 0))
     if workload.concurrency:
-        slots = together if memory.fits is not False else _slots(question, cost_model, together)
         asked = -(-workload.concurrency // question.parallelism.data)
-        if asked > slots:
+        # Where not even one fits, that is all there is to say.
+        if asked > slots and memory.fits is not False:
             notices.append(saturated_notice(asked, slots, cap=slots == together))
         phases, ttft, tpot = _continuous(question, cost_model, slots, asked / slots)
     else:

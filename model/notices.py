@@ -138,14 +138,29 @@ def leaning_notice(names: frozenset[str], lender: str) -> Notice:
     )
 
 
-def memory_notice(memory: MemoryFootprint) -> Notice:
-    """Returns the remark on a model or a load that does not fit."""
-    alone = memory.weights_bytes > memory.capacity_bytes
+def memory_notice(memory: MemoryFootprint, sequences: int, *, waiting: bool) -> Notice:
+    """Returns the remark on a model or a batch that does not fit.
+
+    Args:
+        memory: what they need.
+        sequences: that run together.
+        waiting: whether requests come one by one, so that not even one of them fits.
+    """
+    needed, there = (
+        f"{size / 1e9:,.0f}" if size >= 1e11 else f"{size / 1e9:.3g}"
+        for size in (memory.total_bytes, memory.capacity_bytes)
+    )
+    if memory.weights_bytes > memory.capacity_bytes:
+        short, remedy = ", too few for the weights", ""
+    elif sequences > 1:
+        short, remedy = "", ", fewer sequences"
+    else:
+        short, remedy = ", too few for one sequence", ", fewer tokens"
     return Notice(
         "DOES_NOT_FIT",
-        f"{memory.total_bytes / 1e9:.3g} GB are needed on one device and"
-        f" {memory.capacity_bytes / 1e9:.3g} GB are there{', too few for the weights' * alone};"
-        " the figures are hypothetical; use more devices, fewer sequences or a smaller precision",
+        f"{needed} GB are needed on one device and {there} GB are there{short}; the figures are"
+        f" hypothetical{', of one request at a time' * waiting}; use more devices{remedy} or a"
+        " smaller precision",
     )
 
 
@@ -157,11 +172,15 @@ def saturated_notice(asked: int, slots: int, *, cap: bool) -> Notice:
         slots: of which so many run together.
         cap: whether the batch size limits them; else the KV cache does.
     """
-    limit = "the batch size" if cap else "memory for the KV cache"
+    limit, remedy = (
+        ("the batch size", "a larger one lets more run")
+        if cap
+        else ("memory for the KV cache", "more devices or a smaller precision make room")
+    )
     return Notice(
         "SATURATED",
         f"{asked} requests are in flight on a replica and {limit} lets {slots} run together;"
-        " the others wait, which TTFT holds",
+        f" the others wait, which TTFT holds; {remedy}",
     )
 
 

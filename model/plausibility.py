@@ -115,6 +115,10 @@ def doubtful(rows: Sequence[Measured], left_out: Mapping[str, LeftOut]) -> list[
     if saturated:
         text = "more requests are in flight than memory lets run together: TTFT holds their wait"
         found.append(Remark("SATURATED", text, saturated))
+    too_large = tuple(i for i, row in enumerate(rows) if row.point.inference.memory.fits is False)
+    if too_large:
+        text = "memory has no room for these; are device, precision and parallel sizes right?"
+        found.append(Remark("DOES_NOT_FIT", text, too_large))
     for figure, errors in left_out.items():
         holding = [index for index, row in enumerate(rows) if figure in row.figures]
         far = tuple(

@@ -1,6 +1,7 @@
 """Composition: static and continuous batching, chunks, pipelines, intervals, notices."""
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -323,14 +324,39 @@ def test_a_batch_cap_below_the_load_is_saturated_and_the_wait_is_in_ttft():
     assert beyond.tokens_per_second.value == pytest.approx(within.tokens_per_second.value)
 
 
-def test_a_kv_cache_that_does_not_fit_is_saturated():
+def test_a_load_that_memory_has_no_room_for_is_saturated_and_what_runs_fits():
     answer = ask(work(input_tokens=8192, concurrency=1024))
-    assert {"SATURATED", "DOES_NOT_FIT"} <= codes(answer)
-    assert answer.memory.fits is False
-    room = (85_520_809_984 - answer.memory.weights_bytes) / (answer.memory.kv_cache_bytes / 1024)
-    most = ask(work(input_tokens=8192, concurrency=int(room * 0.95)))
-    assert most.memory.fits
-    assert answer.tokens_per_second.value == pytest.approx(most.tokens_per_second.value, rel=0.1)
+    assert "SATURATED" in codes(answer)
+    assert "DOES_NOT_FIT" not in codes(answer)
+    assert answer.memory.fits
+    (text,) = (notice.text for notice in answer.notices if notice.code == "SATURATED")
+    running = int(re.search(r"lets (\d+) run together", text)[1])
+    most = ask(work(input_tokens=8192, concurrency=running))
+    assert not codes(most) & {"SATURATED", "DOES_NOT_FIT"}
+    assert most.memory == answer.memory
+    assert most.tpot_ms == answer.tpot_ms
+    assert answer.tokens_per_second.value == pytest.approx(most.tokens_per_second.value)
+    assert "SATURATED" in codes(ask(work(input_tokens=8192, concurrency=running + 1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "why"),
+    [
+        ("llama-3.1-405b", 512, "too few for the weights"),
+        ("llama-3.1-8b", 4_000_000, "too few for one sequence"),
+    ],
+)
+def test_where_not_even_one_request_fits_that_alone_is_said(model, tokens, why):
+    alone, many = (ask(work(input_tokens=tokens, concurrency=n), model) for n in (1, 64))
+    for answer in (alone, many):
+        assert answer.memory.fits is False
+        assert "SATURATED" not in codes(answer)
+        (text,) = (notice.text for notice in answer.notices if notice.code == "DOES_NOT_FIT")
+        assert why in text
+        assert "of one request at a time" in text
+    assert many.memory == alone.memory
+    # No comfortable number: the others wait.
+    assert many.request_latency_ms.value == pytest.approx(64 * alone.request_latency_ms.value)
 
 
 def test_an_engine_that_batches_statically_says_so():
@@ -596,7 +622,7 @@ def test_more_tokens_and_sequences_are_never_faster(workload, degrees, more, eng
     load = "concurrency" if workload.concurrency else "batch_size"
     for name in ("input_tokens", load):
         grown = latency(**{name: more})
-        if "SATURATED" in codes(grown):
+        if codes(grown) & {"SATURATED", "DOES_NOT_FIT"} and workload.concurrency:
             # Fewer that run together may split more evenly over the pipeline's stages.
             continue
         assert grown.request_latency_ms.value >= base.request_latency_ms.value * (1 - 1e-9)

@@ -16,9 +16,9 @@ from model.workload import Parallelism, Workload
 SHEET = data_sheet("h100-sxm")
 
 
-def row(load=4, version="0.11", sheet=SHEET, factor=1.0, **figures):
+def row(load=4, version="0.11", sheet=SHEET, factor=1.0, model="llama-3.1-8b", **figures):
     question = Question(
-        architecture=preset("llama-3.1-8b"),
+        architecture=preset(model),
         workload=Workload(input_tokens=2000, output_tokens=200, concurrency=load),
         parallelism=Parallelism(),
         precision=Precision.BF16,
@@ -93,6 +93,14 @@ def test_queues_and_few_rows_are_pointed_out():
     assert found["MUCH_SLOWER_THAN_PREDICTED"] == (1,)
     assert found["SATURATED"] == (2,)
     assert found["FEW_ROWS"] == (0, 1, 2)
+    assert "DOES_NOT_FIT" not in found
+
+
+def test_rows_that_memory_has_no_room_for_are_pointed_out():
+    rows = [row(), row(model="llama-3.1-405b")]
+    found = {remark.code: remark.rows for remark in doubtful(rows, {})}
+    assert found["DOES_NOT_FIT"] == (1,)
+    assert "SATURATED" not in found
 
 
 def test_a_row_that_all_others_speak_against_is_pointed_out():

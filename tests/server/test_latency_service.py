@@ -328,13 +328,13 @@ def test_provenance_can_be_required(predictor, cost_models):
 
 
 def test_figures_beyond_64_bits_are_cut(predictor):
-    sizes = {"input_tokens": 16_777_216, "output_tokens": 16_777_216, "concurrency": 1_048_576}
+    sizes = {"input_tokens": 16_777_216, "output_tokens": 16_777_216, "batch_size": 1_048_576}
     answer = predictor.predict(request("llama-3.1-405b", sizes, include_breakdown=True))
     assert answer.memory.kv_cache_bytes == 2**63 - 1
     assert not answer.memory.fits
     chunked = request(
         "llama-3.1-405b",
-        sizes | {"prefill_chunk_tokens": 1, "concurrency": 0},
+        sizes | {"prefill_chunk_tokens": 1, "batch_size": 0},
         include_breakdown=True,
     )
     assert max(row.count for row in predictor.predict(chunked).breakdown) == 126 * 16_777_216

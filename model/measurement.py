@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 WHOLES = ("layer", "prefill", "decode")
 """Kinds that are no single operation."""
+LONGEST_MS = 3_600_000.0
+"""An hour: nothing that is measured runs so long, and a time that says so is none."""
 PUBLISHED = "--published"
 """Tells ``model.fit`` that the measurements were made elsewhere."""
 PROCESSORS = "--processors"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from model.errors import InvalidFieldError
 from model.estimate import Phase
+from model.measurement import LONGEST_MS
 from model.shapes import operations_of
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Row:
 def usable_rows(measurements: Iterable[Measurement]) -> list[Row]:
     """Returns what can be fitted on.
 
-    Left out: rows of unknown kind or damaged sizes, and of each kind and precision those
-    with remarks, unless these are most of it.
+    Left out: rows of unknown kind, damaged sizes or times that cannot be, and of each kind and
+    precision those with remarks, unless these are most of it.
     """
     rows = list(_readable(measurements))
     kept = []
@@ -72,5 +72,5 @@ def _readable(measurements: Iterable[Measurement]) -> Iterable[Row]:
             operations = operations_of(measurement)
         except (KeyError, InvalidFieldError):
             continue
-        if 0 < measurement.latency_ms.median < math.inf:
+        if 0 < measurement.latency_ms.median <= LONGEST_MS:
             yield Row(measurement, operations)

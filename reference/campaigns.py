@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reference.errors import MeasurementFileError
 from reference.plain import PRECISIONS
+from reference.rows import LONGEST_MS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,13 +160,20 @@ def _fault(row: Mapping[str, Any]) -> str:
         return "shape is damaged"
     if not (isinstance(flags, list) and all(isinstance(flag, str) for flag in flags)):
         return "flags are damaged"
-    parts = ("median", "p10", "p90", "samples")
+    return _latency_fault(latency)
+
+
+def _latency_fault(latency: object) -> str:
+    times = ("median", "p10", "p90")
     if not (
         isinstance(latency, dict)
-        and all(_is_number(latency.get(name)) and latency[name] > 0 for name in parts)
+        and all(_is_number(latency.get(name)) and latency[name] > 0 for name in (*times, "samples"))
         and isinstance(latency["samples"], int)
     ):
         return "latency_ms is damaged"
+    for name in times:
+        if latency[name] > LONGEST_MS:
+            return f"latency_ms.{name} is {latency[name]:g}, more than an hour ({LONGEST_MS:.0f})"
     return ""
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LONGEST_MS = 3_600_000.0
+"""An hour: no operation runs so long, and a file that says so is in other units or damaged."""
 _SEED = 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reference import parquet
 from reference.errors import MeasurementFileError
+from reference.rows import LONGEST_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +66,11 @@ class Line:
 
     def milliseconds(self, column: str) -> float | None:
         """Returns a latency; None, and a problem, where it is none."""
-        return self._number(column, lambda value: value > 0, "a number of milliseconds above 0")
+        return self._number(
+            column,
+            lambda value: 0 < value <= LONGEST_MS,
+            f"a number of milliseconds above 0 and up to an hour ({LONGEST_MS:.0f})",
+        )
 
     def _number(self, column: str, fits: Callable[[float], bool], due: str) -> float | None:
         cell = self.text(column)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
-from model.measurement import Distribution, Measurement
+from model.measurement import LONGEST_MS, Distribution, Measurement
 from model.shapes import operations_of
 from profiler.interface import Environment
 from server.conversions import REFERENCE_ENGINE, Violations, engine_name, precision_of
@@ -79,8 +78,15 @@ def imported_environment(device: Device, source: str, engine: str) -> Environmen
 
 def _measurement(message: types_pb2.Measurement, engine: str) -> Measurement:
     latency = message.latency_ms
-    if not 0 < latency.median < math.inf:
-        raise InvalidFieldError("latency_ms.median", f"{latency.median} is no positive time")
+    for name in ("median", "p10", "p90"):
+        value = getattr(latency, name)
+        # The ends may be left out.
+        if not 0 < value <= LONGEST_MS and (value or name == "median"):
+            raise InvalidFieldError(
+                f"latency_ms.{name}",
+                f"{value} is not above 0 and up to an hour ({LONGEST_MS:.0f}); give milliseconds,"
+                " or leave the row out",
+            )
     precision = precision_of(message.precision, "precision")
     if precision is None:
         raise InvalidFieldError("precision", "is required")

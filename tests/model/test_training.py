@@ -13,7 +13,7 @@ from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
 from model.execution import step_operations
 from model.hardware import data_sheet
-from model.measurement import Distribution, Measurement
+from model.measurement import LONGEST_MS, Distribution, Measurement
 from model.operations import OperationKind, all_reduce, linear
 from model.precision import Precision
 from model.training import fit_cost_model
@@ -263,7 +263,7 @@ def damaged(rows):
     yield replace(layer_row, shape={})
     yield replace(layer_row, shape=layer_row.shape | {"activation": 42.0})
     yield replace(layer_row, shape=layer_row.shape | {"kv_heads": 7.0})
-    for latency in (0.0, -1.0, float("nan"), float("inf")):
+    for latency in (0.0, -1.0, 1e300, float("nan"), float("inf")):
         spread = replace(layer_row.latency_ms, median=latency)
         yield replace(layer_row, latency_ms=spread)
 
@@ -309,7 +309,7 @@ def test_errors_on_new_measurements_show_how_far_the_model_is_off(synthetic_devi
 def test_points_that_cannot_be_predicted_have_no_error(few, few_fitted):
     foreign = [replace(few[0], precision=Precision.FP8), replace(few[0], engine="vllm")]
     assert few_fitted.errors_on(foreign).size == 0
-    unreadable = [row for row in damaged(few) if 0 < row.latency_ms.median < np.inf]
+    unreadable = [row for row in damaged(few) if 0 < row.latency_ms.median < LONGEST_MS]
     assert few_fitted.errors_on([*unreadable, few[0]]).size == 1
 
 

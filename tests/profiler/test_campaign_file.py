@@ -140,6 +140,10 @@ def test_what_is_no_campaigns_file_is_left_alone(path, content):
             {"latency_ms": {"median": 1.0, "p10": 1.0, "p90": 1.0, "samples": 1.5}},
             "latency_ms is damaged",
         ),
+        (
+            {"latency_ms": {"median": 1e300, "p10": 1.0, "p90": 1e300, "samples": 1}},
+            "latency_ms.median is 1e+300, more than an hour (3600000); remove the line",
+        ),
     ],
 )
 def test_a_damaged_line_is_named(written, changes, fault):

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.measurement import Distribution, Measurement
+from model.measurement import LONGEST_MS, Distribution, Measurement
 from model.precision import Precision
 from model.shapes import operations_of
 from reference import plain
+from reference import rows as layout
 from reference.errors import MOST_SHOWN, MeasurementFileError
 from reference.files import LONGEST_ORIGIN, file_import
 from server.imports import imported_measurements
@@ -102,6 +103,10 @@ def test_the_sizes_of_a_kind_are_those_that_the_model_reads(kind):
             operations_of(measured(kind, {key: shape[key] for key in shape if key != name}))
 
 
+def test_the_longest_latency_is_the_models():
+    assert layout.LONGEST_MS == LONGEST_MS
+
+
 def test_precisions_are_spelt_as_the_command_spells_them():
     assert set(plain.PRECISIONS) == set(spellings(types_pb2.Precision, "PRECISION_"))
 
@@ -178,6 +183,11 @@ def test_balanced_is_there_or_not(tmp_path):
         (
             {"latency_ms": "nan"},
             "mine.csv:2: latency_ms is 'nan'; it must be a number of milliseconds above 0",
+        ),
+        (
+            {"latency_ms": "1e300"},
+            "mine.csv:2: latency_ms is '1e300'; it must be a number of milliseconds above 0 and up"
+            " to an hour (3600000)",
         ),
         ({"precision": "bf61"}, "mine.csv:2: precision is 'bf61'; it is one of fp32, bf16, "),
         ({"kind": "layer"}, "mine.csv:2: kind is 'layer'; it is one of linear, "),

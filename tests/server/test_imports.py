@@ -121,6 +121,14 @@ def test_rows_are_stored_once_however_often_they_are_sent(catalog):
         ({"measurements": [linear(0.5)]}, "measurements[0].m"),
         ({"measurements": [linear(1, precision=0)]}, "measurements[0].precision"),
         ({"measurements": [linear(1, latency_ms=None)]}, "measurements[0].latency_ms.median"),
+        (
+            {"measurements": [linear(1, latency_ms=types_pb2.Distribution(median=1e300))]},
+            "measurements[0].latency_ms.median",
+        ),
+        (
+            {"measurements": [linear(1, latency_ms=types_pb2.Distribution(median=1, p90=-1))]},
+            "measurements[0].latency_ms.p90",
+        ),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_and_named(empty, changes, field):

@@ -371,6 +371,25 @@ def test_a_campaign_of_an_unknown_card_stands_for_the_one_that_is_named(address,
     assert "behind import" in misplaced.stderr
 
 
+def test_a_campaign_of_a_cpu_stands_for_no_gpu(address, brought_home):
+    path, _ = brought_home
+    lines = path.read_text().splitlines(keepends=True)
+    environment = {"device_name": "AMD EPYC", "device_kind": "cpu"}
+    header = replace(HEADER, device="", environment=environment)
+    path.write_text(json.dumps(header.to_json()) + "\n" + "".join(lines[1:]))
+    where = ("measurements", "import", str(path), "--address", address)
+    for flags, named in (((), "leave it out"), (("--device", "a10g"), "--device a10g")):
+        done = run(*where, *flags)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "was measured on a CPU, AMD EPYC" in done.stderr
+        assert named in done.stderr
+    with Client(address) as client:
+        assert client.measurements(device="a10g").total_size == 0
+    here = run(*where, "--device", "cpu")
+    assert here.returncode == 1
+    assert "in this machine" in here.stderr
+
+
 def test_what_is_no_campaigns_file_is_refused(address, tmp_path):
     path = tmp_path / "mine.jsonl"
     missing = run("measurements", "import", str(path), "--address", address)

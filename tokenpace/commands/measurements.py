@@ -116,6 +116,13 @@ def _read(path: Path) -> CampaignFile:
 
 def _device_of(path: Path, file: CampaignFile, asked: str) -> str:
     recognised, name = file.header.device, file.header.device_name
+    if file.header.environment.get("device_kind") == "cpu" and asked != "cpu":
+        flag = f"; --device {asked} cannot be what it stands for" if asked else ""
+        raise CommandError(
+            USAGE,
+            f"{path} was measured on a CPU, {name}{flag}; leave it out, and measure the GPU in"
+            " its own machine (a CPU is measured where it is, by `tokenpace profile`)",
+        )
     if recognised and asked not in {"", recognised}:
         raise CommandError(
             USAGE, f"{path} was measured on {recognised} ({name}); leave --device {asked} out"

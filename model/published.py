@@ -6,6 +6,7 @@ and with them what its engine adds.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from model.kernel_fitting import fit_kernels
 from model.kernels import used_lender
 from model.operations import OperationKind
 from model.overheads import Overheads
+from model.regime_fitting import FEWEST_FOR_A_LAW
 from model.rows import in_order, usable_rows
 from model.training import fit_engines
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from model.kernels import Lender
     from model.measurement import Measurement
     from model.precision import Precision
+    from model.rows import Row
     from model.validation import Errors
 
 _FOR_PRECISION = {OperationKind.LINEAR, OperationKind.ATTENTION, OperationKind.MLA}
@@ -48,19 +51,18 @@ def fit_published(
     of the kernel that is predicted worst, so errors may add up.
 
     Args:
-        measurements: of one device and source; what cannot be read is left out.
+        measurements: of one device and source. What cannot be read is left out, and so are
+            linears in a precision that has too few of them for a law: physics tells more.
         processors: that it has; 0: as many as usual.
         lender: as in :func:`model.training.fit_cost_model`.
         processes: as there.
 
     Raises:
-        NotEnoughMeasurementsError: there are no linears.
+        NotEnoughMeasurementsError: no precision has linears enough.
     """
-    rows = usable_rows(measurements)
+    rows = _with_linears_enough(usable_rows(measurements))
     kernels, scores, errors = fit_kernels(rows, processors, lender, processes)
     precisions = [p for kind, p in kernels if kind in _FOR_PRECISION]
-    if not any(kind is OperationKind.LINEAR for kind, _ in kernels):
-        raise NotEnoughMeasurementsError("there are no linear points")
     # These come first: an engine that was not measured gets no other one's overheads.
     engines = {
         (NO_ENGINE, precision): EngineTerms(
@@ -79,6 +81,31 @@ def fit_published(
         Provenance.REFERENCE_DATA,
         used_lender(kernels, lender),
     )
+
+
+def _with_linears_enough(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows, without linears in a precision that has too few of them.
+
+    Raises:
+        NotEnoughMeasurementsError: no precision has enough; says how many are missing.
+    """
+    sizes: dict[Precision, set[tuple[float, ...]]] = defaultdict(set)
+    for row in rows:
+        if row.measurement.kind == OperationKind.LINEAR.value:
+            # Of one size again and again no law can be told.
+            sizes[row.measurement.precision].add(row.operations[0].shape)
+    most = max(map(len, sizes.values()), default=0)
+    if missing := max(0, FEWEST_FOR_A_LAW - most):
+        raise NotEnoughMeasurementsError(
+            f"no precision has the {FEWEST_FOR_A_LAW} linear points of different sizes that a law"
+            f" needs: {most} are there, {missing} are missing; measure more"
+        )
+    return [
+        row
+        for row in rows
+        if row.measurement.kind != OperationKind.LINEAR.value
+        or len(sizes[row.measurement.precision]) >= FEWEST_FOR_A_LAW
+    ]
 
 
 def _widest(

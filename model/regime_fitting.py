@@ -14,7 +14,8 @@ from model.regimes import RegimeLaws
 if TYPE_CHECKING:
     from model.laws import Array
 
-_FEWEST_FOR_A_REGIME = 8
+FEWEST_FOR_A_LAW = 8
+"""Measurements that its constants can be told from."""
 _FEWEST_FOR_A_SCALE = 3
 _FEWEST_FOR_BLOCKS = 40
 _ENOUGH = 3_000
@@ -48,7 +49,7 @@ def fit_laws(
     for regime in range(REGIMES[kind]):
         rows = sizes.regime == regime
         here, measured = sizes.take(rows), latency_ms[rows]
-        if len(measured) >= _FEWEST_FOR_A_REGIME:
+        if len(measured) >= FEWEST_FOR_A_LAW:
             laws.append(fit_law(here, measured))
         elif len(measured) >= _FEWEST_FOR_A_SCALE:
             laws.append(pooled.scaled(float(np.exp(np.median(np.log(measured / pooled(here)))))))

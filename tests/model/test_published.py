@@ -1,5 +1,6 @@
 """Kernels that others measured make a cost model; a device without any borrows one."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,9 +164,22 @@ def test_ranks_that_share_no_link_are_priced_by_the_network(published):
     assert composite.provenance_of(beyond) is Provenance.ANALYTICAL
 
 
-def test_without_linears_there_is_no_cost_model():
-    with pytest.raises(NotEnoughMeasurementsError):
-        fit_published([r for r in rows() if r.kind == "experts"])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_without_linears_enough_for_a_law_there_is_no_cost_model(count):
+    linears = [r for r in rows() if r.kind == "linear"][:count]
+    others = [r for r in rows() if r.kind == "experts"]
+    said = f"the 8 linear points.*: {count} are there, {8 - count} are missing; measure more"
+    with pytest.raises(NotEnoughMeasurementsError, match=said):
+        fit_published([*others, *linears, *linears])  # the same sizes again tell nothing
+
+
+def test_a_precision_with_too_few_linears_is_left_to_physics():
+    few = [replace(r, precision=Precision.FP8) for r in rows() if r.kind == "linear"][:8]
+    enough, lacking = fit_published([*rows(), *few]), fit_published([*rows(), *few[:7]])
+    assert enough.holds(OperationKind.LINEAR, Precision.FP8)
+    assert not lacking.holds(OperationKind.LINEAR, Precision.FP8)
+    assert lacking.holds(OperationKind.LINEAR, Precision.BF16)
+    assert lacking.measurement_count == len(rows())
 
 
 curves = {2: ((1e3, 1e6), (0.01, 0.1)), 8: ((1e3, 1e6), (0.02, 0.4))}

@@ -141,6 +141,15 @@ def test_nothing_imported_cannot_be_fitted(empty):
     assert failure(empty.FitCostModel, message)[0] == "FAILED_PRECONDITION"
 
 
+def test_one_linear_makes_no_cost_model_and_the_missing_ones_are_counted(catalog):
+    assert send(catalog, ROWS[:1]) == 1
+    with pytest.raises(grpc.RpcError, match="1 are there, 7 are missing") as caught:
+        catalog.FitCostModel(catalog_pb2.FitCostModelRequest(device="h100-sxm"), timeout=60)
+    assert caught.value.code().name == "FAILED_PRECONDITION"
+    listed = catalog.ListCostModels(catalog_pb2.ListCostModelsRequest(), timeout=30)
+    assert listed.total_size == 0
+
+
 def test_the_source_that_is_named_is_fitted_and_answers_else_the_last_one(channel, catalog):
     def fit(source=""):
         message = catalog_pb2.FitCostModelRequest(device="h100-sxm", source=source)

@@ -110,6 +110,48 @@ _LATER = frozenset(
     }
 )
 """Sizes that rows stored before there were such blocks lack; zero where missing."""
+_STEP = ("sequences", "query_tokens", "kv_tokens")
+_ATTENTION = (*_STEP, "query_heads", "kv_heads", "head_dim", "window")
+_PASS = (
+    *_STEP,
+    "decode_sequences",
+    "decode_kv_tokens",
+    "fused",
+    "linear_fused",
+    *_DIMENSIONS,
+)
+SIZES: dict[str, tuple[str, ...]] = {
+    "linear": ("m", "n", "k"),
+    "linear_transposed": ("m", "n", "k"),
+    "batched_linear": ("m", "n", "k", "batch"),
+    "attention": _ATTENTION,
+    "static_attention": _ATTENTION,
+    "mla": (*_STEP, "query_heads", "kv_rank", "rope_dim", "head_dim", "value_dim"),
+    "sparse_mla": (*_STEP, "query_heads", "kv_rank", "rope_dim", "top_k"),
+    "indexer": (*_STEP, "heads", "head_dim"),
+    "top_k": (*_STEP, "top_k"),
+    "linear_attention": (*_STEP[:2], "key_heads", "value_heads", "key_dim", "value_dim"),
+    "convolution": (*_STEP[:2], "channels", "width"),
+    "experts": (
+        "tokens",
+        "hidden_size",
+        "intermediate_size",
+        "local_experts",
+        "experts",
+        "top_k",
+        "imbalance",
+        "balanced",
+        "touched",
+    ),
+    "all_reduce": ("message_bytes", "ranks"),
+    "all_gather": ("message_bytes", "ranks"),
+    "all_to_all": ("message_bytes", "ranks"),
+    "point_to_point": ("message_bytes",),
+    "layer": _PASS,
+    "prefill": _PASS,
+    "decode": _PASS,
+}
+"""All sizes that a kind may have; some may be left out."""
 _LARGEST = 1 << 53
 """Whole numbers up to here are exact as floats."""
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
 from model.measurement import LONGEST_MS, Distribution, Measurement
-from model.shapes import operations_of
+from model.shapes import SIZES, operations_of
 from profiler.interface import Environment
 from server.conversions import REFERENCE_ENGINE, Violations, engine_name, precision_of
+from server.errors import quote
 
 if TYPE_CHECKING:
     from server.devices import Device
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 20_000
 _LONGEST_SOURCE = 500
 _LONGEST_GROUP = 200
+_LONGEST_NAME = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +106,31 @@ def _measurement(message: types_pb2.Measurement, engine: str) -> Measurement:
         group=message.group[:_LONGEST_GROUP] or _sizes(message),
         flags=tuple(message.flags),
     )
+    _check_shape(row)
+    return row
+
+
+def _check_shape(row: Measurement) -> None:
+    """Refuses what :func:`operations_of` cannot read, and what it would not look at.
+
+    Raises:
+        InvalidFieldError: names the kind, or the size.
+    """
+    if (sizes := SIZES.get(row.kind)) is None:
+        raise InvalidFieldError(
+            "kind", f"{quote(row.kind)} is not known; known: {', '.join(SIZES)}"
+        )
+    remedy = f"the sizes of {row.kind} are {', '.join(sizes)}"
+    if unknown := sorted(row.shape.keys() - set(sizes)):
+        raise InvalidFieldError(
+            f"shape.{unknown[0][:_LONGEST_NAME]}", f"is no size of this kind; {remedy}"
+        )
     try:
         operations_of(row)
     except KeyError as error:
-        raise InvalidFieldError(
-            "shape", f"a {message.kind!r} needs {error.args[0]!r}, or no such kind is known"
-        ) from error
-    return row
+        raise InvalidFieldError(f"shape.{error.args[0]}", f"is missing; {remedy}") from error
+    except InvalidFieldError as error:
+        raise error.within("shape") from None
 
 
 def _sizes(message: types_pb2.Measurement) -> str:

@@ -13,7 +13,13 @@ from model.measurement import Distribution, Measurement
 from model.operations import SHAPE_FIELDS, OperationKind
 from model.precision import Precision
 from model.presets import preset, preset_names
-from model.shapes import architecture_of_shape, architecture_shape, operations_of, step_of_shape
+from model.shapes import (
+    SIZES,
+    architecture_of_shape,
+    architecture_shape,
+    operations_of,
+    step_of_shape,
+)
 from model.workload import Parallelism, Sequences
 
 ONE = Distribution(median=1.0, p10=1.0, p90=1.0, samples=3)
@@ -58,6 +64,19 @@ def measured(kind, shape):
 
 def without_name(architecture):
     return dict(dimensions_of(architecture)) | {"name": ""}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_pass_has_no_other_sizes_than_its_kind_may_have(name):
+    step = (STEP, Sequences(count=3, query_tokens=1, kv_tokens=9))
+    assert architecture_shape(preset(name), step).keys() <= set(SIZES["layer"])
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_every_kind_that_has_sizes_is_known(kind):
+    with pytest.raises(KeyError) as caught:
+        operations_of(measured(kind, {}))
+    assert caught.value.args[0] in SIZES[kind]
 
 
 @st.composite

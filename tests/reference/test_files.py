@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.measurement import LONGEST_MS, Distribution, Measurement
 from model.precision import Precision
-from model.shapes import operations_of
+from model.shapes import SIZES, operations_of
 from reference import plain
 from reference import rows as layout
 from reference.errors import MOST_SHOWN, MeasurementFileError
@@ -96,6 +96,7 @@ def measured(kind, shape):
 @pytest.mark.parametrize("kind", plain.KINDS)
 def test_the_sizes_of_a_kind_are_those_that_the_model_reads(kind):
     sizes = plain.KINDS[kind]
+    assert {*sizes.needed, *sizes.may} <= set(SIZES[kind])
     shape = {name: EXAMPLES[name] for name in sizes.needed}
     operations_of(measured(kind, shape))
     for name in sizes.needed:

@@ -115,10 +115,10 @@ def test_rows_are_stored_once_however_often_they_are_sent(catalog):
         ({"source": "x" * 501}, "source"),
         ({"first_row": -1}, "first_row"),
         ({"first_row": 3}, "first_row"),
-        ({"measurements": [linear(1, kind="layer")]}, "measurements[0].shape"),
-        ({"measurements": [linear(1), linear(1, kind="novel")]}, "measurements[1].shape"),
-        ({"measurements": [linear(1, shape={"m": 1})]}, "measurements[0].shape"),
-        ({"measurements": [linear(0.5)]}, "measurements[0].m"),
+        ({"measurements": [linear(1, kind="layer")]}, "measurements[0].shape.k"),
+        ({"measurements": [linear(1), linear(1, kind="novel")]}, "measurements[1].kind"),
+        ({"measurements": [linear(1, shape={"m": 1, "k": 1})]}, "measurements[0].shape.n"),
+        ({"measurements": [linear(0.5)]}, "measurements[0].shape.m"),
         ({"measurements": [linear(1, precision=0)]}, "measurements[0].precision"),
         ({"measurements": [linear(1, latency_ms=None)]}, "measurements[0].latency_ms.median"),
         (
@@ -134,6 +134,14 @@ def test_rows_are_stored_once_however_often_they_are_sent(catalog):
 def test_what_cannot_be_fitted_is_refused_and_named(empty, changes, field):
     assert failure(empty.ImportMeasurements, request(**changes)) == ("INVALID_ARGUMENT", [field])
     assert send(empty) == 0
+
+
+def test_an_unknown_size_is_named_with_those_of_its_kind(empty):
+    shape = {"m": 1, "n": 64, "k": 64, "batch": 2}
+    with pytest.raises(grpc.RpcError) as caught:
+        send(empty, [linear(1, shape=shape)])
+    said = "measurements[0].shape.batch: is no size of this kind; the sizes of linear are m, n, k"
+    assert said in caught.value.details()
 
 
 def test_nothing_imported_cannot_be_fitted(empty):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from server.calibrations import Calibrations
     from server.cost_models import CostModels
     from server.devices import Device, DeviceRegistry
+    from server.records import CostModelRecord
     from server.store import Store
 
 # Longer times are days: such a caller has set no deadline.
@@ -107,7 +108,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             device=self._stored_name(request.device),
         )
         return catalog_pb2.ListCostModelsResponse(
-            cost_models=[messages.cost_model(record) for record in page.items],
+            cost_models=[self._cost_model_message(record) for record in page.items],
             next_page_token=page.next_token,
             total_size=page.total_size,
         )
@@ -122,7 +123,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             raise not_found(
                 "cost model", name, "no cost model has that id; ListCostModels lists them", "id"
             )
-        return catalog_pb2.GetCostModelResponse(cost_model=messages.cost_model(record))
+        return catalog_pb2.GetCostModelResponse(cost_model=self._cost_model_message(record))
 
     def FitCostModel(  # noqa: N802 - gRPC's name
         self, request: catalog_pb2.FitCostModelRequest, context: grpc.ServicerContext
@@ -151,7 +152,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             raise ServiceError(grpc.StatusCode.DEADLINE_EXCEEDED, str(error)) from error
         except FitError as error:
             raise failed_precondition("FIT_FAILED", device.name, str(error)) from error
-        return catalog_pb2.FitCostModelResponse(cost_model=messages.cost_model(fitted.record))
+        return catalog_pb2.FitCostModelResponse(cost_model=self._cost_model_message(fitted.record))
 
     def ImportMeasurements(  # noqa: N802 - gRPC's name
         self, request: catalog_pb2.ImportMeasurementsRequest, context: grpc.ServicerContext
@@ -227,6 +228,9 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     def _stored_name(self, name: str) -> str:
         return self._devices.get(name).stored_name if name else ""
+
+    def _cost_model_message(self, record: CostModelRecord) -> catalog_pb2.CostModel:
+        return messages.cost_model(record, in_use=self._cost_models.in_use(record))
 
     def _device_messages(self, devices: Iterable[Device]) -> list[catalog_pb2.Device]:
         states: dict[str, Telemetry | None] = {}

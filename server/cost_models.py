@@ -73,6 +73,7 @@ class CostModels:
         refit_timeout_s: float = 300.0,
     ) -> None:
         self._store = store
+        self._devices = devices
         self._fit_command = fit_command
         self._refit_timeout_s = refit_timeout_s
         self._local = {device.stored_name: device for device in devices.local()}
@@ -113,6 +114,17 @@ class CostModels:
             else self._references.chosen(device, engine)
         )
         return record is not None and self._refits.under_way(record)
+
+    def in_use(self, record: CostModelRecord) -> bool:
+        """Returns whether Predict answers by that cost model now, for any engine."""
+        named = (it for it in self._devices.all() if it.stored_name == record.device)
+        device = next(named, None)
+        if device is None:
+            return False  # a card that is gone
+        if not device.local:
+            return self._references.uses(device, record)
+        current = self.local(device)
+        return current is not None and current.record.id == record.id
 
     def described(self, device: Device) -> tuple[CostModelRecord, Provenance] | None:
         """Returns the record of the device's cost model, and what it is to the device.

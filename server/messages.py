@@ -91,15 +91,20 @@ def measurement(record: MeasurementRecord) -> types_pb2.Measurement:
     )
 
 
-def cost_model(record: CostModelRecord) -> catalog_pb2.CostModel:
-    """Returns a fitted cost model."""
+def cost_model(record: CostModelRecord, *, in_use: bool) -> catalog_pb2.CostModel:
+    """Returns a fitted cost model.
+
+    Args:
+        record: what the store knows of it.
+        in_use: whether Predict answers by it now.
+    """
     return catalog_pb2.CostModel(
         id=record.id,
         device=record.device,
         fingerprint=record.fingerprint,
         create_time=timestamp(record.create_time),
         measurement_count=record.measurement_count,
-        current=record.current,
+        current=in_use,
         scores=[_score(score) for score in record.scores],
         precisions=[precision_number(precision) for precision in record.precisions],
         engines=record.engines,

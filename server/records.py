@@ -116,7 +116,8 @@ class CostModelRecord:
         fingerprint: of the environment it was measured in.
         create_time: when it was fitted.
         measurement_count: rows it was fitted on.
-        current: whether Predict uses it in that environment.
+        current: whether it is the latest of that environment; of several of them
+            ``CostModels.in_use`` tells which Predict answers by.
         scores: cross-validated error by kind.
         precisions, engines: what it holds.
         provenance: whose measurements it was fitted on.

@@ -81,6 +81,17 @@ class ReferenceCostModels:
         with self._lock:
             return self._choose(device, engine)
 
+    def uses(self, device: Device, record: CostModelRecord) -> bool:
+        """Returns whether :meth:`current` answers by that record for any engine on the device.
+
+        Reads no trees.
+        """
+        with self._lock:
+            if record.id in self._models and self._models[record.id] is None:
+                return False  # found to be unreadable
+            chosen = (self._choose(device, engine) for engine in ("", *record.engines))
+            return any(one is not None and one.id == record.id for one in chosen)
+
     def described(self, device: Device) -> tuple[CostModelRecord, Provenance] | None:
         """Returns the record of what :meth:`current` answers by, and what it is to the device.
 

@@ -2,6 +2,7 @@ import functools
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -89,6 +90,20 @@ def test_a_second_fit_takes_the_place_of_the_first(store, devices, measured):
     assert models.current(devices.get("cpu")) is second
     assert second.record.measurement_count == 2
     assert store.cost_models.get(first.record.id).current is False
+    assert [models.in_use(it.record) for it in (first, second)] == [False, True]
+
+
+def test_what_was_fitted_in_another_environment_is_not_in_use(
+    store, devices, measured, environment
+):
+    models = CostModels(store, devices, command(ECHO))
+    fitted = models.fit(measured(1), timeout_s=30).record
+    old = replace(fitted, id="cm-old", fingerprint=environment.fingerprint)
+    store.cost_models.add(old, b"trees", environment)
+    assert store.cost_models.get("cm-old").current
+    assert [models.in_use(it) for it in (fitted, old)] == [True, False]
+    gone = replace(fitted, device="local:7")
+    assert not models.in_use(gone)
 
 
 def test_measurements_of_another_environment_are_left_out(store, devices, environment, point):

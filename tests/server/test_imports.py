@@ -179,6 +179,30 @@ def test_the_source_that_is_named_is_fitted_and_answers_else_the_last_one(channe
     assert failure(catalog.FitCostModel, message)[0] == "FAILED_PRECONDITION"
 
 
+def test_of_several_sources_that_one_is_in_use_which_predict_takes(channel, catalog):
+    def fit(source, engine="vllm"):
+        send(catalog, ROWS, source=source, engine=engine)
+        message = catalog_pb2.FitCostModelRequest(device="h100-sxm", engine=engine, source=source)
+        fitted = catalog.FitCostModel(message, timeout=120).cost_model
+        assert fitted.current
+        return fitted.id
+
+    fit("first")
+    other_engine = fit("first", "sglang")
+    second, third = fit("second"), fit("third")
+    listed = catalog.ListCostModels(catalog_pb2.ListCostModelsRequest(), timeout=30).cost_models
+    assert [it.id for it in listed if it.current] == [third, other_engine]
+    by_id = catalog_pb2.GetCostModelRequest(id=second)
+    assert not catalog.GetCostModel(by_id, timeout=30).cost_model.current
+    question = latency_pb2.PredictRequest(device="h100-sxm")
+    question.model.preset = "llama-3.1-8b"
+    question.workload.input_tokens = 512
+    stub = latency_pb2_grpc.LatencyServiceStub(channel)
+    for engine, used in (("vllm", third), ("sglang", other_engine), ("trtllm", third)):
+        question.engine = engine
+        assert stub.Predict(question, timeout=30).cost_model == used
+
+
 def test_a_device_answers_by_what_was_imported_and_its_neighbour_borrows_it(channel, catalog):
     send(catalog, ROWS)
     fitted = catalog.FitCostModel(

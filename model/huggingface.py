@@ -75,7 +75,7 @@ def architecture_from_config(config: Mapping[str, object], name: str = "") -> Ar
             outer = error.field.partition(".")[0] in shared
             raise (error if outer else error.within("text_config")) from None
     family = ALIASES.get(model_type, model_type)
-    if family not in FAMILIES or reader.flag("is_encoder_decoder", default=False):
+    if family not in FAMILIES:
         raise InvalidFieldError(
             "model_type",
             f"{quoted(model_type)} is not a decoder known here; known: {_known()}",
@@ -88,6 +88,11 @@ _SHARED = ("dtype", "torch_dtype", "quantization_config", "tie_word_embeddings")
 
 def _decoder(reader: ConfigReader, model_type: str, name: str) -> Architecture:
     family = FAMILIES[model_type]
+    if reader.flag("is_encoder_decoder", default=False):
+        raise InvalidFieldError(
+            "is_encoder_decoder",
+            "true makes an encoder beside the decoder, which is not known here; use false",
+        )
     for key in family.refused:
         if reader.flag(key, default=False):
             raise InvalidFieldError(

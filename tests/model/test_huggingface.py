@@ -363,7 +363,11 @@ def test_an_unknown_architecture_names_model_type_and_lists_the_known(model_type
 def test_a_missing_or_wrong_model_type_is_named():
     assert rejected({}).field == "model_type"
     assert rejected({"model_type": 3.0}).field == "model_type"
-    assert rejected({"model_type": "llama", "is_encoder_decoder": True}).field == "model_type"
+    refused = rejected({"model_type": "llama", "is_encoder_decoder": True})
+    assert refused.field == "is_encoder_decoder"
+    assert "use false" in refused.message
+    inner = {"model_type": "gemma3", "text_config": {"is_encoder_decoder": True}}
+    assert rejected(inner).field == "text_config.is_encoder_decoder"
 
 
 def test_long_values_are_cut_in_messages():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from model.errors import InvalidFieldError, UnknownNameError
@@ -101,7 +102,9 @@ class CallInterceptor(grpc.ServerInterceptor):
             self._streaming(method, inner)
             if handler.response_streaming
             else self._unary(method, inner, name in _QUIET, name in _LONG),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=handler.request_deserializer
+            if handler.request_streaming
+            else _marking(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
         return wrapped
@@ -114,6 +117,8 @@ class CallInterceptor(grpc.ServerInterceptor):
                 _Call(method, context, self._log, quiet=quiet),
                 self._slot() if long else _NO_SLOT,
             ):
+                if request is _UNREADABLE:
+                    raise _unreadable()
                 return inner(request, context)
 
         return call
@@ -121,6 +126,8 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _streaming(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any message
             with _Call(method, context, self._log, quiet=False), self._slot():
+                if request is _UNREADABLE:
+                    raise _unreadable()
                 yield from inner(request, context)
 
         return call
@@ -137,6 +144,35 @@ class CallInterceptor(grpc.ServerInterceptor):
             yield
         finally:
             self._slots.release()
+
+
+_UNREADABLE = object()
+"""Stands for a request that protobuf cannot read."""
+
+
+def _marking(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Returns a reader of requests that marks those it cannot read.
+
+    gRPC itself would answer INTERNAL, and write a traceback, where a reader fails.
+    """
+    if read is None:
+        return None
+
+    def marked(content: bytes) -> Any:  # noqa: ANN401 - any message
+        try:
+            return read(content)
+        except DecodeError:
+            return _UNREADABLE
+
+    return marked
+
+
+def _unreadable() -> ServiceError:
+    text = (
+        "the request cannot be read: it is damaged, of another type, or nested too deep; protobuf"
+        " reads 100 messages in one another, which are 32 objects of a huggingface_config"
+    )
+    return invalid_argument([Violation("", text)])
 
 
 _NO_SLOT: contextlib.AbstractContextManager[None] = contextlib.nullcontext()

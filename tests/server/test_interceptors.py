@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -52,6 +53,14 @@ def channel(behaviour, log):
         name: grpc.unary_unary_rpc_method_handler(unary)
         for name in ("Call", "Predict", "FitCostModel")
     } | {"Stream": grpc.unary_stream_rpc_method_handler(stream)}
+    handlers |= {
+        "CallStruct": grpc.unary_unary_rpc_method_handler(
+            unary, request_deserializer=Struct.FromString
+        ),
+        "StreamStruct": grpc.unary_stream_rpc_method_handler(
+            stream, request_deserializer=Struct.FromString
+        ),
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -197,6 +206,32 @@ def test_a_stream_that_was_left_gives_its_place_free(channel, behaviour, log):
         stream.cancel()
         assert ended.wait(5)
     assert {line["code"] for line in log()} == {"CANCELLED"}
+
+
+def nested(levels):
+    struct = Struct()
+    innermost = struct
+    for _ in range(levels):
+        innermost = innermost.fields["a"].struct_value
+    return struct.SerializeToString()
+
+
+@pytest.mark.parametrize("content", [nested(40), b"\xff"])
+def test_a_request_that_cannot_be_read_is_an_invalid_argument(channel, behaviour, log, content):
+    behaviour.unary = lambda request, context: b"read"
+    behaviour.stream = lambda request, context: iter([b"read"])
+    one = channel.unary_unary(f"/{SERVICE}/CallStruct")
+    many = channel.unary_stream(f"/{SERVICE}/StreamStruct")
+    assert one(nested(30), timeout=10) == b"read"
+    assert list(many(nested(30), timeout=10)) == [b"read"]
+    for ask in (one, lambda *args, **named: list(many(*args, **named))):
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(content, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "nested too deep" in caught.value.details()
+        assert trailing(caught.value)["x-request-id"]
+    assert [line["code"] for line in log()] == ["OK"] * 2 + ["INVALID_ARGUMENT"] * 2
+    assert not any("exception" in line for line in log())
 
 
 def test_a_long_message_fits_the_trailer(channel, behaviour):

@@ -36,6 +36,8 @@ ModelLike = (
 DurationLike = str | float | timedelta
 """Seconds, a timedelta, or text such as "90s", "10m", "1h"."""
 
+_DEEPEST = 32
+"""Objects in one another that protobuf reads: each takes three of its 100 messages."""
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -100,7 +102,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise ArgumentError("model", f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # JSON and UTF-8 errors alike
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
         raise ArgumentError("model", f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ArgumentError("model", f"{path} holds no JSON object")
@@ -109,9 +111,26 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _struct(config: Mapping[str, Any]) -> Struct:
     try:
-        return ParseDict(dict(config), Struct())
+        depth = _depth(config)
+        struct = ParseDict(dict(config), Struct()) if depth <= _DEEPEST else None
     except (ParseError, TypeError, ValueError, RecursionError) as error:
         raise ArgumentError("model", f"the configuration is not plain JSON: {error}") from error
+    if struct is None:
+        raise ArgumentError(
+            "model",
+            f"the configuration holds {depth} objects in one another, and no more than {_DEEPEST}"
+            " can be sent; leave out what is no setting",
+        )
+    return struct
+
+
+def _depth(value: object) -> int:
+    """Returns how many objects and lists are in one another, the value among them."""
+    if isinstance(value, Mapping):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
 
 
 def seconds(value: DurationLike, field: str = "budget") -> float:

@@ -17,7 +17,7 @@ from tokenpace.arguments import (
     seconds,
     spellings,
 )
-from tokenpace.v1 import types_pb2
+from tokenpace.v1 import latency_pb2, types_pb2
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -117,3 +117,21 @@ def test_every_precision_and_provenance_is_read_as_it_is_spelt():
 def test_a_value_that_does_not_fit_its_field_is_named(value):
     with pytest.raises(ArgumentError, match=r"^batch_size: "):
         fill(types_pb2.Workload(), {"batch_size": value})
+
+
+def nested(levels):
+    config = {}
+    for _ in range(levels - 1):
+        config = {"a": config}
+    return config
+
+
+def test_a_config_that_nests_too_deep_to_be_sent_is_refused(tmp_path):
+    request = latency_pb2.PredictRequest(model=model_spec(nested(32)))
+    assert latency_pb2.PredictRequest.FromString(request.SerializeToString()) == request
+    with pytest.raises(ArgumentError, match=r"model: .* 33 objects .* no more than 32"):
+        model_spec(nested(33))
+    deep = tmp_path / "config.json"
+    deep.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(ArgumentError, match="model: "):
+        model_spec(deep)

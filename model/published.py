@@ -6,6 +6,7 @@ and with them what its engine adds.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase, Provenance
 from model.kernel_fitting import fit_kernels
 from model.kernels import used_lender
+from model.measurement import WHOLES
 from model.operations import OperationKind
 from model.overheads import Overheads
 from model.rows import in_order, usable_rows
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from model.kernels import Lender
     from model.measurement import Measurement
     from model.precision import Precision
+    from model.rows import Row
     from model.validation import Errors
 
 _FOR_PRECISION = {OperationKind.LINEAR, OperationKind.ATTENTION, OperationKind.MLA}
@@ -78,7 +81,18 @@ def fit_published(
         len(rows),
         Provenance.REFERENCE_DATA,
         used_lender(kernels, lender),
+        _engines_of(rows),
     )
+
+
+def _engines_of(rows: Sequence[Row]) -> dict[tuple[OperationKind, Precision], tuple[str, ...]]:
+    """Returns whose kernels ran, by kind and precision: tables that lack one have another's."""
+    engines: dict[tuple[OperationKind, Precision], set[str]] = defaultdict(set)
+    for row in rows:
+        measured = row.measurement
+        if measured.kind not in WHOLES:
+            engines[OperationKind(measured.kind), measured.precision].add(measured.engine)
+    return {key: tuple(sorted(names)) for key, names in engines.items()}
 
 
 def _widest(

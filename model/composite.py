@@ -7,6 +7,7 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 from model.analytical import NODE_RANKS
+from model.engines import shares_kernels
 from model.estimate import Provenance, StepEstimate, factor_at
 from model.operations import COLLECTIVES, OperationKind
 
@@ -138,6 +139,21 @@ class CompositeCostModel:
             for operation in operations
             if self._is_priced(operation) and fitted.leans(operation.kind, operation.precision)
         )
+
+    def foreign(
+        self, operations: Sequence[Operation]
+    ) -> list[tuple[OperationKind, Precision, tuple[str, ...]]]:
+        """Returns the kinds whose kernels are other engines', with the names of these."""
+        fitted = self._fitted
+        if fitted is None:
+            return []
+        found = []
+        for kind, precision in sorted(_kinds(operations)):
+            if self._is_fitted(kind, precision):
+                ran = fitted.engines_of(kind, precision)
+                others = tuple(name for name in ran if not shares_kernels(self._engine, name))
+                found += [(kind, precision, others)] if others else []
+        return found
 
     @property
     def holds_communication(self) -> bool:

@@ -18,7 +18,7 @@ from model.collectives import Collective
 from model.conformal import half_width
 from model.errors import InvalidFieldError
 from model.estimate import Phase, Provenance, StepEstimate, ValidationScore
-from model.kernels import Kernel, Lender, has_kernel, kernel_of
+from model.kernels import Kernel, Lender, has_kernel, kernel_of, key_of
 from model.laws import KERNELS, sizes_of
 from model.operations import PLAIN_ATTENTIONS, Operation, OperationKind
 from model.overheads import TERMS, Overheads
@@ -69,6 +69,7 @@ class FittedCostModel:
         provenance: whose measurements they are.
         lender: name of the device that lends what was learned of kernels; empty: none does.
         disturbed: share of the rows that carry remarks: other processes, or heat.
+        kernel_engines: whose code ran, of kernels that were measured elsewhere.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class FittedCostModel:
         provenance: Provenance = Provenance.MEASURED_LOCALLY,
         lender: str = "",
         disturbed: float = 0.0,
+        kernel_engines: Mapping[tuple[OperationKind, Precision], tuple[str, ...]] | None = None,
     ) -> None:
         self._kernels = kernels
         self._terms = engines
@@ -88,6 +90,7 @@ class FittedCostModel:
         self.provenance = provenance
         self.lender = lender
         self.disturbed = disturbed
+        self._kernel_engines = kernel_engines or {}
         self._prices: dict[_Key, tuple[float, float]] = {}
 
     @property
@@ -124,6 +127,15 @@ class FittedCostModel:
             return False
         kernel = kernel_of(self._kernels, kind, precision)
         return isinstance(kernel, Kernel) and kernel.lender is not None
+
+    def engines_of(self, kind: OperationKind, precision: Precision) -> tuple[str, ...]:
+        """Returns whose code ran where operations of that kind, which it holds, were measured.
+
+        Empty where that was here, or where the cost model was stored before it was kept.
+        """
+        if kind in TERMS:
+            return ()
+        return self._kernel_engines.get(key_of(self._kernels, kind, precision), ())
 
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
@@ -222,8 +234,12 @@ class FittedCostModel:
             "disturbed": self.disturbed,
             "scores": [asdict(score) for score in self.scores],
             "kernels": [
-                {"precision": precision.value, **kernel.to_json()}
-                for (_, precision), kernel in self._kernels.items()
+                {
+                    "precision": key[1].value,
+                    "engines": list(self._kernel_engines.get(key, ())),
+                    **kernel.to_json(),
+                }
+                for key, kernel in self._kernels.items()
             ],
             "engines": [
                 {
@@ -250,9 +266,13 @@ class FittedCostModel:
             if read["format"] != FORMAT:
                 raise ValueError(f"format {read['format']} is not {FORMAT}; fit it again")
             kernels: dict[tuple[OperationKind, Precision], AnyKernel] = {}
+            kernel_engines: dict[tuple[OperationKind, Precision], tuple[str, ...]] = {}
             for row in read["kernels"]:
                 kernel = _kernel_of_json(row)
-                kernels[kernel.kind, Precision(row["precision"])] = kernel
+                key = kernel.kind, Precision(row["precision"])
+                kernels[key] = kernel
+                # Models stored before this was kept do not tell.
+                kernel_engines[key] = tuple(row.get("engines", ()))
             engines = {
                 (row["engine"], Precision(row["precision"])): EngineTerms(
                     overheads=Overheads(row["overheads"]),
@@ -275,6 +295,7 @@ class FittedCostModel:
                 provenance,
                 str(read["lender"]),
                 float(read.get("disturbed", 0.0)),
+                kernel_engines,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no cost model in these bytes: {error!r}") from error

@@ -95,6 +95,8 @@ ROUND_BESIDE_KERNELS: dict[str, Any] = {
     "sequence_s": 5e-6,
 }
 """Round figures that end-to-end rows do not tell apart from what was fitted beside them."""
+_LIBRARY = "nccl"
+_PLAIN_TORCH = {"transformers", "torch"}
 _ENGINES = {
     engine.name: engine
     for engine in (
@@ -239,3 +241,15 @@ def engine(name: str) -> Engine:
 def engine_names() -> tuple[str, ...]:
     """Returns the names of all engines."""
     return tuple(_ENGINES)
+
+
+def shares_kernels(name: str, measured: str) -> bool:
+    """Returns whether an engine runs the kernels that were measured under a name.
+
+    Its own, NCCL's, which is a library of all engines, and torch's if it is one of torch's.
+
+    Args:
+        name: of the engine.
+        measured: of an engine or a library.
+    """
+    return measured in {name, _LIBRARY} or {name, measured} <= _PLAIN_TORCH

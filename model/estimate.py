@@ -126,6 +126,12 @@ class MeasuredCostModel(CostModel, Protocol):
     def leans(self, kind: OperationKind, precision: Precision) -> bool:
         """Returns whether the lender stands beside operations of that kind, which it holds."""
 
+    def engines_of(self, kind: OperationKind, precision: Precision) -> tuple[str, ...]:
+        """Returns whose code ran where operations of that kind, which it holds, were measured.
+
+        Empty where that was on the device itself, or is not known.
+        """
+
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
     ) -> StepEstimate:

@@ -40,6 +40,7 @@ from model.memory import (
 from model.notices import (
     Notice,
     bounded_notice,
+    foreign_notice,
     leaning_notice,
     memory_notice,
     outside_notice,
@@ -129,6 +130,8 @@ def predict(
         notices.append(unmeasured_notice(unmeasured))
     if cost_model.fitted is not None and (leaning := cost_model.leaning(operations)):
         notices.append(leaning_notice(leaning, cost_model.fitted.lender))
+    if foreign := cost_model.foreign(operations):
+        notices.append(foreign_notice(foreign, question.engine))
     return Inference(
         ttft_ms=ttft,
         tpot_ms=tpot,

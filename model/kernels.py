@@ -156,6 +156,22 @@ def has_kernel(
     return any(key in kernels for key in _stand_ins(kind, precision))
 
 
+def key_of(
+    kernels: Mapping[tuple[OperationKind, Precision], AnyKernel],
+    kind: OperationKind,
+    precision: Precision,
+) -> tuple[OperationKind, Precision]:
+    """Returns the kind and precision of what :func:`kernel_of` finds.
+
+    Raises:
+        KeyError: none was measured.
+    """
+    for key in _stand_ins(kind, precision):
+        if key in kernels:
+            return key
+    raise KeyError(kind, precision)
+
+
 def kernel_of(
     kernels: Mapping[tuple[OperationKind, Precision], AnyKernel],
     kind: OperationKind,
@@ -170,10 +186,7 @@ def kernel_of(
     Raises:
         KeyError: none was measured.
     """
-    for key in _stand_ins(kind, precision):
-        if key in kernels:
-            return kernels[key]
-    raise KeyError(kind, precision)
+    return kernels[key_of(kernels, kind, precision)]
 
 
 def _stand_ins(

@@ -6,7 +6,8 @@ in milliseconds: a start-up time, a cost for each value written and for each ite
 and the larger of computing and moving with a soft corner. Items are what a kernel walks
 one after the other whatever their size: a matrix product's inner dimension, an
 attention's KV heads of all sequences, the experts met. Libraries switch kernels with the number of
-rows, so each regime has constants of its own where it has been measured often enough.
+rows, so each regime has constants of its own where it has been measured often enough
+(``SHARED`` tells which have them in common).
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ REGIMES = {
 }
 """Number of regimes of each kind; those of attention: decode, whole prompt, chunk; of what
 linear and sparse attention add: one query, more."""
+
+SHARED = {OperationKind.EXPERTS: 3}
+"""How many regimes in a row have one law, where laws of their own do harm.
+
+Laws of experts jumped where a regime of rows ends, and trees, which split halfway between two
+measured rows, did not jump there: between the two the latency fell by up to a half. These
+regimes are still told apart, as stored cost models have a law for each.
+"""
 
 _ROW_REGIMES = np.array([2, 3, 4, 16])
 """First rows of a linear's further regimes: libraries treat one, two and three rows apart."""

@@ -11,10 +11,12 @@ from model.estimate import Provenance
 from model.execution import projections_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from model.composite import CompositeCostModel
     from model.memory import MemoryFootprint
+    from model.operations import OperationKind
+    from model.precision import Precision
     from model.steps import Question
 
 NO_MEASUREMENTS = "NO_MEASUREMENTS"
@@ -135,6 +137,25 @@ def leaning_notice(names: frozenset[str], lender: str) -> Notice:
         f"few points like {', '.join(sorted(names))} were measured on this device: what was"
         f" measured on {lender}, which runs the same kernels, fills in between them; more points"
         " lean less",
+    )
+
+
+def foreign_notice(
+    kinds: Sequence[tuple[OperationKind, Precision, tuple[str, ...]]], engine: str
+) -> Notice:
+    """Returns the remark on kernels that other engines ran where they were measured.
+
+    Args:
+        kinds: of the kernels, their precision, and the names of these engines.
+        engine: that is asked about.
+    """
+    named = ", ".join(
+        f"{kind} in {precision} ({' and '.join(others)})" for kind, precision, others in kinds
+    )
+    return Notice(
+        "KERNELS_OF_OTHER_ENGINES",
+        f"kernels of other engines stand in for those of {engine}, which were not measured:"
+        f" {named}; its own may take longer or shorter; import measurements of them",
     )
 
 

@@ -16,6 +16,7 @@ from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase, Provenance
 from model.kernel_fitting import fit_kernels
 from model.kernels import used_lender
+from model.measurement import WHOLES
 from model.operations import OperationKind
 from model.overheads import Overheads
 from model.regime_fitting import FEWEST_FOR_A_LAW
@@ -79,7 +80,8 @@ def fit_published(
         (*scores, *step_scores),
         len(rows),
         Provenance.REFERENCE_DATA,
-        used_lender(kernels, lender),
+        lender=used_lender(kernels, lender),
+        kernel_engines=_engines_of(rows),
     )
 
 
@@ -106,6 +108,16 @@ def _with_linears_enough(rows: Sequence[Row]) -> list[Row]:
         if row.measurement.kind != OperationKind.LINEAR.value
         or len(sizes[row.measurement.precision]) >= FEWEST_FOR_A_LAW
     ]
+
+
+def _engines_of(rows: Sequence[Row]) -> dict[tuple[OperationKind, Precision], tuple[str, ...]]:
+    """Returns whose kernels ran, by kind and precision: tables that lack one have another's."""
+    engines: dict[tuple[OperationKind, Precision], set[str]] = defaultdict(set)
+    for row in rows:
+        measured = row.measurement
+        if measured.kind not in WHOLES:
+            engines[OperationKind(measured.kind), measured.precision].add(measured.engine)
+    return {key: tuple(sorted(names)) for key, names in engines.items()}
 
 
 def _widest(

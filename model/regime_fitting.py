@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.law_fitting import fit_block_law, fit_law
-from model.laws import REGIMES, Law, Sizes
+from model.laws import REGIMES, SHARED, Law, Sizes
 from model.operations import LINEARS, OperationKind
 from model.regimes import RegimeLaws
 
@@ -26,6 +26,8 @@ def fit_laws(
     kind: OperationKind, sizes: Sizes, latency_ms: Array, processors: int = 0
 ) -> RegimeLaws:
     """Fits a law for each regime; one seldom measured is all regimes' law, scaled to it.
+
+    Regimes that share a law (``SHARED``) are fitted as one.
 
     Linears of many rows go by whole waves of blocks where that explains them better.
 
@@ -46,15 +48,16 @@ def fit_laws(
         sizes, latency_ms = sizes.take(drawn), latency_ms[drawn]
     pooled = fit_law(sizes, latency_ms)
     laws: list[Law] = []
-    for regime in range(REGIMES[kind]):
-        rows = sizes.regime == regime
+    shared = SHARED.get(kind, 1)
+    for regime in range(REGIMES[kind] // shared):
+        rows = sizes.regime // shared == regime
         here, measured = sizes.take(rows), latency_ms[rows]
+        law = pooled
         if len(measured) >= FEWEST_FOR_A_LAW:
-            laws.append(fit_law(here, measured))
+            law = fit_law(here, measured)
         elif len(measured) >= _FEWEST_FOR_A_SCALE:
-            laws.append(pooled.scaled(float(np.exp(np.median(np.log(measured / pooled(here)))))))
-        else:
-            laws.append(pooled)
+            law = pooled.scaled(float(np.exp(np.median(np.log(measured / pooled(here))))))
+        laws += [law] * shared
     if kind in LINEARS and processors and len(measured) >= _FEWEST_FOR_BLOCKS:
         blocks = fit_block_law(here, measured, processors)
         if misfit(measured, blocks(here)) < misfit(measured, laws[-1](here)):

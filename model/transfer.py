@@ -82,6 +82,10 @@ class TransferredCostModel:
         """Returns that no lender of its own stands beside them."""
         return False
 
+    def engines_of(self, kind: OperationKind, precision: Precision) -> tuple[str, ...]:
+        """Returns whose code ran on the device that was measured."""
+        return self._measured.engines_of(kind, precision)
+
     def estimate(
         self, operations: Sequence[Operation], phase: Phase, confidence: float, engine: str = ""
     ) -> StepEstimate:

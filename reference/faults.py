@@ -1,15 +1,21 @@
-"""What is wrong with a published row, where it can be told from the row alone."""
+"""What is wrong with a published row, where it can be told from the row or those beside it."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from reference.rows import Row
+
+    Layer = tuple[str, str, str, float]
 
 TOO_FAST = "faster than memory allows"
 IN_GROUPS = "experts routed in groups that tie"
 TOO_FAST_KERNEL = "of a kernel timed faster than memory allows"
+OTHERS_CHOICES = "of ranks that ran other ranks' choices of experts, too"
 
 _DEEPSEEK_EXPERTS = "7168x2048x256"
 """DeepSeek V3's experts are chosen within the best 4 of 8 groups (arXiv 2412.19437, section 2.1.2).
@@ -23,6 +29,13 @@ router does. TensorRT-LLM's rows met them all.
 
 _TOO_FAST_KERNEL = "moe_torch_flow_min_latency"
 """TensorRT-LLM's for few tokens, on B200: a tenth of its large rows is too fast, by up to 3.3."""
+
+
+_RAN_ALL = 0.8
+"""Of the time that all choices of a rank's tokens take. Ranks that ran their own alone took at
+most 0.77 of it (vLLM's small experts on L40S), those that ran all at least 0.83."""
+_MOST_RANKS = 4.0
+"""Of layers with fewer choices: shares of more ranks are too small to tell by."""
 
 
 class Memory(NamedTuple):
@@ -61,6 +74,58 @@ def fault(row: Row, device: str) -> str:
     if from_memory and 1e-3 * row.latency_ms * memory.bytes_per_second < read:
         return TOO_FAST
     return ""
+
+
+def crowded_layers(found: Iterable[Row]) -> set[Layer]:
+    """Returns the layers of experts whose ranks ran other ranks' choices, too.
+
+    SGLang's Triton kernel knows no expert that is not there, so the collector gave a token's
+    choices of other ranks' experts to the rank's first (github.com/ai-dynamo/aiconfigurator,
+    commit 095f58a, collector/sglang/collect_moe.py, ``topk_ids.clamp(min=0)``): all of 0.5.10's
+    tables, in 0.5.14's the models that are not timed in SGLang's own layer. It shows where
+    there are the most tokens: a rank of 8 takes as long as the whole layer.
+
+    Args:
+        found: rows of one table.
+    """
+    layers: dict[Layer, dict[tuple[float, float], dict[float, float]]] = defaultdict(dict)
+    for row in found:
+        if row.kind == "experts":
+            size = row.shape
+            share = size["intermediate_size"], size["experts"] / size["local_experts"]
+            layers[layer_of(row)].setdefault(share, {})[size["tokens"]] = row.latency_ms
+    return {layer for layer, shares in layers.items() if _least_share(shares, layer[-1]) > _RAN_ALL}
+
+
+def layer_of(row: Row) -> Layer:
+    """Returns what rows of one layer of experts share, whatever its ranks hold."""
+    return row.precision, row.kernel, row.group, row.shape["top_k"]
+
+
+def is_part(row: Row) -> bool:
+    """Returns whether experts were spread over ranks."""
+    return row.kind == "experts" and row.shape["local_experts"] < row.shape["experts"]
+
+
+def _least_share(shares: dict[tuple[float, float], dict[float, float]], top_k: float) -> float:
+    """Returns the least time of a rank over that of all choices of the tokens it has.
+
+    0 where it cannot be told: a token with a single choice has none of other ranks.
+
+    Args:
+        shares: latencies by tokens, by width of the experts and number of ranks.
+        top_k: choices of a token.
+    """
+    # Whole experts: what a kernel does beside its products counts for the least.
+    widest = max(width for width, _ in shares)
+    whole = shares.get((widest, 1.0), {})
+    least = []
+    for (width, ranks), latencies in shares.items():
+        same = whole.keys() & latencies.keys()
+        if width == widest and same and 1 < ranks <= max(top_k, _MOST_RANKS):
+            most = max(same)
+            least.append(latencies[most] / whole[most] / min(1.0, top_k / ranks))
+    return min(least, default=0.0) if top_k > 1 else 0.0
 
 
 def read_bytes(row: Row) -> float:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reference import parquet
-from reference.faults import fault
+from reference.faults import OTHERS_CHOICES, crowded_layers, fault, is_part, layer_of
 from reference.routing import met
 from reference.rows import Row, thinned
 from reference.tables import Table, newest_of, tables_of
@@ -85,7 +85,7 @@ def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[Read]:
         for table in tables_of(device, kind, name, engine, folder):
             every = list(read(_columns(table.path), table.engine))
             wanted = {row.precision for row in every} - held - _launch_bound(every)
-            found, left_out = _possible((r for r in every if r.precision in wanted), device)
+            found, left_out = _possible([r for r in every if r.precision in wanted], device)
             if found:
                 held |= wanted
                 yield Read(table, thinned(_fastest(found), limit), left_out)
@@ -121,11 +121,14 @@ def _collectives(device: str, engine: str, folder: Path) -> Iterator[Read]:
         yield Read(library, rest, Counter())
 
 
-def _possible(found: Iterable[Row], device: str) -> tuple[list[Row], Counter[str]]:
+def _possible(found: list[Row], device: str) -> tuple[list[Row], Counter[str]]:
     kept: list[Row] = []
     left_out: Counter[str] = Counter()
+    crowded = crowded_layers(found)
     for row in found:
         reason = fault(row, device)
+        if not reason and is_part(row) and layer_of(row) in crowded:
+            reason = OTHERS_CHOICES
         if reason:
             left_out[reason] += 1
         else:

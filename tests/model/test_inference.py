@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.analytical import AnalyticalCostModel, generic_cpu
 from model.composite import CompositeCostModel
 from model.dimensions import architecture_of_dimensions
-from model.engines import engine, engine_names
+from model.engines import engine, engine_names, shares_kernels
 from model.estimate import Phase, Provenance, StepEstimate
 from model.hardware import data_sheet
 from model.inference import predict
@@ -74,6 +74,9 @@ class Fitted:
 
     def leans(self, kind, precision):
         return kind is OperationKind.ATTENTION
+
+    def engines_of(self, kind, precision):
+        return ()
 
     def supports(self, precision, engine):
         return precision is Precision.BF16 and engine == self.engine
@@ -490,6 +493,32 @@ def test_an_answer_says_whose_measurements_its_kernels_lean_on():
     assert "KERNELS_LEAN_ON_OTHERS" not in codes(
         ask(work(), engine="transformers", fitted=Fitted())
     )
+
+
+def test_an_answer_says_whose_kernels_stand_in_for_an_engines():
+    class Mixed(Fitted):
+        def engines_of(self, kind, precision):
+            return ("sglang", "trtllm") if kind is OperationKind.LINEAR else ("vllm",)
+
+    answer = ask(work(), engine="vllm", fitted=Mixed())
+    text = {n.code: n.text for n in answer.notices}["KERNELS_OF_OTHER_ENGINES"]
+    assert "linear in bf16 (sglang and trtllm);" in text
+    assert "attention" not in text
+    assert "KERNELS_OF_OTHER_ENGINES" not in codes(ask(work(), engine="vllm", fitted=Fitted()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured", "shared"),
+    [
+        ("vllm", "vllm", True),
+        ("vllm", "sglang", False),
+        ("vllm", "nccl", True),
+        ("torch", "transformers", True),
+        ("vllm", "torch", False),
+    ],
+)
+def test_engines_share_kernels_of_a_library_and_of_torch(asked, measured, shared):
+    assert shares_kernels(asked, measured) is shared
 
 
 def test_a_kv_cache_in_another_format_is_priced_by_physics_alone():

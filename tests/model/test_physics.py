@@ -58,6 +58,9 @@ class Optimist:
     def holds(self, kind, precision):
         return kind.value not in NO_KERNELS
 
+    def engines_of(self, kind, precision):
+        return ()
+
     def estimate_phases(self, parts, confidence, engine=""):
         return [self._step(operations) for operations, _ in parts]
 

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.analytical import AnalyticalCostModel
+from model.blobs import pack, unpack
+from model.blocks import Experts, FeedForward
 from model.collectives import Collective, fit_collective
 from model.composite import CompositeCostModel
 from model.cost_model import FittedCostModel
@@ -17,7 +19,15 @@ from model.estimate import Phase, Provenance
 from model.hardware import data_sheet
 from model.laws import sizes_of
 from model.measurement import Distribution, Measurement
-from model.operations import OperationKind, all_reduce, embedding, linear, point_to_point
+from model.notices import foreign_notice
+from model.operations import (
+    OperationKind,
+    all_reduce,
+    embedding,
+    experts,
+    linear,
+    point_to_point,
+)
 from model.overheads import TERMS
 from model.precision import Precision
 from model.published import fit_published
@@ -136,6 +146,42 @@ def test_what_a_stage_hands_on_is_priced_as_measured_or_by_the_link(published):
     # As measured on the H100, and at the H200's link.
     assert ms(published) == pytest.approx(3e3 * DEVICE.seconds(handed[0]), rel=0.01)
     assert ms(fit_published(without)) == ms(None)
+
+
+def foreign(fitted, operations, engine="vllm"):
+    """What an answer says of kernels of other engines, empty where it says nothing."""
+    analytical = AnalyticalCostModel(data_sheet("h100-sxm"), engine)
+    composite = CompositeCostModel(fitted, analytical, Precision.BF16, Precision.BF16, engine)
+    found = composite.foreign(operations)
+    return foreign_notice(found, engine).text if found else ""
+
+
+def test_another_engines_kernels_are_named_where_they_are_asked_for():
+    """Tables that lack experts have another engine's, and an all-reduce is NCCL's for all."""
+    ran = {"experts": "sglang", "all_reduce": "nccl"}
+    measured = [replace(one, engine=ran.get(one.kind, one.engine)) for one in rows()]
+    fitted = FittedCostModel.from_bytes(fit_published(measured).to_bytes())
+    dense = [linear("x", 8, 512, 512, Precision.BF16), all_reduce(64, 2, Precision.BF16)]
+    block = Experts(expert=FeedForward(intermediate_size=512), count=8, top_k=4)
+    routed = [*dense, experts(8, 1024, block, Precision.BF16)]
+    assert foreign(fitted, dense) == ""
+    assert "experts in bf16 (sglang)" in foreign(fitted, routed)
+    assert "linear" not in foreign(fitted, routed)
+    # All that an engine without tables is answered by is another's.
+    assert "linear in bf16 (vllm)" in foreign(fitted, dense, "trtllm")
+    assert "linear in bf16 (vllm)" in foreign(fitted, routed, "sglang")
+    assert "experts" not in foreign(fitted, routed, "sglang")
+    sheet = data_sheet("h100-pcie")
+    borrowed = TransferredCostModel(fitted, data_sheet("h100-sxm"), sheet)
+    assert "experts in bf16 (sglang)" in foreign(borrowed, routed)
+
+
+def test_a_cost_model_stored_before_that_was_kept_loads_and_says_nothing(published):
+    stored = unpack(published.to_bytes())
+    for kernel in stored["kernels"]:
+        assert kernel.pop("engines") == ["vllm"]
+    old = FittedCostModel.from_bytes(pack(stored))
+    assert foreign(old, [linear("x", 8, 512, 512, Precision.BF16)], "sglang") == ""
 
 
 def test_collectives_hold_for_any_precision(published):

@@ -135,6 +135,37 @@ def test_what_cannot_be_right_is_left_out_and_counted(tmp_path):
     assert found.left_out == {faults.TOO_FAST: 2}
 
 
+@pytest.mark.parametrize(
+    ("latency", "kept"),
+    [
+        # Choices of other ranks' experts went to the first of the rank's own: A100's rows.
+        ([57.8, 57.5, 57.0, 57.5, 28.6], 1),
+        ([57.8, 29.0, 14.8, 8.1, 5.0], 5),
+        # A large overhead beside it is none of another rank's choices (as on L40S).
+        ([57.8, 50.0, 46.0, 44.5, 44.0], 5),
+        # One odd row does not tell of all.
+        ([57.8, 57.5, 14.8, 8.1, 5.0], 5),
+    ],
+)
+def test_ranks_that_ran_others_choices_are_left_out_and_counted(tmp_path, latency, kept):
+    sizes = {"num_tokens": [16384], "hidden_size": [4096], "num_experts": [128]}
+    # Its ranks had what is theirs, whatever the other layer's had.
+    sizes |= {"inter_size": [1536] * 5 + [768] * 5, "moe_ep_size": [1, 2, 4, 8, 16] * 2}
+    experts(tmp_path, "sglang/1", **sizes, latency=[*latency, 28.8, 14.8, 8.1, 4.6, 3.0])
+    (found,) = operations.rows("h100-sxm", "sglang", tmp_path, 100)
+    widths = [row.shape["intermediate_size"] for row in found.rows]
+    assert (widths.count(1536), widths.count(768)) == (kept, 5)
+    assert found.left_out[faults.OTHERS_CHOICES] == 5 - kept
+
+
+def test_a_single_choice_is_never_another_ranks(tmp_path):
+    experts(
+        tmp_path, "sglang/1", topk=[1], num_experts=[16], moe_ep_size=[1, 2], latency=[4.0, 4.0]
+    )
+    (found,) = operations.rows("h100-sxm", "sglang", tmp_path, 100)
+    assert len(found.rows) == 2
+
+
 def test_an_older_version_stands_in_where_the_newest_lacks_the_kind(tmp_path):
     experts(tmp_path, "trtllm/2", kernel_source=["one_nongated"])
     experts(tmp_path, "trtllm/1")
@@ -254,3 +285,4 @@ def test_the_real_tables_hold_every_kind_in_plausible_times(device):
     assert len(source.text) <= 500
     # The text says what was left out.
     assert device != "h100-sxm" or f"left out 351 {faults.IN_GROUPS}" in source.text
+    assert (faults.OTHERS_CHOICES in source.text) is (device == "a100-sxm")

@@ -65,6 +65,9 @@ class Fitted:
     def holds(self, kind, precision):
         return precision is Precision.FP32 and kind not in COLLECTIVES
 
+    def engines_of(self, kind, precision):
+        return ()
+
     def supports(self, precision, engine):
         return precision is Precision.FP32 and engine == "transformers"
 

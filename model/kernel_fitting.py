@@ -9,7 +9,7 @@ import numpy as np
 
 from model.collectives import Collective, fit_collective
 from model.features import USUAL_PROCESSORS, features
-from model.kernels import Kernel
+from model.kernels import Kernel, ranks_of
 from model.laws import KERNELS, sizes_of
 from model.operations import COLLECTIVES, OperationKind
 from model.regime_fitting import fit_laws, misfit
@@ -139,7 +139,8 @@ def fit_kernel(
     if len(rows) >= _FEWEST_FOR_A_RESIDUAL:
         residual = fit_residual(features(kind, sizes, before, waves_of), np.log(latency / before))
     low, high = sizes.extent.min(axis=0), sizes.extent.max(axis=0)
-    return Kernel(kind, laws, residual, low, high, waves_of, used)
+    ranks = float(ranks_of(sizes).max()) if kind is OperationKind.EXPERTS else 0.0
+    return Kernel(kind, laws, residual, low, high, waves_of, used, ranks)
 
 
 def kernel_errors(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from model.features import USUAL_PROCESSORS, features
-from model.operations import COLLECTIVES, OperationKind
+from model.operations import COLLECTIVES, SHAPE_FIELDS, OperationKind
 from model.precision import Precision
 from model.regimes import RegimeLaws
 from model.residual import Residual
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _DOMAIN_MARGIN = 1.25
 """Sizes so much beyond the measured ones still count as inside."""
+_EXPERTS = SHAPE_FIELDS[OperationKind.EXPERTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Kernel:
         processors: of the device, as :func:`features` takes them.
         lender: kernel of a device that runs the same machine code, whose residual comes
             before the own one; None where the own measurements alone explain more.
+        most_ranks: that experts were measured spread over; 0 of other kinds, and where that
+            was not kept.
     """
 
     kind: OperationKind
@@ -48,6 +51,7 @@ class Kernel:
     high: Array
     processors: int = USUAL_PROCESSORS
     lender: Kernel | None = None
+    most_ranks: float = 0.0
     _lowest: Array = field(init=False, repr=False, compare=False)
     _highest: Array = field(init=False, repr=False, compare=False)
 
@@ -79,13 +83,17 @@ class Kernel:
     def outside(self, sizes: Sizes) -> Array:
         """Returns how far each operation is outside what was measured, (operations,).
 
-        The log of the largest ratio of a size, FLOPs or bytes to the nearest measured
-        one; 0 inside.
+        The log of the largest ratio of a size, FLOPs, bytes or ranks of experts to the nearest
+        measured one; 0 inside.
         """
         extent = sizes.extent
-        if (self._lowest <= extent).all() and (extent <= self._highest).all():
+        # What a rank does for the choices of others shows in no sizes of whole experts.
+        ranks = ranks_of(sizes) / self.most_ranks if self.most_ranks else np.ones(len(extent))
+        inside = (self._lowest <= extent).all() and (extent <= self._highest).all()
+        if inside and (ranks <= _DOMAIN_MARGIN).all():
             return np.zeros(len(extent))
         beyond = np.maximum(self._lowest / extent, extent / self._highest).max(axis=1)
+        beyond = np.maximum(beyond, ranks / _DOMAIN_MARGIN)
         result: Array = np.log(np.maximum(1.0, beyond))
         return result
 
@@ -107,6 +115,7 @@ class Kernel:
             "high": self.high.tolist(),
             "processors": self.processors,
             "lender": self.lender.to_json() if self.lender is not None else None,
+            "most_ranks": self.most_ranks,
         }
 
     @classmethod
@@ -124,7 +133,16 @@ class Kernel:
             np.array(data["high"]),
             int(data["processors"]),
             cls.from_json(data["lender"]) if data["lender"] is not None else None,
+            # Kernels stored before this was kept do not tell.
+            float(data.get("most_ranks", 0.0)),
         )
+
+
+def ranks_of(sizes: Sizes) -> Array:
+    """Returns how many ranks each operation's experts are spread over, (operations,)."""
+    held, count = (_EXPERTS.index(name) for name in ("local_experts", "experts"))
+    ranks: Array = sizes.shape[:, count] / sizes.shape[:, held]
+    return ranks
 
 
 class Lender(NamedTuple):

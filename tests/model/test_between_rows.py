@@ -1,5 +1,6 @@
 """Between two rows of a table experts take no less than the one and no more than the other."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from model.blocks import Experts, FeedForward
 from model.kernel_fitting import fit_kernel
+from model.kernels import Kernel
 from model.laws import sizes_of
 from model.measurement import Distribution, Measurement
 from model.operations import OperationKind, experts
@@ -56,6 +58,27 @@ def row(tokens, width, count):
 def kernel():
     measured = [row(tokens, w, n) for tokens in TOKENS for w in WIDTHS for n in COUNTS]
     return fit_kernel(OperationKind.EXPERTS, usable_rows(measured))
+
+
+def test_experts_spread_over_more_ranks_than_were_measured_are_outside(kernel):
+    """Rows of whole experts do not show what a rank does for the choices of others."""
+
+    def outside(kernel, ranks):
+        layer = FeedForward(intermediate_size=720)
+        part = Experts(expert=layer, count=128, top_k=TOP_K, local=128 // ranks)
+        asked = [experts(512, HIDDEN, part, Precision.BF16)]
+        return kernel.outside(sizes_of(OperationKind.EXPERTS, asked))[0]
+
+    read = Kernel.from_json(kernel.to_json())
+    assert outside(read, 1) == 0.0
+    assert outside(read, 4) == pytest.approx(np.log(4 / 1.25))
+    spread = [row(tokens, w, n) for tokens in TOKENS for w in WIDTHS for n in COUNTS]
+    spread += [replace(one, shape=one.shape | {"local_experts": 32.0}) for one in spread]
+    assert outside(fit_kernel(OperationKind.EXPERTS, usable_rows(spread)), 4) == 0.0
+    # One that was stored before that was kept.
+    old = kernel.to_json()
+    del old["most_ranks"]
+    assert outside(Kernel.from_json(old), 4) == 0.0
 
 
 @pytest.mark.parametrize("count", COUNTS)

@@ -177,11 +177,8 @@ def test_plain_layers_name_what_they_lack():
     assert raised.value.field == "model"
 
 
-def compiles(test):
-    """Marks a test that lets torch compile, which warns of what is in torch itself."""
-    for warning in ("ignore:`torch.jit:DeprecationWarning", "ignore:dynamo_pgo:UserWarning"):
-        test = pytest.mark.filterwarnings(warning)(test)
-    return test
+compiles = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+"""Torch's compiler uses what torch says it should not."""
 
 
 @compiles
@@ -196,12 +193,15 @@ def test_compiled_layers_are_measured_and_said_so():
 
 
 @compiles
-def test_where_torch_cannot_compile_the_remedy_is_named(monkeypatch):
+def test_where_torch_cannot_compile_the_remedy_is_named(monkeypatch, tmp_path):
     torch.compiler.reset()
-    monkeypatch.setattr(inductor, "force_disable_caches", True)
-    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    # Nothing that was compiled before is found there.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     asked = replace(request(engine="torch"), torch_compile=True)
-    with pytest.raises(InvalidFieldError, match=r"no-such-compiler.*leave it out") as raised:
+    with (
+        inductor.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(InvalidFieldError, match=r"no-such-compiler.*leave it out") as raised,
+    ):
         measure(asked)
     assert raised.value.field == "torch_compile"
 

@@ -108,10 +108,7 @@ class CompositeCostModel:
     def provenance_of(self, operations: Sequence[Operation]) -> Provenance:
         """Returns the weakest source among the figures of these operations."""
         allowed = self._engines_own if self._by_coefficients else frozenset()
-        if any(map(_meets_over_network, operations)):
-            return Provenance.ANALYTICAL
-        kinds = _kinds(operations)
-        if all(kind in allowed or self._is_fitted(kind, precision) for kind, precision in kinds):
+        if all(o.kind in allowed or self._is_priced(o) for o in operations):
             return self.provenance
         return Provenance.ANALYTICAL
 

@@ -256,13 +256,13 @@ def _continuous(
     engine = cost_model.analytical.engine
     chunks = chunk_count(workload) if mixed else 0
     device_share = 1.0 - phases[0].request_share
-    physics = _added_share(_by_physics(works, question, cost_model), chunks) if mixed else 1.0
+    physics = _added_by_physics(works, question, cost_model, chunks) if mixed else 1.0
+    trust = min(1.0, physics / _MUCH)
 
     def compose(prefill_ms: float, decode_ms: float) -> tuple[float, float]:
         # Of a pipeline one prefill occupies a stage at a time.
         passes = device_share * prefill_ms
-        added = 1.0 - chunks * decode_ms / max(passes, 1e-12)
-        trust = min(1.0, physics / _MUCH)
+        added = _added_share(passes, decode_ms, chunks)
         work = passes * max(0.0, trust * added + (1.0 - trust) * physics) / planner.stages
         share = (running - 1) / generated * work
         # A prefill hides behind decodes, and behind no more of them than there are.
@@ -282,21 +282,22 @@ def _continuous(
     return phases, ttft, _ordered(*tpots) if decodes else None
 
 
-def _by_physics(
-    works: list[PhaseWork], question: Question, cost_model: CompositeCostModel
-) -> list[PhaseCost]:
+def _added_by_physics(
+    works: list[PhaseWork], question: Question, cost_model: CompositeCostModel, chunks: int
+) -> float:
+    """Returns what :func:`_added_share` is by the data sheet, 0 at the least."""
     analytical, confidence = cost_model.analytical, question.confidence
-    return [
+    mixed, decode = (
         PhaseCost(work=w, estimate=analytical.estimate(w.operations, w.phase, confidence))
         for w in works
-    ]
+    )
+    passes = (1.0 - mixed.request_share) * mixed.milliseconds.value
+    return max(0.0, _added_share(passes, decode.milliseconds.value, chunks))
 
 
-def _added_share(phases: list[PhaseCost], chunks: int) -> float:
-    """Returns what chunks add to the decode steps that they run in, as a share of those steps."""
-    mixed, decode = (phase.milliseconds.value for phase in phases)
-    passes = (1.0 - phases[0].request_share) * mixed
-    return max(0.0, 1.0 - chunks * decode / max(passes, 1e-12))
+def _added_share(passes_ms: float, decode_ms: float, chunks: int) -> float:
+    """Returns what chunks add to the decode steps that they run in, as a share of the passes."""
+    return 1.0 - chunks * decode_ms / max(passes_ms, 1e-12)
 
 
 def _priced(

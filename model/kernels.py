@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _DOMAIN_MARGIN = 1.25
 """Sizes so much beyond the measured ones still count as inside."""
-_EXPERTS = SHAPE_FIELDS[OperationKind.EXPERTS]
+_HELD, _COUNT = map(SHAPE_FIELDS[OperationKind.EXPERTS].index, ("local_experts", "experts"))
+"""Columns of the shapes of experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +87,19 @@ class Kernel:
         The log of the largest ratio of a size, FLOPs, bytes or ranks of experts to the nearest
         measured one; 0 inside.
         """
-        extent = sizes.extent
-        # What a rank does for the choices of others shows in no sizes of whole experts.
-        ranks = ranks_of(sizes) / self.most_ranks if self.most_ranks else np.ones(len(extent))
-        inside = (self._lowest <= extent).all() and (extent <= self._highest).all()
-        if inside and (ranks <= _DOMAIN_MARGIN).all():
-            return np.zeros(len(extent))
-        beyond = np.maximum(self._lowest / extent, extent / self._highest).max(axis=1)
-        beyond = np.maximum(beyond, ranks / _DOMAIN_MARGIN)
-        result: Array = np.log(np.maximum(1.0, beyond))
+        beyond = self._beyond(sizes.extent)
+        if self.most_ranks:
+            # What a rank does for the choices of others shows in no sizes of whole experts.
+            beyond = np.maximum(beyond, ranks_of(sizes) / (_DOMAIN_MARGIN * self.most_ranks))
+        result: Array = np.log(beyond)
+        return result
+
+    def _beyond(self, extent: Array) -> Array:
+        """Returns the largest ratio of a size to the nearest measured one; 1 inside."""
+        if (self._lowest <= extent).all() and (extent <= self._highest).all():
+            return np.ones(len(extent))
+        ratios = np.maximum(self._lowest / extent, extent / self._highest)
+        result: Array = np.maximum(1.0, ratios.max(axis=1))
         return result
 
     def _before_residual(self, sizes: Sizes) -> Array:
@@ -140,8 +145,7 @@ class Kernel:
 
 def ranks_of(sizes: Sizes) -> Array:
     """Returns how many ranks each operation's experts are spread over, (operations,)."""
-    held, count = (_EXPERTS.index(name) for name in ("local_experts", "experts"))
-    ranks: Array = sizes.shape[:, count] / sizes.shape[:, held]
+    ranks: Array = sizes.shape[:, _COUNT] / sizes.shape[:, _HELD]
     return ranks
 
 

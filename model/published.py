@@ -97,10 +97,10 @@ def _with_linears_enough(rows: Sequence[Row]) -> list[Row]:
             # Of one size again and again no law can be told.
             sizes[row.measurement.precision].add(row.operations[0].shape)
     most = max(map(len, sizes.values()), default=0)
-    if missing := max(0, FEWEST_FOR_A_LAW - most):
+    if most < FEWEST_FOR_A_LAW:
         raise NotEnoughMeasurementsError(
             f"no precision has the {FEWEST_FOR_A_LAW} linear points of different sizes that a law"
-            f" needs: {most} are there, {missing} are missing; measure more"
+            f" needs: {most} are there, {FEWEST_FOR_A_LAW - most} are missing; measure more"
         )
     return [
         row

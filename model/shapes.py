@@ -47,9 +47,13 @@ from model.execution import (
     projections_of,
     step_operations,
 )
+from model.laws import KERNELS
+from model.measurement import WHOLES
 from model.operations import (
+    COLLECTIVES,
     LINEARS,
     PLAIN_ATTENTIONS,
+    SHAPE_FIELDS,
     Operation,
     OperationKind,
     all_gather,
@@ -110,10 +114,10 @@ _LATER = frozenset(
     }
 )
 """Sizes that rows stored before there were such blocks lack; zero where missing."""
-_STEP = ("sequences", "query_tokens", "kv_tokens")
-_ATTENTION = (*_STEP, "query_heads", "kv_heads", "head_dim", "window")
 _PASS = (
-    *_STEP,
+    "sequences",
+    "query_tokens",
+    "kv_tokens",
     "decode_sequences",
     "decode_kv_tokens",
     "fused",
@@ -121,17 +125,12 @@ _PASS = (
     *_DIMENSIONS,
 )
 SIZES: dict[str, tuple[str, ...]] = {
-    "linear": ("m", "n", "k"),
-    "linear_transposed": ("m", "n", "k"),
-    "batched_linear": ("m", "n", "k", "batch"),
-    "attention": _ATTENTION,
-    "static_attention": _ATTENTION,
-    "mla": (*_STEP, "query_heads", "kv_rank", "rope_dim", "head_dim", "value_dim"),
-    "sparse_mla": (*_STEP, "query_heads", "kv_rank", "rope_dim", "top_k"),
-    "indexer": (*_STEP, "heads", "head_dim"),
-    "top_k": (*_STEP, "top_k"),
-    "linear_attention": (*_STEP[:2], "key_heads", "value_heads", "key_dim", "value_dim"),
-    "convolution": (*_STEP[:2], "channels", "width"),
+    **{
+        kind.value: names
+        for kind, names in SHAPE_FIELDS.items()
+        if kind in KERNELS or kind in COLLECTIVES
+    },
+    **{kind.value: (*SHAPE_FIELDS[kind], "window") for kind in PLAIN_ATTENTIONS},
     "experts": (
         "tokens",
         "hidden_size",
@@ -143,13 +142,8 @@ SIZES: dict[str, tuple[str, ...]] = {
         "balanced",
         "touched",
     ),
-    "all_reduce": ("message_bytes", "ranks"),
-    "all_gather": ("message_bytes", "ranks"),
-    "all_to_all": ("message_bytes", "ranks"),
     "point_to_point": ("message_bytes",),
-    "layer": _PASS,
-    "prefill": _PASS,
-    "decode": _PASS,
+    **dict.fromkeys(WHOLES, _PASS),
 }
 """All sizes that a kind may have; some may be left out."""
 _LARGEST = 1 << 53

@@ -28,8 +28,8 @@ from model.operations import all_reduce
 from model.precision import Precision
 from model.presets import preset
 from model.training import fit_cost_model
+from profiler.interface import ENGINE
 from profiler.modules import with_depth
-from profiler.points import ENGINE
 from profiler.ranks import run_on_ranks
 from profiler.tensor_parallel import layer_latencies
 from profiler.wholes import ForwardPoint

@@ -82,7 +82,6 @@ class Campaign:
         self._seconds = max(0.0, request.budget_s - request.reserve_s)
         self._measures_others = request.budget_s >= OTHERS_FROM_S
         self.goal = Goal(request.target_error)
-        self._stops_early = request.target_error > 0
         self._rows = list(request.done)
         self._precisions = request.precisions or device.precisions
         for precision in self._precisions:
@@ -117,7 +116,7 @@ class Campaign:
             if track is None:
                 track = min(tracks, key=lambda t: t.spent / t.share)
             # Other precisions go on unaided, but a target may be met meanwhile.
-            of_use = track.base_is_done or (self._stops_early and tracks[0].base_is_done)
+            of_use = track.base_is_done or (self.goal.is_set and tracks[0].base_is_done)
             if of_use and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
                 cost_model = self._fit()
                 fitted_at = self._clock()

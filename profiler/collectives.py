@@ -16,7 +16,7 @@ import torch.distributed as dist
 from model.measurement import Measurement
 from model.operations import OperationKind
 from profiler.device import dtype_of
-from profiler.points import ENGINE
+from profiler.interface import ENGINE
 from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, RunDelay, distribution
 
 if TYPE_CHECKING:

@@ -23,6 +23,11 @@ class Goal:
         self._error = error
         self._curve: list[tuple[int, float]] = []
 
+    @property
+    def is_set(self) -> bool:
+        """Whether an error was asked for."""
+        return self._error > 0
+
     def note(self, points: int, error: float) -> bool:
         """Notes the error of a fit on so many points; returns whether that is good enough.
 
@@ -30,7 +35,7 @@ class Goal:
             points: measured so far.
             error: NaN where it cannot be told.
         """
-        if not self._error or math.isnan(error):
+        if not self.is_set or math.isnan(error):
             return False
         self._curve.append((points, error))
         return error <= self._error
@@ -38,7 +43,7 @@ class Goal:
     @property
     def text(self) -> str:
         """What came of it, for a person; empty where nothing was asked for."""
-        if not self._error:
+        if not self.is_set:
             return ""
         asked = f"the asked error of {self._error:.1%}"
         if not self._curve:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from model.workload import Workload
 
 
+ENGINE = "transformers"
+"""Whose attention code runs; linears are torch's own under any engine."""
+PLAIN_ENGINE = "torch"
+"""The plain layers'."""
 _IMPORTED = frozenset({"source", "engine"})
 """Fields of an environment that imported measurements alone have."""
 
@@ -118,7 +122,7 @@ class LiveRequest:
     tensor: int
     precision: Precision
     scope: Scope
-    engine: str = "transformers"
+    engine: str = ENGINE
     torch_compile: bool = False
     trace_path: str = ""
 

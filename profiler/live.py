@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiler.interface import LiveResult, Progressed, Scope
+from profiler.interface import ENGINE, LiveResult, Progressed, Scope
 from profiler.live_models import live_model
 from profiler.modules import shard, with_depth
-from profiler.points import ENGINE
 from profiler.telemetry import EnergyMeter, held_down_by
 from profiler.timing import DISTURBED_FLAG, THROTTLED_FLAG, distribution
 from profiler.warm_up import warm_up

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 from torch._dynamo.exc import TorchDynamoException
 
 from model.errors import InvalidFieldError
+from profiler.interface import PLAIN_ENGINE
 from profiler.models import LayerSpans, generate_once, prepared_run
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
 from profiler.plain_models import GreedyRequest, PlainModel
-from profiler.points import PLAIN_ENGINE
 from profiler.timing import Effort
 from profiler.tracing import trace_run
 from profiler.wholes import ForwardPoint, Once

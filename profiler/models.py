@@ -13,8 +13,8 @@ import torch
 from transformers import DynamicCache
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
+from profiler.interface import ENGINE
 from profiler.modules import build_model
-from profiler.points import ENGINE
 from profiler.timing import DISTURBED_SHARE, RunDelay, Stopwatch, timing_of
 from profiler.wholes import Once, WholePoint
 

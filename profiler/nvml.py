@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Bits of the driver's answer; an idle GPU and a clock that the user asked for
-# hold nothing down.
 POWER_CAP = "power cap"
 """What holds down a GPU that is cool and well: its usual state under large products."""
+# Bits of the driver's answer; an idle GPU and a clock that the user asked for
+# hold nothing down.
 _REASONS = {
     0x0000000000000004: POWER_CAP,
     0x0000000000000008: "hardware slowdown",

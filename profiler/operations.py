@@ -16,9 +16,10 @@ from model.blocks import Attention
 from model.measurement import Measurement
 from model.operations import OperationKind, attention, linear
 from profiler.device import Device, dtype_of
+from profiler.interface import ENGINE
 from profiler.numerics import CHECKED, check
 from profiler.packed import PACKED
-from profiler.points import ATTENTION_EFFORT, ENGINE, MATRIX_EFFORT
+from profiler.points import ATTENTION_EFFORT, MATRIX_EFFORT
 from profiler.timing import Effort, Run, Timing, captured, time_runs
 
 if TYPE_CHECKING:

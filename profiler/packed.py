@@ -177,7 +177,7 @@ def _multiply_fp8(
     return product[:, :columns]
 
 
-def in_fp8_blocks(values: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _in_fp8_blocks(values: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns E4M3 values and the fp32 scale of each block.
 
     Args:
@@ -199,13 +199,13 @@ def _pack_fp8_block(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, i
     Blocks are whole: columns and values of zeros are behind them.
     """
     whole = F.pad(weight, (0, -weight.shape[1] % _BLOCK, 0, -len(weight) % _BLOCK))
-    packed, scales = in_fp8_blocks(whole, _BLOCK)
+    packed, scales = _in_fp8_blocks(whole, _BLOCK)
     return packed.t(), F.pad(scales, (0, -scales.shape[1] % _SCALES_ALIGNED)).t(), len(weight)
 
 
 def _prepare_fp8_block(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
     whole = F.pad(x, (0, -x.shape[1] % _BLOCK, 0, -len(x) % _SCALES_ALIGNED))
-    packed, scales = in_fp8_blocks(whole, 1)
+    packed, scales = _in_fp8_blocks(whole, 1)
     return packed, scales.t().contiguous().t(), len(x)
 
 

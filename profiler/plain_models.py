@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from profiler.interface import PLAIN_ENGINE
 from profiler.plain import PlainDecoder, Share
-from profiler.points import PLAIN_ENGINE
 from profiler.timing import DISTURBED_SHARE, RunDelay, Stopwatch, captured, time_runs
 from profiler.wholes import Once, WholePoint
 

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from model.operations import Operation
     from profiler.device import Device
 
-ENGINE = "transformers"
-"""Whose attention code runs; linears are torch's own under any engine."""
-PLAIN_ENGINE = "torch"
-"""The plain layers'."""
 MATRIX_EFFORT = Effort(seconds=0.05, min_samples=2)
 ATTENTION_EFFORT = Effort(seconds=0.06)
 MODEL_EFFORT = Effort(seconds=0.25, min_samples=2)

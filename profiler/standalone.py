@@ -191,10 +191,8 @@ def check_unused(plan: Plan, name: str) -> None:
     except (OSError, ValueError):
         return
     if processes:
-        raise DeviceInUseError(
-            f"other processes are on {name} and would disturb what is timed:"
-            f" {', '.join(processes)}; end them, wait, or add --force"
-        )
+        remedy = "end them, wait, or add --force"
+        raise DeviceInUseError(telemetry.occupied_text(name, processes, remedy))
 
 
 def _fit(measured: Sequence[Measurement], processors: int, end: float) -> FittedCostModel | str:

@@ -10,6 +10,7 @@ import torch
 
 from model.operations import OperationKind
 from profiler.device import Device, dtype_of
+from profiler.interface import PLAIN_ENGINE
 from profiler.operations import (
     AttentionPoint,
     attention_values,
@@ -18,7 +19,7 @@ from profiler.operations import (
     time_graphed,
 )
 from profiler.plain_attention import attend
-from profiler.points import ATTENTION_EFFORT, PLAIN_ENGINE
+from profiler.points import ATTENTION_EFFORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

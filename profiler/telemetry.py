@@ -20,7 +20,7 @@ from profiler import nvml, processor
 from profiler.interface import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,20 @@ class Telemetry:
     uncorrected_ecc_errors: int | None = None
     mig_enabled: bool | None = None
     persistence_mode: bool | None = None
+
+
+def occupied_text(device: str, processes: Sequence[str], remedy: str) -> str:
+    """Returns why nothing is timed on a device that others compute on.
+
+    Args:
+        device: as the reader calls it.
+        processes: as in :class:`Telemetry`.
+        remedy: what can be done about them.
+    """
+    return (
+        f"other processes are on {device} and would disturb what is timed:"
+        f" {', '.join(processes)}; {remedy}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
             connection.send(Measured(measurement=event))
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.text))
         _obey(connection)
-    if campaign.goal.text:
+    if campaign.goal.is_set:
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.goal.text))
 
 

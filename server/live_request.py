@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from model.blocks import Attention, LatentAttention
 from model.errors import InvalidFieldError
 from model.memory import activations_bytes, kv_cache_bytes_per_sequence, weights_bytes
-from profiler.interface import Scope
+from profiler.interface import ENGINE, PLAIN_ENGINE, Scope
 from profiler.plain_limits import check_plain
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET_S = 30.0
 MIN_BUDGET_S = 0.001
 MAX_BUDGET_S = 3_600.0
-PLAIN_ENGINE = "torch"
-ENGINES = ("transformers", PLAIN_ENGINE)
+ENGINES = (ENGINE, PLAIN_ENGINE)
 MEMORY_SHARE = 0.8
 """Of the free memory, that a live measurement may need."""
 

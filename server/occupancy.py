@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from profiler.telemetry import occupied_text
 from server.errors import failed_precondition
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def unoccupied(
         raise failed_precondition(
             "DEVICE_IN_USE",
             device.name,
-            f"other processes are on {device.name} and would disturb what is timed:"
-            f" {', '.join(state.processes)}; {remedy}",
+            occupied_text(device.name, state.processes, remedy),
         )
     return state

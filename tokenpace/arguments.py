@@ -112,16 +112,15 @@ def _read(path: Path) -> Mapping[str, Any]:
 def _struct(config: Mapping[str, Any]) -> Struct:
     try:
         depth = _depth(config)
-        struct = ParseDict(dict(config), Struct()) if depth <= _DEEPEST else None
+        if depth <= _DEEPEST:
+            return ParseDict(dict(config), Struct())
     except (ParseError, TypeError, ValueError, RecursionError) as error:
         raise ArgumentError("model", f"the configuration is not plain JSON: {error}") from error
-    if struct is None:
-        raise ArgumentError(
-            "model",
-            f"the configuration holds {depth} objects in one another, and no more than {_DEEPEST}"
-            " can be sent; leave out what is no setting",
-        )
-    return struct
+    raise ArgumentError(
+        "model",
+        f"the configuration holds {depth} objects in one another, and no more than {_DEEPEST}"
+        " can be sent; leave out what is no setting",
+    )
 
 
 def _depth(value: object) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from evaluation import plots
+from evaluation import draws, plots
 from evaluation.inputs import OPERATIONS_ENGINE
 from evaluation.kernels import measurements
 from evaluation.page import Section, markdown
@@ -23,17 +23,18 @@ from evaluation.scores import of_logs, shown, size_of
 from model.conformal import coverage, half_width
 from model.cost_model import FittedCostModel
 from model.hardware import data_sheet
-from model.kernel_fitting import fit_kernel, kernel_errors, predictor
+from model.kernel_fitting import fit_kernel, predictor
 from model.operations import OperationKind
 from model.published import fit_published
 from model.side_by_side import usual_processes
 from model.trees import load_format
-from model.validation import FOLDS, held_out_errors, on_few
+from model.validation import FOLDS, held_out_errors
 from reference import sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from evaluation.draws import Draw
     from evaluation.inputs import Inputs
     from model.laws import Array
     from model.measurement import Measurement
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from model.validation import Errors, Predictor
 
 FEW = 500
+_DRAWN, _CHOSEN = "drawn", "chosen"
 
 
 class Case(NamedTuple):
@@ -111,13 +113,15 @@ _LARGEST_LOAD_MS = 200
 class Scored(NamedTuple):
     """A line of the table before it is text: errors in %, the interval's share and width.
 
-    ``lender`` is the device whose table stands beside the points, empty where none does.
+    ``how`` is how few points were come by, empty where all were taken; ``lender`` is the device
+    whose table stands beside them, empty where none does.
     ``noise`` is that of the measurements themselves, None where it cannot be told.
     """
 
     case: Case
     points: int
     groups: int
+    how: str
     lender: str
     ours: tuple[float, float, float]
     forest: tuple[float, float, float]
@@ -129,9 +133,15 @@ class Scored(NamedTuple):
     @property
     def label(self) -> str:
         """What a picture calls it."""
-        few = f", {FEW} points" if self.points == FEW else ""
+        few = f", {self.fitted_on}" if self.how else ""
+        return f"{self.case.name}, {self.case.device}, {self.case.engine}{few}"
+
+    @property
+    def fitted_on(self) -> str:
+        """How many points, how they were come by, and what stands beside them."""
+        how = f" {self.how}" if self.how else ""
         lent = f" and {self.lender}" if self.lender else ""
-        return f"{self.case.name}, {self.case.device}, {self.case.engine}{few}{lent}"
+        return f"{self.points:,}{how}{lent}"
 
 
 def section(inputs: Inputs) -> Section:
@@ -139,11 +149,14 @@ def section(inputs: Inputs) -> Section:
     found = []
     for case in CASES:
         rows = inputs.operations(case.device, case.holds, engine=case.engine)
-        counts = (None, FEW) if len(rows) > FEW else (None,)
-        found += [scored(case, rows, points) for points in counts]
+        found.append(scored(case, rows))
+        if len(rows) > FEW:
+            found.append(scored(case, rows, _DRAWN))
+            if case.kind == OperationKind.LINEAR:
+                found.append(scored(case, rows, _CHOSEN))
         if case.lender and len(rows) > FEW:
             lent = inputs.operations(case.lender, case.holds, engine=case.engine)
-            found.append(scored(case, rows, FEW, lent))
+            found.append(scored(case, rows, _DRAWN, lent))
         inputs.say(f"{case.name} of {case.engine} on {case.device}: {len(rows):,} points")
     picture = plots.bars(
         {
@@ -169,12 +182,13 @@ def section(inputs: Inputs) -> Section:
         "aiconfigurator-core's tables, fitted by what a device's own measurements are fitted by;"
         " whole groups left out (head counts of attention and models of experts in turn, weight"
         f" shapes of linears in {FOLDS} folds). The random forest is fitted on the same points of"
-        f" the same groups. {FEW} points and a device are those beside the table of that device,"
-        " which runs the same kernels and whose rows of the groups left out are left out, too (a"
-        " daemon that has imported it fits so). Noise is how far linears of"
-        f" {_SAME_WORK[0]} to {_SAME_WORK[1]} rows,"
-        " which are the same work to a kernel, lie from the median of their weight shape: what"
-        " nobody can predict.",
+        f" the same groups. {FEW} points are drawn at random, or chosen as a campaign chooses its"
+        " own: each for what it tells beyond those before it, no latency looked at before it is"
+        " taken (linears alone: other folds are too many to choose for each). Points and a device"
+        " are those beside the table of that device, which runs the same kernels and whose rows of"
+        " the groups left out are left out, too (a daemon that has imported it fits so)."
+        f" Noise is how far linears of {_SAME_WORK[0]} to {_SAME_WORK[1]} rows, which are the same"
+        " work to a kernel, lie from the median of their weight shape: what nobody can predict.",
         "",
         *plots.paragraphs(picture),
         *markdown(head, [_line(one) for one in found]),
@@ -197,27 +211,29 @@ def section(inputs: Inputs) -> Section:
 _MANY = sources.DEFAULT_LIMIT
 
 
-def scored(case: Case, rows: Sequence[Row], points: int | None, lent: Sequence[Row] = ()) -> Scored:
+def scored(case: Case, rows: Sequence[Row], how: str = "", lent: Sequence[Row] = ()) -> Scored:
     """Returns the errors of a case, ours and the peers' on the same groups left out.
 
     Args:
         case: the rows' own.
         rows: all of them.
-        points: fit on so many rows of each fold alone; None takes all.
+        how: :data:`FEW` of each fold's rows are come by that are fitted on; empty takes all.
         lent: rows of the case's lender that ours may lean on.
     """
+    draw = _draw(case, how)
     groups = len({row.measurement.group for row in rows})
     folds = groups if groups <= _MOST_IN_TURN else FOLDS
-    ours = _logs(_errors(case, rows, points, folds, lent))
-    by_forest = _logs(held_out_errors(rows, on_few(forest.fit_operations, points), folds))
+    ours = _logs(held_out_errors(rows, _fit(case, draw, lent), folds))
+    by_forest = _logs(held_out_errors(rows, draws.on(draw, forest.fit_operations), folds))
     by_roofline = np.log([row.latency_ms for row in rows]) - np.log(
         roofline.operations_ms(rows, case.device)
     )
     logs = np.concatenate(ours)
     return Scored(
         case=case,
-        points=points or len(rows),
+        points=FEW if how else len(rows),
         groups=len(ours),
+        how=how,
         lender=case.lender if lent else "",
         ours=of_logs(logs),
         forest=of_logs(np.concatenate(by_forest)),
@@ -228,25 +244,24 @@ def scored(case: Case, rows: Sequence[Row], points: int | None, lent: Sequence[R
     )
 
 
-def _errors(
-    case: Case, rows: Sequence[Row], points: int | None, folds: int, lent: Sequence[Row]
-) -> Errors:
+def _draw(case: Case, how: str) -> Draw:
+    if how == _CHOSEN:
+        return draws.chosen(OperationKind(case.kind), FEW, data_sheet(case.device).processors)
+    return draws.at_random(FEW) if how else draws.every
+
+
+def _fit(case: Case, draw: Draw, lent: Sequence[Row]) -> Callable[[list[Row]], Predictor]:
     kind, processors = OperationKind(case.kind), data_sheet(case.device).processors
-    if not lent:
-        return kernel_errors(kind, rows, processors, points, folds)
-    processors_lent = data_sheet(case.lender).processors
 
     def fit(training: list[Row]) -> Predictor:
-        known = {row.measurement.group for row in training}
-        also = [row for row in lent if row.measurement.group in known]
-        lender = fit_kernel(kind, also, processors_lent)
+        lender = None
+        if lent:
+            known = {row.measurement.group for row in training}
+            also = [row for row in lent if row.measurement.group in known]
+            lender = fit_kernel(kind, also, data_sheet(case.lender).processors)
+        return predictor(fit_kernel(kind, draw(training), processors, lender))
 
-        def fit_few(few: Sequence[Row]) -> Predictor:
-            return predictor(fit_kernel(kind, few, processors, lender))
-
-        return on_few(fit_few, points)(training)
-
-    return held_out_errors(rows, fit, folds)
+    return fit
 
 
 def noise(rows: Sequence[Row]) -> float | None:
@@ -268,12 +283,12 @@ def _logs(errors: Errors) -> list[Array]:
 
 
 def _line(one: Scored) -> list[str]:
-    must = one.case.must_few if one.points == FEW else one.case.must
+    must = one.case.must_few if one.how else one.case.must
     return [
         one.case.name,
         one.case.device,
         one.case.engine,
-        f"{one.points:,}{f' and {one.lender}' if one.lender else ''}",
+        one.fitted_on,
         f"{one.groups}",
         shown(one.ours),
         f"{must:g}",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.measurement import Measurement
 
-FORMAT = 8
+FORMAT = 9
 NO_ENGINE = ""
 """Stands for the engine of a precision whose kernels alone were measured."""
 _OUTSIDE_SLOPE = 0.35
@@ -223,6 +223,27 @@ class FittedCostModel:
                 sizes = sizes_of(kind, [operations[i] for i in rows])
                 result[rows] = kernel.spread(sizes) + _OUTSIDE_SLOPE * kernel.outside(sizes)
         return result
+
+    def most_telling(self, candidates: Sequence[Sequence[Operation]], count: int) -> list[int]:
+        """Returns which candidates to measure, the one that tells most first.
+
+        Those of a single kind are chosen together, each for what it tells beyond those before
+        it; else, and where much was measured, by how much each is doubted.
+
+        Args:
+            candidates: operations of each, at least one.
+            count: of candidates to return; fewer where there are no more.
+        """
+        rows = [operation for candidate in candidates for operation in candidate]
+        owners = np.repeat(np.arange(len(candidates)), [len(each) for each in candidates])
+        keys = {(operation.kind, operation.precision) for operation in rows}
+        kernel = self._kernels.get(keys.pop()) if len(keys) == 1 else None
+        if isinstance(kernel, Kernel):
+            found = kernel.most_telling(sizes_of(kernel.kind, rows), owners, count)
+            if found is not None:
+                return found
+        doubts = np.bincount(owners, weights=self.doubt(rows)) / np.bincount(owners)
+        return [int(index) for index in np.argsort(-doubts, kind="stable")[:count]]
 
     def to_bytes(self) -> bytes:
         """Returns what :meth:`from_bytes` reads."""

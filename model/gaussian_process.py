@@ -53,6 +53,17 @@ class GaussianProcess:
         found: Array = np.sqrt(np.maximum(own - np.sum(known**2, axis=0), 0.0))
         return found
 
+    def covariance(self, cross: Array, own: Array) -> Array:
+        """Returns the covariance of the function between further points, (m, m).
+
+        Args:
+            cross: covariance of those points with the known ones, (m, n).
+            own: covariance between those points, (m, m), before anything was known.
+        """
+        known = self._root @ cross.T
+        found: Array = own - known.T @ known
+        return found
+
     def left_out(self) -> tuple[Array, Array]:
         """Returns residual and variance of each point as seen from all others, (n,) each.
 

@@ -17,7 +17,7 @@ from model.residual_fitting import fit_residual
 from model.rows import Row, in_order
 from model.side_by_side import side_by_side
 from model.trees import load_format
-from model.validation import held_out_errors, on_few, score_of
+from model.validation import held_out_errors, score_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,8 +147,6 @@ def kernel_errors(
     kind: OperationKind,
     rows: Sequence[Row],
     processors: int = 0,
-    points: int | None = None,
-    most_folds: int | None = None,
     lender: Kernel | None = None,
 ) -> Errors:
     """Returns log(measured / predicted) of rows as predicted by a fit on other groups.
@@ -157,15 +155,13 @@ def kernel_errors(
         kind: one of ``KERNELS``.
         rows: all of that kind, of one precision.
         processors: of the device; 0: as many as usual.
-        points: fit on so many of the other groups' rows, drawn at random; None takes all.
-        most_folds: as in :func:`held_out_errors`.
         lender: as in :func:`fit_kernel`.
     """
 
     def fit(training: Sequence[Row]) -> Predictor:
         return predictor(fit_kernel(kind, training, processors, lender))
 
-    return held_out_errors(rows, on_few(fit, points), most_folds)
+    return held_out_errors(rows, fit)
 
 
 def predictor(kernel: Kernel) -> Predictor:

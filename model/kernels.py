@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from model.choice import most_telling
 from model.features import USUAL_PROCESSORS, features
 from model.operations import COLLECTIVES, SHAPE_FIELDS, OperationKind
 from model.precision import Precision
@@ -16,6 +17,8 @@ from model.residual import Residual
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import TypeAlias
+
+    from numpy.typing import NDArray
 
     from model.collectives import Collective
     from model.laws import Array, Sizes
@@ -80,6 +83,21 @@ class Kernel:
             return np.ones(len(sizes.flops))
         columns = features(self.kind, sizes, self._before_residual(sizes), self.processors)
         return self.residual.spread(columns)
+
+    def most_telling(self, sizes: Sizes, owners: NDArray[np.int64], count: int) -> list[int] | None:
+        """Returns which candidates to measure, the one that tells most first.
+
+        None is returned where so much was measured that only trees were fitted to it.
+
+        Args:
+            sizes: of all candidates' operations.
+            owners: whose they are, as :func:`model.choice.most_telling` takes them.
+            count: of candidates to return.
+        """
+        if self.residual is None or self.residual.smooth is None:
+            return None
+        columns = features(self.kind, sizes, self._before_residual(sizes), self.processors)
+        return most_telling(self.residual.smooth.process, columns, owners, count)
 
     def outside(self, sizes: Sizes) -> Array:
         """Returns how far each operation is outside what was measured, (operations,).

@@ -26,7 +26,7 @@ class MaternProcess:
         centre, lengths: (features,), what is taken off a feature, and what it is divided by;
             a feature of infinite length does not count.
         variance: of the function.
-        noise: variance of what was observed around it.
+        noise: variance of what was observed around it, (points,).
         points: where it was observed, so centred and divided, (points, features).
         targets: what was observed, (points,).
     """
@@ -34,7 +34,7 @@ class MaternProcess:
     centre: Array
     lengths: Array
     variance: float
-    noise: float
+    noise: Array
     points: Array
     targets: Array
 
@@ -49,11 +49,25 @@ class MaternProcess:
         own = np.full(len(columns), self.variance)
         return self._process.mean(cross), self._process.deviation(cross, own)
 
+    def covariance(self, columns: Array) -> Array:
+        """Returns what is not known of the function there, (rows, rows): its covariance.
+
+        Args:
+            columns: features, (rows, features).
+        """
+        placed = (columns - self.centre) / self.lengths
+        cross = self.variance * correlation(placed, self.points)
+        return self._process.covariance(cross, self.variance * correlation(placed, placed))
+
+    def left_out(self) -> Array:
+        """Returns by how much each target is off what all others say of it, (points,)."""
+        residuals, _ = self._process.left_out()
+        return residuals
+
     @cached_property
     def _process(self) -> GaussianProcess:
         covariance = self.variance * correlation(self.points, self.points)
-        noise = np.full(len(self.targets), np.sqrt(self.noise))
-        return GaussianProcess(covariance, noise, self.targets)
+        return GaussianProcess(covariance, np.sqrt(self.noise), self.targets)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads: JSON, but for bytes."""
@@ -61,7 +75,7 @@ class MaternProcess:
             "centre": _bytes(self.centre),
             "lengths": _bytes(self.lengths),
             "variance": self.variance,
-            "noise": self.noise,
+            "noise": _bytes(self.noise),
             "points": _bytes(self.points),
             "targets": _bytes(self.targets),
         }
@@ -78,7 +92,7 @@ class MaternProcess:
             _array(data["centre"]),
             lengths,
             float(data["variance"]),
-            float(data["noise"]),
+            _array(data["noise"]).reshape(len(targets)),
             _array(data["points"]).reshape(len(targets), len(lengths)),
             targets,
         )

@@ -14,10 +14,52 @@ if TYPE_CHECKING:
     from model.laws import Array
     from model.trees import Trees
 
-_SHARE = 0.5
-"""The smooth function's part where it is sure."""
+_SHARE = 0.7
+"""Part of the smooth function and what is learned on it, where the function is sure."""
 _SURE = 0.1
 """Deviation from which on it counts the less: of models unlike all others it knows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Smooth:
+    """What is between few points.
+
+    Attributes:
+        process: the smooth function.
+        rest: ensembles, each on what a point is off the function that the others give.
+    """
+
+    process: MaternProcess
+    rest: tuple[Trees, ...]
+
+    def at(self, columns: Array) -> tuple[Array, Array]:
+        """Returns what is expected there, and the function's standard deviation, (rows,) each."""
+        mean, deviation = self.process.at(columns)
+        return mean + np.mean([each.predict(columns) for each in self.rest], axis=0), deviation
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what :meth:`from_json` reads: JSON, but for bytes.
+
+        Raises:
+            ModuleNotFoundError: ONNX or its runtime is not installed.
+        """
+        return {
+            "process": self.process.to_json(),
+            "rest": [each.to_json() for each in self.rest],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Smooth:
+        """Returns what :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is none.
+            ModuleNotFoundError: ONNX or its runtime is not installed.
+        """
+        return cls(
+            MaternProcess.from_json(data["process"]),
+            tuple(trees_of_json(each) for each in data["rest"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +72,7 @@ class Residual:
     """
 
     trees: Trees
-    smooth: MaternProcess | None = None
+    smooth: Smooth | None = None
 
     def predict(self, columns: Array) -> Array:
         """Returns the log of the factor, (rows,)."""
@@ -66,5 +108,5 @@ class Residual:
         smooth = data["smooth"]
         return cls(
             trees_of_json(data["trees"]),
-            MaternProcess.from_json(smooth) if smooth is not None else None,
+            Smooth.from_json(smooth) if smooth is not None else None,
         )

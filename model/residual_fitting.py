@@ -9,7 +9,7 @@ from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from model.matern_fitting import fit_matern
-from model.residual import Residual
+from model.residual import Residual, Smooth
 from model.trees import trees_of
 
 if TYPE_CHECKING:
@@ -39,16 +39,23 @@ def fit_residual(columns: Array, target: Array) -> Residual:
     with threadpool_limits(limits=1):
         smooth = len(target) <= _MANY_FOR_SMOOTH and bool(np.ptp(target) > 0)
         return Residual(
-            _fit_trees(columns, target), fit_matern(columns, target) if smooth else None
+            _fit_trees(columns, target), _fit_smooth(columns, target) if smooth else None
         )
+
+
+def _fit_smooth(columns: Array, targets: Array) -> Smooth:
+    process = fit_matern(columns, targets)
+    left = process.left_out()
+    weights = 1 / np.maximum(_NOISE, np.abs(left))
+    # Rows that are off are slow: as many shall lie above as below, not their mean between them.
+    target = left + np.median(left)
+    ensembles = (_boosting(120, 8, 0.05), _averaging(50, 0.5))
+    return Smooth(process, tuple(trees_of(e.fit(columns, target, weights)) for e in ensembles))
 
 
 def _fit_trees(columns: Array, target: Array) -> Trees:
     if len(target) < _MANY:
-        averaged = ExtraTreesRegressor(
-            n_estimators=30, min_samples_leaf=2, max_features=0.8, random_state=0
-        )
-        return trees_of(averaged.fit(columns, target))
+        return trees_of(_averaging(30, 0.8).fit(columns, target))
     if len(target) >= _LARGE:
         boosted = _boosting(100, min(400, len(target) // 60), 0.12)
         return trees_of(boosted.fit(columns, target))
@@ -67,4 +74,10 @@ def _boosting(iterations: int, leaves: int, rate: float) -> HistGradientBoosting
         max_features=0.3,
         max_bins=_BINS,
         random_state=0,
+    )
+
+
+def _averaging(trees: int, features: float) -> ExtraTreesRegressor:
+    return ExtraTreesRegressor(
+        n_estimators=trees, min_samples_leaf=2, max_features=features, random_state=0
     )

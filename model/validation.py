@@ -59,20 +59,6 @@ def held_out_errors(
     return errors
 
 
-def on_few(
-    fit: Callable[[Sequence[Row]], Predictor], points: int | None
-) -> Callable[[list[Row]], Predictor]:
-    """Returns a fit on so many of the rows it is given, drawn at random; None takes all."""
-
-    def drawn(training: list[Row]) -> Predictor:
-        if points is None or points >= len(training):
-            return fit(training)
-        chosen = np.random.default_rng(0).choice(len(training), points, replace=False)
-        return fit([training[index] for index in chosen])
-
-    return drawn
-
-
 def score_of(
     kind: str, precision: Precision, errors: Errors, engine: str = ""
 ) -> list[ValidationScore]:

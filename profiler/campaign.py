@@ -1,4 +1,4 @@
-"""A campaign: a space-filling design first, then points where the cost model is least sure.
+"""A campaign: a space-filling design first, then the points that tell the cost model most.
 
 Kinds of points share the time by weight, so that a campaign that ends early has
 measured some of each. All campaigns of a device walk along one design: what is
@@ -25,7 +25,7 @@ from profiler.pace import CONTENDED_FLAG, Pace
 from profiler.point_kinds import DENSE, MIXTURES, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
-from profiler.selection import least_sure
+from profiler.selection import most_telling
 from profiler.telemetry import held_down_by
 from profiler.timing import THROTTLED_FLAG, CaptureError
 from profiler.warm_up import warm_up
@@ -45,7 +45,8 @@ OTHERS_FROM_S = 360.0
 
 _MOST_SKIPPED = 20
 """So many points in a row that memory does not hold end the campaign."""
-_CANDIDATES = 12
+_TAKEN = 3
+"""One of so many candidates is measured until they are weighed anew."""
 _REFIT_S = 30.0
 _FREE_SHARE = 0.8
 """A point that needs more than this share of what is free is not measured."""
@@ -216,6 +217,8 @@ class _Track:
         self._kinds = {kind.name: kind for kind in group.kinds}
         self._points = {name: kind.points(design) for name, kind in self._kinds.items()}
         self._pools: dict[str, list[Point]] = {kind: [] for kind in self._kinds}
+        self._next: dict[str, list[Point]] = {}
+        self._adviser: FittedCostModel | None = None
         self._seconds = dict.fromkeys(self._kinds, 0.0)
         self._taken = Counter[str]()
         self._dealt = Counter[str]()
@@ -236,10 +239,22 @@ class _Track:
         if not fitting:
             return None
         kind = min(fitting, key=lambda k: self._seconds[k] / self._kinds[k].weight)
-        use = cost_model if self.base_is_done else None
-        pool = self._fill(kind, _CANDIDATES if use else 1)
-        best = least_sure(use, pool, self.precision) if use else 0
-        return kind, pool.pop(best)
+        if cost_model is None or not self.base_is_done:
+            return kind, self._fill(kind, 1).pop(0)
+        return kind, self._chosen(kind, cost_model)
+
+    def _chosen(self, kind: str, cost_model: FittedCostModel) -> Point:
+        if cost_model is not self._adviser:
+            self._adviser = cost_model
+            self._next.clear()
+        if not self._next.get(kind):
+            pool = self._fill(kind, self._kinds[kind].candidates)
+            count = -(-len(pool) // _TAKEN)
+            chosen = most_telling(cost_model, pool, self.precision, count)
+            self._next[kind] = [pool[index] for index in chosen]
+        point = self._next[kind].pop(0)
+        self._pools[kind].remove(point)
+        return point
 
     def record(self, kind: str, seconds: float) -> None:
         """Notes that the point was dealt with."""

@@ -24,6 +24,8 @@ class PointKind:
         weight: share of the group's time.
         base_points: of the design, before the cost model has a say.
         first_guess_s: seconds that one takes, before one was measured.
+        candidates: that the next ones are chosen from. More tell better what most points are
+            like, and cost time where their operations are many.
     """
 
     name: str
@@ -32,6 +34,7 @@ class PointKind:
     weight: float
     base_points: int
     first_guess_s: float
+    candidates: int = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,16 @@ class KindGroup:
 
 DENSE = KindGroup(
     (
-        PointKind("linear", "linears", Design.linears, 0.32, 60, 1.0),
-        PointKind("attention", "attentions", Design.attentions, 0.18, 90, 0.5),
+        PointKind("linear", "linears", Design.linears, 0.32, 60, 1.0, 150),
+        PointKind("attention", "attentions", Design.attentions, 0.18, 90, 0.5, 300),
         PointKind("model", "models", Design.models, 0.5, 14, 6.0),
     )
 )
 """Dense models of transformers."""
 MIXTURES = KindGroup(
     (
-        PointKind("experts", "mixtures of experts", Design.experts, 0.3, 30, 2.0),
-        PointKind("latent", "latent attentions", Design.latents, 0.2, 60, 0.5),
+        PointKind("experts", "mixtures of experts", Design.experts, 0.3, 30, 2.0, 100),
+        PointKind("latent", "latent attentions", Design.latents, 0.2, 60, 0.5, 150),
         PointKind("mixture", "models of experts", Design.mixtures, 0.5, 8, 8.0),
     ),
     share=0.3,
@@ -66,7 +69,9 @@ MIXTURES = KindGroup(
 """Experts and latent attention of transformers, alone and in whole layers."""
 PLAIN = KindGroup(
     (
-        PointKind("static_attention", "static attentions", Design.static_attentions, 0.3, 60, 0.5),
+        PointKind(
+            "static_attention", "static attentions", Design.static_attentions, 0.3, 60, 0.5, 300
+        ),
         PointKind("plain_model", "plain models", Design.plain_models, 0.5, 10, 5.0),
         PointKind("plain_mixture", "plain models of experts", Design.plain_mixtures, 0.2, 4, 8.0),
     ),

@@ -3,10 +3,9 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from evaluation import extrapolation, operations
+from evaluation import draws, extrapolation, operations
 from evaluation.devices import _quantile
 from evaluation.devices import scored as scored_device
 from evaluation.extrapolation import longer, more_ranks
@@ -16,9 +15,9 @@ from evaluation.peers import forest, roofline
 from model.analytical import AnalyticalCostModel
 from model.hardware import data_sheet
 from model.measurement import Distribution
+from model.operations import OperationKind
 from model.precision import Precision
-from model.rows import usable_rows
-from model.validation import on_few
+from model.rows import Row, usable_rows
 
 CASE = Case("linear", "h100-sxm", "linear", "bf16", 3.5, 5.0)
 
@@ -45,7 +44,7 @@ def linears(device):
 
 
 def test_physics_beats_a_forest_on_weight_shapes_left_out(linears):
-    found = operations.scored(CASE, linears, None)
+    found = operations.scored(CASE, linears)
     assert (found.points, found.groups) == (80, len({r.measurement.group for r in linears}))
     assert found.ours[0] < 10 < found.forest[0]
     assert 0.8 < found.covered <= 1.0
@@ -71,18 +70,28 @@ def test_fit_times_tell_how_many_rows_were_fitted_on(linears, monkeypatch):
     assert 0 < float(some[1].split()[0]) < 60
 
 
-def test_the_peers_are_given_the_points_that_ours_are(linears):
-    given = []
+def test_few_rows_are_the_same_for_all_that_are_fitted_on_them(linears):
+    for draw in (draws.at_random(40), draws.chosen(OperationKind.LINEAR, 70, 132)):
+        first, again = draw(linears), draw(list(linears))
+        assert [id(row) for row in first] == [id(row) for row in again]
+        assert len({id(row) for row in first}) == len(first) < len(linears)
+    assert draws.every(linears) is linears
+    assert draws.at_random(len(linears))(linears) is linears
 
-    def spy(rows):
-        given.append(rows)
-        return lambda asked: np.ones(len(asked))
 
-    on_few(spy, 40)(linears)
-    drawn = np.random.default_rng(0).choice(len(linears), 40, replace=False)
-    assert [id(row) for row in given[0]] == [id(linears[index]) for index in drawn]
-    on_few(spy, None)(linears)
-    assert given[1] is linears
+def test_no_latency_of_a_row_is_looked_at_before_it_is_taken(linears):
+    draw = draws.chosen(OperationKind.LINEAR, 70, 132)
+    taken = {id(row) for row in draw(linears)}
+    other = [row if id(row) in taken else _slower(row) for row in linears]
+    again = draws.chosen(OperationKind.LINEAR, 70, 132)(other)
+    assert {id(row) for row in again} == taken
+
+
+def _slower(row):
+    one = row.measurement
+    ms = 100 * one.latency_ms.median
+    spread = Distribution(median=ms, p10=ms, p90=ms, samples=1)
+    return Row(replace(one, latency_ms=spread), row.operations)
 
 
 def test_a_roofline_is_the_larger_of_two_quotients_of_the_data_sheet(linears):

@@ -51,13 +51,48 @@ def test_a_feature_that_never_varied_does_not_count():
 def test_the_gradient_is_that_of_the_likelihood(seed):
     rng = np.random.default_rng(seed)
     placed, targets = rng.normal(size=(12, 3)), rng.normal(size=12)
-    theta = rng.uniform(-1.5, 1.0, 5)
+    theta, doubts = rng.uniform(-1.5, 1.0, 5), rng.uniform(1.0, 9.0, 12)
     off = check_grad(
-        lambda at: _unlikeliness(at, placed, targets)[0],
-        lambda at: _unlikeliness(at, placed, targets)[1],
+        lambda at: _unlikeliness(at, placed, targets, doubts)[0],
+        lambda at: _unlikeliness(at, placed, targets, doubts)[1],
         theta,
     )
-    assert off < 1e-3 * max(1.0, np.abs(_unlikeliness(theta, placed, targets)[1]).max())
+    assert off < 1e-3 * max(1.0, np.abs(_unlikeliness(theta, placed, targets, doubts)[1]).max())
+
+
+@settings(max_examples=10)
+@given(seeds)
+def test_what_is_off_by_a_factor_does_not_move_its_neighbours(seed):
+    columns, targets = sample(seed)
+    wild = targets + 3.0 * (np.arange(len(targets)) % 20 == 0)
+    fresh, expected = sample(seed + 1)
+    process = fit_matern(columns, wild)
+    assert np.sqrt(np.mean((process.at(fresh)[0] - expected) ** 2)) < 0.4 * np.std(expected)
+    assert process.noise[::20].min() > 10 * np.median(process.noise)
+
+
+def test_left_out_is_what_the_others_say_without_it():
+    columns, targets = sample(0, rows=30)
+    process = fit_matern(columns, targets)
+    rest = np.arange(30) != 4
+    others = MaternProcess(
+        process.centre,
+        process.lengths,
+        process.variance,
+        process.noise[rest],
+        process.points[rest],
+        targets[rest],
+    )
+    (said,), _ = others.at(columns[4:5])
+    assert process.left_out()[4] == pytest.approx(targets[4] - said, abs=1e-6)
+
+
+def test_the_covariance_is_what_deviations_are_the_diagonal_of():
+    columns, targets = sample(0)
+    process, (fresh, _) = fit_matern(columns, targets), sample(1, rows=15)
+    covariance = process.covariance(fresh)
+    assert np.sqrt(np.diag(covariance)) == pytest.approx(process.at(fresh)[1])
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
 
 
 @given(seeds)
@@ -78,7 +113,10 @@ def test_what_was_fitted_outlives_its_bytes():
         np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("damage", [{"points": bytes(24)}, {"targets": bytes(7)}, {"lengths": b""}])
+DAMAGES = [{"points": bytes(24)}, {"targets": bytes(7)}, {"lengths": b""}, {"noise": bytes(8)}]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_json_is_refused(damage):
     written = fit_matern(*sample(0)).to_json()
     with pytest.raises(ValueError, match=r".+"):

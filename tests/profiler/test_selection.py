@@ -1,4 +1,4 @@
-"""Of several candidates the one is measured next that the cost model knows least of."""
+"""Of several candidates those are measured next that tell the cost model most."""
 
 import pytest
 
@@ -6,10 +6,9 @@ from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from model.training import fit_cost_model
 from profiler.experts import ExpertsPoint
-from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
-from profiler.selection import least_sure
+from profiler.selection import most_telling
 from profiler.wholes import ForwardPoint, GeneratePoint
 
 
@@ -38,38 +37,32 @@ NEAR_AND_FAR = [
 
 @pytest.mark.parametrize(("near", "far"), NEAR_AND_FAR, ids=["linear", "attention", "model"])
 def test_what_is_far_from_all_measured_points_comes_first(cost_model, near, far):
-    assert least_sure(cost_model, [near, far, near], Precision.FP32) == 1
-    assert least_sure(cost_model, [far, near, near], Precision.FP32) == 0
+    assert most_telling(cost_model, [near, far], Precision.FP32, 1) == [1]
+    assert most_telling(cost_model, [far, near], Precision.FP32, 1) == [0]
 
 
 def test_where_nothing_was_measured_all_are_equally_unsure(cost_model):
     candidates = [near for near, _ in NEAR_AND_FAR]
-    assert least_sure(cost_model, candidates, Precision.BF16) == 0
+    assert sorted(most_telling(cost_model, candidates, Precision.BF16, 9)) == [0, 1, 2]
 
 
-def test_experts_and_latents_never_measured_are_doubted_all_alike(cost_model):
-    new = [
-        ExpertsPoint(64, 32, 4, 8, 2, (1, 9)),
-        LatentPoint(1, 1, 90, 4, 32, 8, 16, 16),
-        BatchedLinearPoint(32, 16, 4, (1, 9)),
-    ]
-    known, _ = NEAR_AND_FAR[0]
-    for point in new:
-        assert least_sure(cost_model, [known, point, point], Precision.FP32) == 1
+def test_each_kind_keeps_its_share(cost_model):
+    linear, _ = NEAR_AND_FAR[0]
+    new = ExpertsPoint(64, 32, 4, 8, 2, (1, 9))
+    candidates = [linear, linear, linear, new, new, linear, linear, linear]
+    found = most_telling(cost_model, candidates, Precision.FP32, 4)
+    assert sum(candidates[index] is new for index in found) == 1
+
+
+def test_what_was_taken_tells_nothing_a_second_time(cost_model):
+    far = LinearPoint(100_000, 50_000, (4, 40))
+    candidates = [far, far, LinearPoint(90_000, 256, (4, 40)), *[NEAR_AND_FAR[0][0]] * 3]
+    found = most_telling(cost_model, candidates, Precision.FP32, 3)
+    assert len({0, 1} & set(found[:2])) == 1
 
 
 def test_a_precision_that_was_never_measured_leaves_more_doubt(cost_model):
     near, _ = NEAR_AND_FAR[0]
-    assert least_sure(cost_model, [near], Precision.FP32) == 0
-    operations = [
-        *_linears(near, Precision.FP32),
-        *_linears(near, Precision.BF16),
-    ]
-    doubts = cost_model.doubt(operations)
-    assert doubts[: len(near.rows)].max() < doubts[len(near.rows) :].min()
-
-
-def _linears(point, precision):
-    from model.operations import linear
-
-    return [linear("linear", m, point.n, point.k, precision) for m in point.rows]
+    known, unknown = (near.operations(p) for p in (Precision.FP32, Precision.BF16))
+    doubts = cost_model.doubt([*known, *unknown])
+    assert doubts[: len(known)].max() < doubts[len(known) :].min()

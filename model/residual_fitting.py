@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.trees import Trees
 
 _MANY = 250
-"""Beyond so many rows boosting beats averaged trees, and costs less to serve."""
+"""Beyond so many rows boosting is worth its time, and beats averaged trees alone."""
 _MANY_FOR_SMOOTH = 600
 """Beyond so many rows trees alone do better."""
 _LARGE = 8_000
@@ -49,7 +49,9 @@ def _fit_smooth(columns: Array, targets: Array) -> Smooth:
     weights = 1 / np.maximum(_NOISE, np.abs(left))
     # Rows that are off are slow: as many shall lie above as below, not their mean between them.
     target = left + np.median(left)
-    ensembles = (_boosting(120, 8, 0.05), _averaging(50, 0.5))
+    ensembles: list[ExtraTreesRegressor | HistGradientBoostingRegressor] = [_averaging(50, 0.5)]
+    if len(targets) >= _MANY:
+        ensembles.append(_boosting(120, 8, 0.05))
     return Smooth(process, tuple(trees_of(e.fit(columns, target, weights)) for e in ensembles))
 
 

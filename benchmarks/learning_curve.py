@@ -1,112 +1,152 @@
-"""What a longer campaign buys: error on later points of cost models fitted on the earlier ones.
+"""What a longer campaign buys, and what the cost model's choice of points does.
 
-Starts the daemon with an empty data folder and lets it run one long campaign in fp32. Its
-last third is the test; cost models are fitted on what stood after shorter times.
+Cost models fitted on what stood after 1, 2, 5 and 8 minutes of two campaigns, one of which took
+its points as the design has them, beside layers and whole models that neither saw:
 
-    python benchmarks/learning_curve.py [--budget 360] [--write-page]
+    python -m profiler campaign --budget 8m --out chosen.jsonl
+    python -m profiler campaign --budget 8m --out design.jsonl --design-only
+    PYTHONPATH=.:benchmarks python benchmarks/learning_curve.py chosen.jsonl design.jsonl
 
-Ends with code 1 where the longest time is not better than the quick campaign's.
+It installs nothing. It ends with code 1 where a longer campaign is not better than a short one.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from common import ROOT, daemon, page_heading, profile
+from held_out import campaign_device, layers, whole_models
 
+from evaluation.heading import ROOT, heading
 from model.errors import NotEnoughMeasurementsError
-from model.measurement import Distribution, Measurement
-from model.precision import Precision
+from model.measurement import measurement_of
 from model.training import fit_cost_model
-from tokenpace.client import Client
-from tokenpace.v1 import types_pb2
+from profiler.device import open_device
+from profiler.identity import default_device
+from reference import campaigns
 
-QUICK_S = 110
-STEPS = ("layer", "prefill", "decode")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
+    from held_out import Timed
 
-def measured(data_dir: Path, budget: int) -> list[tuple[float, Measurement]]:
-    """Returns the campaign's rows with the seconds since the first one."""
-    profile(data_dir, budget, [types_pb2.PRECISION_FP32])
-    rows: list[types_pb2.Measurement] = []
-    with daemon(data_dir) as running, Client(running.address) as client:
-        token = ""
-        while True:
-            answer = client.measurements(page_size=1000, page_token=token)
-            rows += answer.measurements
-            token = answer.next_page_token
-            if not token:
-                break
-    rows.sort(key=lambda row: row.id)
-    begin = rows[0].create_time.ToMicroseconds()
-    return [((row.create_time.ToMicroseconds() - begin) / 1e6, _measurement(row)) for row in rows]
+    from model.cost_model import FittedCostModel
+    from model.measurement import Measurement
+
+PAGE = ROOT / "benchmarks" / "learning_curve.md"
+MINUTES = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30)
 
 
-def _measurement(row: types_pb2.Measurement) -> Measurement:
-    name = types_pb2.Precision.Name(row.precision).removeprefix("PRECISION_")
-    shape = dict(row.shape)
-    # The API tells no group: an architecture or a weight shape is one.
-    steps = ("sequences", "query_tokens", "kv_tokens", "m")
-    group = ",".join(f"{k}={v:g}" for k, v in sorted(shape.items()) if k not in steps)
-    return Measurement(
-        kind=row.kind,
-        precision=Precision(name.lower().replace("_", "-")),
-        engine=row.engine,
-        shape=shape,
-        latency_ms=Distribution(
-            median=row.latency_ms.median,
-            p10=row.latency_ms.p10,
-            p90=row.latency_ms.p90,
-            samples=row.latency_ms.samples,
-        ),
-        group=group,
-        flags=tuple(row.flags),
-    )
+class Prefix(NamedTuple):
+    """What a campaign knew after some minutes: None where that was too little to fit on."""
+
+    minutes: int
+    rows: int
+    cost_model: FittedCostModel | None
 
 
-def curve(rows: list[tuple[float, Measurement]], budget: int) -> list[tuple[float, int, float]]:
-    """Returns seconds, rows and median error of each prefix on the campaign's last third."""
-    split = budget * 2 / 3
-    test = [m for t, m in rows if t > split and m.kind in STEPS]
-    assert test, "no layer or step was measured in the last third; give it more time"
-    points = []
-    for seconds in sorted({40.0, 70.0, float(QUICK_S), (QUICK_S + split) / 2, split}):
-        prefix = [m for t, m in rows if t <= seconds]
+def dated(path: Path) -> list[tuple[float, Measurement]]:
+    """Returns a campaign's rows, with the minutes since it was begun."""
+    held = campaigns.read(path)
+    if held is None or not all(campaigns.TIME in row for row in held.rows):
+        raise SystemExit(f"{path} is no file of a campaign that tells when it measured")
+    begin = datetime.fromisoformat(held.header.create_time)
+    times = [datetime.fromisoformat(row[campaigns.TIME]) for row in held.rows]
+    minutes = [(time - begin).total_seconds() / 60 for time in times]
+    return list(zip(minutes, map(measurement_of, held.rows), strict=True))
+
+
+def prefixes(rows: Sequence[tuple[float, Measurement]], processors: int) -> list[Prefix]:
+    """Returns what was known after each of the minutes that the campaign took, and in the end."""
+    last = rows[-1][0]
+    found = []
+    for minutes in [*(m for m in MINUTES if m < last), int(np.ceil(last))]:
+        known = [row for when, row in rows if when <= minutes]
         try:
-            errors = fit_cost_model(prefix).errors_on(test)
+            cost_model = fit_cost_model(known, processors)
         except NotEnoughMeasurementsError:
-            continue
-        points.append((seconds, len(prefix), float(np.median(errors))))
-    return points
+            cost_model = None
+        found.append(Prefix(minutes, len(known), cost_model))
+    return found
+
+
+def error(cost_model: FittedCostModel | None, timed: Sequence[Timed]) -> float:
+    """Returns the median of |predicted / measured - 1|; NaN where not all can be predicted."""
+    if cost_model is None or not timed:
+        return float("nan")
+    engines = {it.engine for it in timed}
+    if not all(cost_model.supports(timed[0].operations[0].precision, e) for e in engines):
+        return float("nan")
+    ratios = [it.predicted_ms(cost_model) / it.measured_ms for it in timed]
+    return float(np.median(np.abs(np.array(ratios) - 1)))
+
+
+def shown(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.1%}"
 
 
 def main() -> int:
-    """Runs the benchmark; returns 1 where a longer campaign is not better."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--budget", type=int, default=360, help="seconds of the campaign")
-    parser.add_argument("--write-page", action="store_true", help="write benchmarks/*.md")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("chosen", type=Path)
+    parser.add_argument("design", type=Path)
+    parser.add_argument("--device", default="", help="cpu or cuda:0; the GPU if there is one")
+    parser.add_argument("--write-page", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        points = curve(measured(Path(folder), options.budget), options.budget)
-    lines = ["| seconds | rows | median error on later layers and steps |", "|---|---|---|"]
-    lines += [f"| {seconds:.0f} | {count} | {error:.1%} |" for seconds, count, error in points]
-    print("\n".join(lines))
-    quick = next(error for seconds, _, error in points if seconds == QUICK_S)
-    longest = points[-1][2]
-    verdict = f"error after {points[-1][0]:.0f} s / after {QUICK_S} s: {longest / quick:.2f}"
-    print(verdict)
+    device = open_device(options.device or default_device())
+    kind = "cuda" if device.is_cuda else "cpu"
+    curves = {
+        "chosen": prefixes(dated(options.chosen), device.processors),
+        "design": prefixes(dated(options.design), device.processors),
+    }
+    longest = curves["chosen"][-1].cost_model
+    if longest is None:
+        raise SystemExit(f"{options.chosen} holds too little to fit on")
+    timed = {
+        "layers": [*layers(longest, device, kind)],
+        "whole": [*whole_models(longest, device, kind)],
+    }
+    timed = {
+        f"{what}, {engine}": chosen
+        for what, each in timed.items()
+        for engine in dict.fromkeys(it.engine for it in each)
+        if (chosen := [it for it in each if it.engine == engine])
+    }
+    names = [f"{name} of {len(each)}" for name, each in timed.items()]
+    lines = [
+        f"| points | minutes | rows | {' | '.join(names)} |",
+        f"|---|---|---|{'---|' * len(names)}",
+    ]
+    for how, curve in curves.items():
+        for prefix in curve:
+            errors = [shown(error(prefix.cost_model, each)) for each in timed.values()]
+            lines.append(f"| {how} | {prefix.minutes} | {prefix.rows} | {' | '.join(errors)} |")
+    every = [it for each in timed.values() for it in each]
+    first = next(p for p in curves["chosen"] if p.cost_model is not None)
+    ends = {how: error(curve[-1].cost_model, every) for how, curve in curves.items()}
+    early = [it for it in every if it.engine == "transformers"]
+    gain = error(longest, early) / error(first.cost_model, early)
+    verdict = (
+        f"Median error of all: chosen {shown(ends['chosen'])}, by the design alone"
+        f" {shown(ends['design'])} (ratio {ends['chosen'] / ends['design']:.2f}); engine"
+        f" transformers after {curves['chosen'][-1].minutes} over after {first.minutes} minutes:"
+        f" {gain:.2f}."
+    )
+    print("\n".join([*lines, "", verdict]))
     if options.write_page:
-        command = f"python benchmarks/learning_curve.py --budget {options.budget} --write-page"
-        text = [page_heading("What a longer campaign buys", command), *lines, "", verdict + ".", ""]
-        (ROOT / "benchmarks" / "learning_curve.md").write_text("\n".join(text))
-    return 0 if longest < quick else 1
+        given = [Path(argument).name for argument in sys.argv[1:]]
+        title = heading(
+            f"What a longer campaign buys, on {campaign_device(options.chosen)}",
+            f"PYTHONPATH=.:benchmarks python benchmarks/learning_curve.py {' '.join(given)}",
+            ("torch", "transformers", "scikit-learn", "numpy"),
+        )
+        text = "Median error on layers and steps of published models that no campaign saw."
+        PAGE.write_text("\n".join([f"{title}\n{text}", "", *lines, "", verdict, ""]))
+    return 0 if gain < 1 else 1
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     sys.exit(main())

@@ -88,6 +88,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         begin=_BEGIN,
         arguments=arguments,
         force=options.force,
+        design_only=options.design_only,
     )
     try:
         if options.ranks is None:
@@ -133,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="end early once the median error of steps is below (0.05 is 5%%)",
     )
+    campaign.add_argument(
+        "--design-only",
+        action="store_true",
+        help="take points as the design has them, not those that tell the cost model most",
+    )
     campaign.set_defaults(ranks=None)
     collectives = commands.add_parser(
         "collectives",
@@ -143,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     collectives.add_argument(
         "--ranks", type=int, default=0, metavar="N", help="else one a GPU, and two on the CPU"
     )
-    collectives.set_defaults(budget=0.0, error=0.0)
+    collectives.set_defaults(budget=0.0, error=0.0, design_only=False)
     for command in (campaign, collectives):
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
         command.add_argument(

@@ -88,6 +88,7 @@ class Campaign:
         for precision in self._precisions:
             device.check(precision)
         self._seed = request.seed
+        self._design_only = request.design_only
         self._skipped_in_a_row = 0
         self._pace = Pace(device)
         self.text = "starting"
@@ -116,8 +117,9 @@ class Campaign:
             track = next((t for t in tracks if not t.base_is_done), None)
             if track is None:
                 track = min(tracks, key=lambda t: t.spent / t.share)
+            advised = track.base_is_done and not self._design_only
             # Other precisions go on unaided, but a target may be met meanwhile.
-            of_use = track.base_is_done or (self.goal.is_set and tracks[0].base_is_done)
+            of_use = advised or (self.goal.is_set and tracks[0].base_is_done)
             if of_use and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
                 cost_model = self._fit()
                 fitted_at = self._clock()
@@ -125,7 +127,7 @@ class Campaign:
                     len(self._rows), step_error(cost_model, self._precisions[0])
                 ):
                     return
-            chosen = track.next_point(cost_model, left)
+            chosen = track.next_point(cost_model if advised else None, left)
             if chosen is None:
                 return
             yield from self._measure(track, *chosen, cost_model)
@@ -234,12 +236,17 @@ class _Track:
     def next_point(
         self, cost_model: FittedCostModel | None, left: float
     ) -> tuple[str, Point] | None:
-        """Returns the kind that is most behind its share and fits the time left, with a point."""
+        """Returns the kind that is most behind its share and fits the time left, with a point.
+
+        Args:
+            cost_model: that chooses the point; None takes the design's next one.
+            left: seconds.
+        """
         fitting = [kind for kind in self._kinds if self._expected(kind) < left]
         if not fitting:
             return None
         kind = min(fitting, key=lambda k: self._seconds[k] / self._kinds[k].weight)
-        if cost_model is None or not self.base_is_done:
+        if cost_model is None:
             return kind, self._fill(kind, 1).pop(0)
         return kind, self._chosen(kind, cost_model)
 

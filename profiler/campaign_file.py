@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from model.measurement import measurement_of
@@ -69,7 +70,8 @@ class CampaignFile:
         Raises:
             OSError: it cannot be written; what was written of it counts as cut off.
         """
-        self._write(asdict(measurement))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._write({**asdict(measurement), campaigns.TIME: now})
 
     def note(self, state: Telemetry) -> None:
         """Adds how the device stands.
@@ -77,7 +79,7 @@ class CampaignFile:
         Raises:
             OSError: it cannot be written.
         """
-        self._write({campaigns.STATE: {**asdict(state), "time": state.time.isoformat()}})
+        self._write({campaigns.STATE: {**asdict(state), campaigns.TIME: state.time.isoformat()}})
 
     def _take_up(self, path: Path, header: Header) -> tuple[Measurement, ...]:
         try:

@@ -94,6 +94,8 @@ class CampaignRequest:
             with the time left.
         done: what this campaign and earlier ones have measured in this environment.
         seed: of the design; equal seeds pick equal points.
+        design_only: whether points are taken as the design has them, without the cost model's
+            advice: what that is worth can be told from two campaigns.
     """
 
     device: str
@@ -103,6 +105,7 @@ class CampaignRequest:
     precisions: tuple[Precision, ...]
     done: tuple[Measurement, ...]
     seed: int = 0
+    design_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

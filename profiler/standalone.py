@@ -67,6 +67,7 @@ class Plan:
         arguments: of the command, for the file's header.
         space: of the design; None takes what suits the device.
         force: whether to measure while others compute on the device.
+        design_only: as :class:`CampaignRequest` has it.
     """
 
     out: Path
@@ -78,6 +79,7 @@ class Plan:
     arguments: Sequence[str] = ()
     space: Space | None = None
     force: bool = False
+    design_only: bool = False
 
 
 def run(plan: Plan, progress: Progress) -> str:
@@ -110,6 +112,7 @@ def run(plan: Plan, progress: Progress) -> str:
             target_error=plan.target_error,
             precisions=plan.precisions,
             done=file.measured,
+            design_only=plan.design_only,
         )
         campaign = Campaign(request, device, plan.begin, plan.space)
         skipped = Counter[str]()

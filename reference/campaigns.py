@@ -25,6 +25,8 @@ FORMAT = "tokenpace campaign"
 VERSION = 1
 STATE = "telemetry"
 """Key of a line that is no measurement."""
+TIME = "time"
+"""Key of when a measurement or a state was written; files of old have it with states alone."""
 _BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
 _LARGEST_BYTES = 256 << 20
 _TEXTS = ("kind", "precision", "engine", "group")
@@ -70,7 +72,7 @@ class CampaignFile:
 
     Attributes:
         header: its first line.
-        rows: measurements in the order they were made, as JSON objects.
+        rows: measurements in the order they were made, as JSON objects, with when (ISO 8601).
         states: how the device stood now and then: ``time`` (ISO 8601), and what could be read of
             ``profiler.telemetry.Telemetry``.
         complete_bytes: length of all whole lines; what follows was cut off.
@@ -105,7 +107,7 @@ def read(path: Path) -> CampaignFile | None:
         row = _object(line)
         if STATE in row:
             state = row[STATE]
-            if not (isinstance(state, dict) and _is_time(state.get("time"))):
+            if not (isinstance(state, dict) and _is_time(state.get(TIME))):
                 problems.append(f"{path}:{number}: {STATE} is damaged; remove the line")
             states.append(state)
             continue
@@ -160,6 +162,8 @@ def _fault(row: Mapping[str, Any]) -> str:
         return "shape is damaged"
     if not (isinstance(flags, list) and all(isinstance(flag, str) for flag in flags)):
         return "flags are damaged"
+    if TIME in row and not _is_time(row[TIME]):
+        return f"{TIME} is damaged"
     return _latency_fault(latency)
 
 

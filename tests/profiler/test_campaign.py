@@ -303,6 +303,20 @@ def test_it_goes_on_while_the_error_is_too_large(base):
     assert isinstance(next(begun.run()), Measurement)
 
 
+@pytest.mark.parametrize("design_only", [False, True])
+def test_the_cost_model_chooses_unless_the_design_is_to(base, monkeypatch, design_only):
+    asked = []
+
+    def first_ones(cost_model, candidates, precision, count):
+        asked.append(len(candidates))
+        return list(range(count))
+
+    monkeypatch.setattr(profiler.campaign, "most_telling", first_ones)
+    begun = campaign(done=base, design_only=design_only)
+    assert isinstance(next(begun.run()), Measurement)
+    assert bool(asked) is not design_only
+
+
 def test_an_unfinished_base_is_finished_first(base):
     missing = [row for row in base if row.kind != "attention"]
     begun = campaign(done=missing, target_error=0.3)

@@ -59,6 +59,9 @@ def test_what_was_measured_is_there_again(written):
     assert held(written) == (row(1), row(2), row(3))
     found = campaigns.read(written)
     assert found.header == HEADER
+    times = [datetime.fromisoformat(line.pop(campaigns.TIME)) for line in found.rows]
+    assert times == sorted(times)
+    assert all(time.tzinfo is not None for time in times)
     assert [json.loads(json.dumps(asdict(row(m)))) for m in (1, 2, 3)] == found.rows
 
 
@@ -131,6 +134,7 @@ def test_what_is_no_campaigns_file_is_left_alone(path, content):
         ({"precision": "bf61"}, "precision is 'bf61'"),
         ({"shape": {"m": "1"}}, "shape is damaged"),
         ({"flags": "slow"}, "flags are damaged"),
+        ({"time": "noon"}, "time is damaged"),
         ({"latency_ms": {"median": 1.0}}, "latency_ms is damaged"),
         (
             {"latency_ms": {"median": -1.0, "p10": 1.0, "p90": 1.0, "samples": 1}},

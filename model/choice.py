@@ -31,14 +31,14 @@ def most_telling(
     covariance = process.covariance(columns)
     noise = float(process.noise.min())
     rows = np.bincount(owners)
-    open_ = np.ones(len(rows), dtype=bool)
+    free = np.ones(len(rows), dtype=bool)
     chosen: list[int] = []
     while len(chosen) < min(count, len(rows)):
         variance = covariance.diagonal()
         lowered = np.einsum("ij,ij->j", covariance, covariance) / (variance + noise)
         gain = np.bincount(owners, weights=lowered) / rows
-        best = int(np.argmax(np.where(open_, gain, -np.inf)))
-        open_[best] = False
+        best = int(np.argmax(np.where(free, gain, -np.inf)))
+        free[best] = False
         chosen.append(best)
         own = np.flatnonzero(owners == best)
         observed = covariance[np.ix_(own, own)] + noise * np.eye(len(own))

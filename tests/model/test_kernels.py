@@ -154,6 +154,7 @@ def moving(sizes, moved):
 def test_without_a_residual_nothing_is_known_of_the_doubt():
     plain, sizes = kernel(OperationKind.LINEAR)
     assert np.all(plain.spread(sizes) == 1.0)
+    assert plain.most_telling(sizes, np.arange(len(sizes.flops)), 1) is None
 
 
 @kinds

@@ -38,16 +38,19 @@ class MaternProcess:
     points: Array
     targets: Array
 
-    def at(self, columns: Array) -> tuple[Array, Array]:
+    def at(self, columns: Array, least: float = 0.0) -> tuple[Array, Array]:
         """Returns what is expected there, and its standard deviation, (rows,) each.
 
         Args:
             columns: features, (rows, features).
+            least: deviations below it count as it: most of the time goes into telling them.
         """
-        placed = (columns - self.centre) / self.lengths
-        cross = self.variance * correlation(placed, self.points)
+        cross = self._with_known((columns - self.centre) / self.lengths)
+        mean = self._process.mean(cross)
+        if self.variance <= least**2:
+            return mean, np.full(len(columns), least)
         own = np.full(len(columns), self.variance)
-        return self._process.mean(cross), self._process.deviation(cross, own)
+        return mean, np.maximum(self._process.deviation(cross, own), least)
 
     def covariance(self, columns: Array) -> Array:
         """Returns what is not known of the function there, (rows, rows): its covariance.
@@ -56,13 +59,24 @@ class MaternProcess:
             columns: features, (rows, features).
         """
         placed = (columns - self.centre) / self.lengths
-        cross = self.variance * correlation(placed, self.points)
-        return self._process.covariance(cross, self.variance * correlation(placed, placed))
+        own = self.variance * correlation(placed, placed)
+        return self._process.covariance(self._with_known(placed), own)
 
     def left_out(self) -> Array:
         """Returns by how much each target is off what all others say of it, (points,)."""
         residuals, _ = self._process.left_out()
         return residuals
+
+    def _with_known(self, placed: Array) -> Array:
+        """Returns the covariance of further points with the known ones, (rows, points)."""
+        apart = _distances(placed, self.points, self._squares)
+        found: Array = self.variance * correlation_at(apart)
+        return found
+
+    @cached_property
+    def _squares(self) -> Array:
+        found: Array = np.sum(self.points**2, axis=1)
+        return found
 
     @cached_property
     def _process(self) -> GaussianProcess:
@@ -110,7 +124,12 @@ def correlation(first: Array, second: Array) -> Array:
 
 def distances(first: Array, second: Array) -> Array:
     """Returns the distances between points, times the root of 3, (n, m); arguments as above."""
-    apart = np.sum(first**2, axis=1)[:, None] + np.sum(second**2, axis=1) - 2 * first @ second.T
+    return _distances(first, second, np.sum(second**2, axis=1))
+
+
+def _distances(first: Array, second: Array, squares: Array) -> Array:
+    """Returns what :func:`distances` does; a Predict need not sum the squares of ``second``."""
+    apart = np.sum(first**2, axis=1)[:, None] + squares - 2 * first @ second.T
     found: Array = np.sqrt(3 * np.maximum(apart, 0.0))
     return found
 

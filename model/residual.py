@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from model.matern import MaternProcess
 from model.trees import trees_of_json
 
@@ -32,10 +30,16 @@ class Smooth:
     process: MaternProcess
     rest: tuple[Trees, ...]
 
-    def at(self, columns: Array) -> tuple[Array, Array]:
-        """Returns what is expected there, and the function's standard deviation, (rows,) each."""
-        mean, deviation = self.process.at(columns)
-        return mean + np.mean([each.predict(columns) for each in self.rest], axis=0), deviation
+    def at(self, columns: Array, least: float = 0.0) -> tuple[Array, Array]:
+        """Returns what is expected there, and the function's standard deviation, (rows,) each.
+
+        Args:
+            columns: features, (rows, features).
+            least: deviations below it count as it.
+        """
+        mean, deviation = self.process.at(columns, least)
+        rest = sum(each.predict(columns) for each in self.rest) / len(self.rest)
+        return mean + rest, deviation
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads: JSON, but for bytes.
@@ -79,8 +83,8 @@ class Residual:
         found = self.trees.predict(columns)
         if self.smooth is None:
             return found
-        mean, deviation = self.smooth.at(columns)
-        share = _SHARE * (_SURE / np.maximum(deviation, _SURE)) ** 2
+        mean, deviation = self.smooth.at(columns, _SURE)
+        share = _SHARE * (_SURE / deviation) ** 2
         mixed: Array = found + share * (mean - found)
         return mixed
 

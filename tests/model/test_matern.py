@@ -39,6 +39,15 @@ def test_far_from_all_points_nothing_is_known():
     assert deviation == pytest.approx([np.sqrt(process.variance)])
 
 
+@pytest.mark.parametrize("least", [1e-3, 0.05, 10.0])
+def test_deviations_below_the_least_count_as_it(least):
+    columns, targets = sample(0)
+    process, (fresh, _) = fit_matern(columns, targets), sample(1)
+    (mean, deviation), (same, floored) = process.at(fresh), process.at(fresh, least)
+    np.testing.assert_array_equal(same, mean)
+    np.testing.assert_array_equal(floored, np.maximum(deviation, least))
+
+
 def test_a_feature_that_never_varied_does_not_count():
     columns, targets = sample(0)
     process = fit_matern(columns, targets)

@@ -7,7 +7,8 @@ its points as the design has them, beside layers and whole models that neither s
     python -m profiler campaign --budget 8m --out design.jsonl --design-only
     PYTHONPATH=.:benchmarks python benchmarks/learning_curve.py chosen.jsonl design.jsonl
 
-It installs nothing. It ends with code 1 where a longer campaign is not better than a short one.
+It installs nothing. On a GPU it ends with code 1 where choosing is worth nothing; a processor that
+others share is another one during each campaign, which hides what choosing does.
 """
 
 from __future__ import annotations
@@ -74,19 +75,24 @@ def prefixes(rows: Sequence[tuple[float, Measurement]], processors: int) -> list
     return found
 
 
-def error(cost_model: FittedCostModel | None, timed: Sequence[Timed]) -> float:
-    """Returns the median of |predicted / measured - 1|; NaN where not all can be predicted."""
+def errors(cost_model: FittedCostModel | None, timed: Sequence[Timed]) -> tuple[float, float]:
+    """Returns the median of |predicted / measured - 1|, and of what is beyond a common factor.
+
+    That factor is how fast the device was while the campaign ran. NaN where not all can be
+    predicted.
+    """
     if cost_model is None or not timed:
-        return float("nan")
+        return float("nan"), float("nan")
     engines = {it.engine for it in timed}
     if not all(cost_model.supports(timed[0].operations[0].precision, e) for e in engines):
-        return float("nan")
-    ratios = [it.predicted_ms(cost_model) / it.measured_ms for it in timed]
-    return float(np.median(np.abs(np.array(ratios) - 1)))
+        return float("nan"), float("nan")
+    ratios = np.array([it.predicted_ms(cost_model) / it.measured_ms for it in timed])
+    plain, beyond = (np.median(np.abs(r - 1)) for r in (ratios, ratios / np.median(ratios)))
+    return float(plain), float(beyond)
 
 
-def shown(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.1%}"
+def shown(pair: tuple[float, float]) -> str:
+    return "-" if np.isnan(pair[0]) else f"{pair[0]:.1%} ({pair[1]:.1%})"
 
 
 def main() -> int:
@@ -122,18 +128,14 @@ def main() -> int:
     ]
     for how, curve in curves.items():
         for prefix in curve:
-            errors = [shown(error(prefix.cost_model, each)) for each in timed.values()]
-            lines.append(f"| {how} | {prefix.minutes} | {prefix.rows} | {' | '.join(errors)} |")
+            cells = [shown(errors(prefix.cost_model, each)) for each in timed.values()]
+            lines.append(f"| {how} | {prefix.minutes} | {prefix.rows} | {' | '.join(cells)} |")
     every = [it for each in timed.values() for it in each]
-    first = next(p for p in curves["chosen"] if p.cost_model is not None)
-    ends = {how: error(curve[-1].cost_model, every) for how, curve in curves.items()}
-    early = [it for it in every if it.engine == "transformers"]
-    gain = error(longest, early) / error(first.cost_model, early)
+    ends = {how: errors(curve[-1].cost_model, every) for how, curve in curves.items()}
     verdict = (
-        f"Median error of all: chosen {shown(ends['chosen'])}, by the design alone"
-        f" {shown(ends['design'])} (ratio {ends['chosen'] / ends['design']:.2f}); engine"
-        f" transformers after {curves['chosen'][-1].minutes} over after {first.minutes} minutes:"
-        f" {gain:.2f}."
+        f"All in the end: chosen {shown(ends['chosen'])}, by the design alone"
+        f" {shown(ends['design'])}; in brackets, chosen over design:"
+        f" {ends['chosen'][1] / ends['design'][1]:.2f}."
     )
     print("\n".join([*lines, "", verdict]))
     if options.write_page:
@@ -143,9 +145,13 @@ def main() -> int:
             f"PYTHONPATH=.:benchmarks python benchmarks/learning_curve.py {' '.join(given)}",
             ("torch", "transformers", "scikit-learn", "numpy"),
         )
-        text = "Median error on layers and steps of published models that no campaign saw."
+        text = (
+            "Median error on layers and steps of published models that no campaign saw; in brackets"
+            " beyond a factor common to all: how fast the device was meanwhile. Both campaigns"
+            " begin with the same points, so what differs there is no choice's doing."
+        )
         PAGE.write_text("\n".join([f"{title}\n{text}", "", *lines, "", verdict, ""]))
-    return 0 if gain < 1 else 1
+    return 1 if device.is_cuda and ends["chosen"][1] >= ends["design"][1] else 0
 
 
 if __name__ == "__main__":

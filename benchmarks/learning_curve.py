@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -111,16 +112,10 @@ def main() -> int:
     longest = curves["chosen"][-1].cost_model
     if longest is None:
         raise SystemExit(f"{options.chosen} holds too little to fit on")
-    timed = {
-        "layers": [*layers(longest, device, kind)],
-        "whole": [*whole_models(longest, device, kind)],
-    }
-    timed = {
-        f"{what}, {engine}": chosen
-        for what, each in timed.items()
-        for engine in dict.fromkeys(it.engine for it in each)
-        if (chosen := [it for it in each if it.engine == engine])
-    }
+    timed: dict[str, list[Timed]] = defaultdict(list)
+    for what, measure in (("layers", layers), ("whole", whole_models)):
+        for it in measure(longest, device, kind):
+            timed[f"{what}, {it.engine}"].append(it)
     names = [f"{name} of {len(each)}" for name, each in timed.items()]
     lines = [
         f"| points | minutes | rows | {' | '.join(names)} |",

@@ -25,10 +25,9 @@ _LENGTH_BOUNDS = (-2.0, 6.0)
 _NOISE = 1e-3
 """Variance that is assumed at first: 3%."""
 _ROUNDS = 3
-_DEVIATIONS, _NEAR = 3.0, 0.03
-"""A target further off what the others say than so many deviations, and than 3%, is doubted."""
-_DEVIATION = 1.4826
-"""Standard deviation of a normal distribution over the median of its absolute values."""
+_FAR, _NEAR = 3 * 1.4826, 0.03
+"""A target further off what the others say than so many medians, and than 3%, is doubted: three
+standard deviations, one of which is 1.4826 times a normal distribution's median absolute value."""
 
 
 def fit_matern(columns: Array, targets: Array) -> MaternProcess:
@@ -79,7 +78,7 @@ def _doubts(theta: Array, placed: Array, targets: Array) -> Array:
     doubts = np.ones(len(targets))
     for _ in range(_ROUNDS):
         off, _ = GaussianProcess(covariance, np.sqrt(noise * doubts), targets).left_out()
-        usual = max(_NEAR, _DEVIATIONS * _DEVIATION * float(np.median(np.abs(off))))
+        usual = max(_NEAR, _FAR * float(np.median(np.abs(off))))
         doubts = np.maximum(1.0, (off / usual) ** 2)
     return doubts
 

@@ -1,0 +1,115 @@
+"""vLLM's attention over pages: its build of FlashAttention, where vLLM is installed."""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from profiler.pages import PAGE_TOKENS
+
+if TYPE_CHECKING:
+    from model.blocks import Attention
+    from profiler.paged_kernels import PagedAttend
+    from profiler.pages import Pages
+
+_VERSION_MODULES = (
+    "vllm.v1.attention.backends.fa_utils",
+    "vllm.attention.utils.fa_utils",
+    "vllm.vllm_flash_attn.fa_utils",
+)
+"""Where releases from 0.8 on tell which FlashAttention they run on a GPU, the newest first."""
+_SCHEDULED_BEFORE = 3
+"""The FlashAttention whose work vLLM deals out once a step, before its layers."""
+_WIDEST_HEAD = 256
+
+
+class VllmKernel:
+    """What vLLM's FlashAttention backend calls in each layer.
+
+    Raises:
+        Exception: whatever loading it raises.
+    """
+
+    name = "vllm"
+
+    def __init__(self) -> None:
+        self._kernels: Any = importlib.import_module("vllm.vllm_flash_attn")
+        self._write: Any = importlib.import_module("vllm._custom_ops").reshape_and_cache_flash
+        self._version = _flash_attention_version()
+
+    def refuses(self, heads: Attention, dtype: torch.dtype) -> str:
+        """Returns why it does not take such heads; empty where it does."""
+        if dtype not in {torch.float16, torch.bfloat16}:
+            return f"{self.name} attends in fp16 and bf16 alone"
+        if heads.head_dim % 8 or heads.head_dim > _WIDEST_HEAD:
+            return f"{self.name} has no kernel for heads {heads.head_dim} wide"
+        return ""
+
+    def plan(self, pages: Pages, heads: Attention, dtype: torch.dtype) -> PagedAttend:
+        """Returns the layer's work; scales of the cache are those of one that is not packed."""
+        queries, lengths = pages.starts(pages.query_tokens), pages.lengths(pages.kv_tokens)
+        longest = {"max_seqlen_q": pages.query_tokens, "max_seqlen_k": pages.kv_tokens}
+        scheduled = None
+        if self._version == _SCHEDULED_BEFORE:
+            scheduled = self._kernels.get_scheduler_metadata(
+                batch_size=pages.sequences,
+                **longest,
+                num_heads_q=heads.query_heads,
+                num_heads_kv=heads.kv_heads,
+                headdim=heads.head_dim,
+                cache_seqlens=lengths,
+                qkv_dtype=dtype,
+                cu_seqlens_q=queries,
+                page_size=PAGE_TOKENS,
+                causal=True,
+            )
+        attend = partial(
+            self._kernels.flash_attn_varlen_func,
+            cu_seqlens_q=queries,
+            seqused_k=lengths,
+            block_table=pages.table,
+            causal=True,
+            scheduler_metadata=scheduled,
+            fa_version=self._version,
+            **longest,
+        )
+        scale = torch.ones((), device=pages.table.device)
+        return partial(_write_and_attend, self._write, attend, pages.slots, scale)
+
+
+def _flash_attention_version() -> int:
+    """Returns which FlashAttention vLLM runs on this GPU.
+
+    Raises:
+        ImportError: no release that is known tells.
+        RuntimeError: it runs none here.
+    """
+    for name in _VERSION_MODULES:
+        try:
+            module: Any = importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+        version = module.get_flash_attn_version()
+        if version is None:
+            raise RuntimeError("its FlashAttention does not run on this GPU")
+        return int(version)
+    raise ImportError("none of its modules tells the version of FlashAttention")
+
+
+def _write_and_attend(
+    write: Any,  # noqa: ANN401 - vLLM's kernels have no types
+    attend: Any,  # noqa: ANN401
+    slots: torch.Tensor,
+    scale: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+) -> torch.Tensor:
+    write(key, value, keys, values, slots, "auto", scale, scale)
+    output: torch.Tensor = attend(q=query, k=keys, v=values)
+    return output

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from profiler.pages import PAGE_TOKENS
-
 if TYPE_CHECKING:
     from model.blocks import Attention
     from profiler.paged_kernels import PagedAttend
@@ -21,8 +19,6 @@ _VERSION_MODULES = (
     "vllm.vllm_flash_attn.fa_utils",
 )
 """Where releases from 0.8 on tell which FlashAttention they run on a GPU, the newest first."""
-_SCHEDULED_BEFORE = 3
-"""The FlashAttention whose work vLLM deals out once a step, before its layers."""
 _WIDEST_HEAD = 256
 
 
@@ -36,7 +32,7 @@ class VllmKernel:
     name = "vllm"
 
     def __init__(self) -> None:
-        self._kernels: Any = importlib.import_module("vllm.vllm_flash_attn")
+        self._attend: Any = importlib.import_module("vllm.vllm_flash_attn").flash_attn_varlen_func
         self._write: Any = importlib.import_module("vllm._custom_ops").reshape_and_cache_flash
         self._version = _flash_attention_version()
 
@@ -49,32 +45,22 @@ class VllmKernel:
         return ""
 
     def plan(self, pages: Pages, heads: Attention, dtype: torch.dtype) -> PagedAttend:
-        """Returns the layer's work; scales of the cache are those of one that is not packed."""
-        queries, lengths = pages.starts(pages.query_tokens), pages.lengths(pages.kv_tokens)
-        longest = {"max_seqlen_q": pages.query_tokens, "max_seqlen_k": pages.kv_tokens}
-        scheduled = None
-        if self._version == _SCHEDULED_BEFORE:
-            scheduled = self._kernels.get_scheduler_metadata(
-                batch_size=pages.sequences,
-                **longest,
-                num_heads_q=heads.query_heads,
-                num_heads_kv=heads.kv_heads,
-                headdim=heads.head_dim,
-                cache_seqlens=lengths,
-                qkv_dtype=dtype,
-                cu_seqlens_q=queries,
-                page_size=PAGE_TOKENS,
-                causal=True,
-            )
+        """Returns the layer's work; scales of the cache are those of one that is not packed.
+
+        vLLM has FlashAttention 3 deal out its work once a step. Here each call does it, with a
+        small kernel more: what is dealt out must fit the call to the last number, and where it
+        does not the process may end (github.com/vllm-project/flash-attention/pull/162).
+        """
+        del heads, dtype
         attend = partial(
-            self._kernels.flash_attn_varlen_func,
-            cu_seqlens_q=queries,
-            seqused_k=lengths,
+            self._attend,
+            cu_seqlens_q=pages.starts(pages.query_tokens),
+            max_seqlen_q=pages.query_tokens,
+            seqused_k=pages.lengths(pages.kv_tokens),
+            max_seqlen_k=pages.kv_tokens,
             block_table=pages.table,
             causal=True,
-            scheduler_metadata=scheduled,
             fa_version=self._version,
-            **longest,
         )
         scale = torch.ones((), device=pages.table.device)
         return partial(_write_and_attend, self._write, attend, pages.slots, scale)

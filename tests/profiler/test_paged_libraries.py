@@ -19,7 +19,6 @@ from profiler.device import Device, open_device
 from profiler.flashinfer_kernel import FlashInferKernel
 from profiler.paged_attention import PagedAttentionPoint, measure_paged_attention
 from profiler.paged_kernels import GatherKernel, PagedKernels
-from profiler.pages import PAGE_TOKENS
 from profiler.timing import Effort
 from profiler.vllm_kernel import VllmKernel
 
@@ -75,8 +74,8 @@ def reshape_and_cache_flash(
         value_cache[slot // page_tokens, slot % page_tokens] = value[token]
 
 
-def vllm_modules(attend_exactly, version, scheduled):
-    """Modules of vLLM by name; what is scheduled is added to a list."""
+def vllm_modules(attend_exactly, version):
+    """Modules of vLLM by name, with the version of FlashAttention that it runs."""
 
     def flash_attn_varlen_func(
         q,
@@ -88,14 +87,12 @@ def vllm_modules(attend_exactly, version, scheduled):
         seqused_k,
         causal,
         block_table,
-        scheduler_metadata,
         fa_version,
     ):
         """A row of the block table names a sequence's pages, of whose tokens the first are used."""
         int32(cu_seqlens_q, seqused_k, block_table)
         assert causal
-        assert fa_version in {2, 3}
-        assert (scheduler_metadata is not None) is (fa_version == 3)
+        assert fa_version == version
         output = torch.empty_like(q)
         for sequence, used in enumerate(seqused_k.tolist()):
             begin, end = cu_seqlens_q[sequence : sequence + 2].tolist()
@@ -106,32 +103,11 @@ def vllm_modules(attend_exactly, version, scheduled):
             output[begin:end] = attend_exactly(q[begin:end], keys, values)
         return output
 
-    def get_scheduler_metadata(
-        batch_size,
-        max_seqlen_q,
-        max_seqlen_k,
-        num_heads_q,
-        num_heads_kv,
-        headdim,
-        cache_seqlens,
-        qkv_dtype,
-        cu_seqlens_q,
-        page_size,
-        causal,
-    ):
-        int32(cache_seqlens, cu_seqlens_q)
-        assert len(cache_seqlens) == len(cu_seqlens_q) - 1 == batch_size
-        sizes = (batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim)
-        if scheduled is not None:
-            scheduled.append((*sizes, qkv_dtype, page_size, causal))
-        return torch.zeros(batch_size + 1, dtype=torch.int32)
-
     return {
         "vllm": module("vllm"),
         "vllm.vllm_flash_attn": module(
             "vllm.vllm_flash_attn",
             flash_attn_varlen_func=flash_attn_varlen_func,
-            get_scheduler_metadata=get_scheduler_metadata,
         ),
         "vllm._custom_ops": module(
             "vllm._custom_ops", reshape_and_cache_flash=reshape_and_cache_flash
@@ -290,10 +266,10 @@ def module(name, **members):
 
 @pytest.fixture
 def vllm(monkeypatch, exact_attention):
-    """Puts what stands for vLLM in its place, with the version of FlashAttention that it runs."""
+    """Puts what stands for vLLM in its place, and returns its kernel."""
 
-    def put(version=3, scheduled=None):
-        for name, module in vllm_modules(exact_attention, version, scheduled).items():
+    def put(version=3):
+        for name, module in vllm_modules(exact_attention, version).items():
             monkeypatch.setitem(sys.modules, name, module)
         return VllmKernel()
 
@@ -314,11 +290,7 @@ def flashinfer(monkeypatch, exact_attention):
 @pytest.mark.parametrize("version", [2, 3])
 @torch.inference_mode()
 def test_what_vllm_is_told_describes_the_attention(sizes, heads, version, vllm, check_paged):
-    scheduled = []
-    kernel = vllm(version, scheduled)
-    check_paged(kernel, sizes, heads, 64, torch.bfloat16, 3e-2)
-    told = (*sizes, *heads, 64, torch.bfloat16, PAGE_TOKENS, True)
-    assert scheduled == ([told] if version == 3 else [])
+    check_paged(vllm(version), sizes, heads, 64, torch.bfloat16, 3e-2)
 
 
 @corners

@@ -133,7 +133,7 @@ def _timed(
     copies = copies_beyond_cache(point.layer_values() * dtype.itemsize, device)
     layers = [_layer(point, pages, dtype, device) for _ in range(copies)]
     for tensor in layers[0]:
-        # What is timed is small and repeats itself: sums over other pages would come out alike.
+        # What is timed is so small that all keys weigh the same: wrong ones would pass.
         tensor.normal_()
     exact = _exact(pages, *layers[0])
     found = attend(*layers[0]).view(pages.sequences, pages.query_tokens, -1)

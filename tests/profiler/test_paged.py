@@ -199,15 +199,28 @@ def test_libraries_are_looked_for_on_gpus_alone(monkeypatch):
         profiler.paged_kernels._installed.cache_clear()
 
 
-def test_a_wrong_table_does_not_pass_for_long_contexts():
-    """Values that repeat themselves would average to the same over anyone's pages."""
+class OtherTable(GatherKernel):
+    """Sequences read each other's pages."""
 
-    class Shuffled(GatherKernel):
-        def plan(self, pages, heads, dtype):
-            other = Pages(pages.query_tokens, pages.kv_tokens, pages.table.flip(1))
-            return super().plan(other, heads, dtype)
+    def plan(self, pages, heads, dtype):
+        other = Pages(pages.query_tokens, pages.kv_tokens, pages.table.roll(1, dims=0))
+        return super().plan(other, heads, dtype)
 
+
+class OtherScale(GatherKernel):
+    """Queries count for more than they should."""
+
+    def plan(self, pages, heads, dtype):
+        attend = super().plan(pages, heads, dtype)
+        return lambda query, *rest: attend(1.1 * query, *rest)
+
+
+@pytest.mark.parametrize("kernel", [OtherTable, OtherScale])
+def test_what_is_slightly_wrong_over_a_long_context_does_not_pass(kernel):
     point = PagedAttentionPoint(2, 1, 2000, 4, 2, 64)
-    kernels = PagedKernels({"torch": Shuffled})
     with pytest.raises(InaccurateError):
-        list(measure_paged_attention(point, Precision.BF16, CPU, QUICK, kernels))
+        list(
+            measure_paged_attention(
+                point, Precision.BF16, CPU, QUICK, PagedKernels({"torch": kernel})
+            )
+        )

@@ -27,8 +27,8 @@ class OperationKind(StrEnum):
     """As many equal products side by side, each with weights of its own."""
     ATTENTION = "attention"
     STATIC_ATTENTION = "static_attention"
-    """Attention over a cache that was allocated once and is written in place, as serving engines
-    have it; transformers' cache is copied when it grows."""
+    """Attention over a cache that was allocated once and is written in place, as engines with
+    static batches have it; transformers' cache is copied when it grows."""
     PAGED_ATTENTION = "paged_attention"
     """Attention over a cache of pages that lie anywhere, as continuous batching needs it (vLLM,
     arXiv 2309.06180, section 4)."""

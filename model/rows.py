@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from model.precision import Precision
 
 _T = TypeVar("_T")
+_FEWEST_PAGED = 24
+"""Eight for each of the three laws. A campaign that ends sooner leaves it to attention over a
+static cache, which was measured before in many points."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +55,9 @@ class Row:
 def usable_rows(measurements: Iterable[Measurement]) -> list[Row]:
     """Returns what can be fitted on.
 
-    Left out: rows of unknown kind, damaged sizes or times that cannot be, attention over pages by
-    any other code than that with the most rows (see :func:`is_engines_own`), and of each kind and
-    precision those with remarks, unless these are most of it.
+    Left out: rows of unknown kind, damaged sizes or times that cannot be, attention over pages
+    that is no engine's own (:func:`is_engines_own`), by other code than most of it, or too little,
+    and of each kind and precision those with remarks, unless these are most of it.
     """
     rows = _of_one_code(list(_readable(measurements)))
     kept = []
@@ -78,7 +81,8 @@ def is_engines_own(measurement: Measurement) -> bool:
 def _of_one_code(rows: list[Row]) -> list[Row]:
     """Returns the rows, of attention over pages those by one engine's or library's code alone.
 
-    Which one runs depends on what is installed, and no law is that of several.
+    Which one runs depends on what is installed, and no law is that of several. Too few of it are
+    left out as well.
     """
     paged = OperationKind.PAGED_ATTENTION
     own = [row for row in rows if is_engines_own(row.measurement)]
@@ -86,12 +90,16 @@ def _of_one_code(rows: list[Row]) -> list[Row]:
     for measurement in (row.measurement for row in own):
         if measurement.kind == paged:
             counts[measurement.precision][measurement.engine] += 1
-    most = {precision: found.most_common(1)[0][0] for precision, found in counts.items()}
+    kept = set()
+    for precision, found in counts.items():
+        ((engine, count),) = found.most_common(1)
+        if count >= _FEWEST_PAGED:
+            kept.add((precision, engine))
     return [
         row
         for row in own
         if row.measurement.kind != paged
-        or row.measurement.engine == most[row.measurement.precision]
+        or (row.measurement.precision, row.measurement.engine) in kept
     ]
 
 

@@ -38,13 +38,9 @@ class FlashInferKernel:
         self._library: Any = importlib.import_module("flashinfer")
         self._workspace: torch.Tensor | None = None
 
-    def refuses(self, heads: Attention, dtype: torch.dtype) -> str:
-        """Returns why it does not take such heads; empty where it does."""
-        if dtype not in {torch.float16, torch.bfloat16}:
-            return f"{self.name} attends in fp16 and bf16 alone"
-        if heads.head_dim not in _HEAD_DIMS:
-            return f"{self.name} has no kernel for heads {heads.head_dim} wide"
-        return ""
+    def takes(self, heads: Attention, dtype: torch.dtype) -> bool:
+        """Returns whether it has a kernel for such heads."""
+        return dtype in {torch.float16, torch.bfloat16} and heads.head_dim in _HEAD_DIMS
 
     def plan(self, pages: Pages, heads: Attention, dtype: torch.dtype) -> PagedAttend:
         """Returns the layer's work; what is planned lies in buffers that stay where they are."""

@@ -101,7 +101,7 @@ def measure_paged_attention(
         failure = ""
         try:
             kernel = chosen.named(name)
-            if kernel.refuses(point.heads, dtype_of(precision)):
+            if not kernel.takes(point.heads, dtype_of(precision)):
                 continue
             timing = _timed(point, kernel, precision, device, effort)
         except Exception as error:

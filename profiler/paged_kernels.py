@@ -39,8 +39,8 @@ class PagedKernel(Protocol):
     def name(self) -> str:
         """Of the engine or library whose code it is."""
 
-    def refuses(self, heads: Attention, dtype: torch.dtype) -> str:
-        """Returns why it does not take such heads; empty where it does."""
+    def takes(self, heads: Attention, dtype: torch.dtype) -> bool:
+        """Returns whether it has a kernel for such heads."""
 
     def plan(self, pages: Pages, heads: Attention, dtype: torch.dtype) -> PagedAttend:
         """Returns what does a layer's work, after what an engine does once a step.
@@ -60,10 +60,10 @@ class GatherKernel:
 
     name = PLAIN_ENGINE
 
-    def refuses(self, heads: Attention, dtype: torch.dtype) -> str:
-        """Takes them all."""
+    def takes(self, heads: Attention, dtype: torch.dtype) -> bool:
+        """Returns that it takes them all."""
         del heads, dtype
-        return ""
+        return True
 
     def plan(self, pages: Pages, heads: Attention, dtype: torch.dtype) -> PagedAttend:
         """Returns the layer's work; only places are known before."""

@@ -36,13 +36,10 @@ class VllmKernel:
         self._write: Any = importlib.import_module("vllm._custom_ops").reshape_and_cache_flash
         self._version = _flash_attention_version()
 
-    def refuses(self, heads: Attention, dtype: torch.dtype) -> str:
-        """Returns why it does not take such heads; empty where it does."""
-        if dtype not in {torch.float16, torch.bfloat16}:
-            return f"{self.name} attends in fp16 and bf16 alone"
-        if heads.head_dim % 8 or heads.head_dim > _WIDEST_HEAD:
-            return f"{self.name} has no kernel for heads {heads.head_dim} wide"
-        return ""
+    def takes(self, heads: Attention, dtype: torch.dtype) -> bool:
+        """Returns whether it has a kernel for such heads."""
+        halves = dtype in {torch.float16, torch.bfloat16}
+        return halves and heads.head_dim % 8 == 0 and heads.head_dim <= _WIDEST_HEAD
 
     def plan(self, pages: Pages, heads: Attention, dtype: torch.dtype) -> PagedAttend:
         """Returns the layer's work; scales of the cache are those of one that is not packed.

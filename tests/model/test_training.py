@@ -244,6 +244,15 @@ def test_pages_that_were_copied_together_first_price_no_engine(synthetic_device,
     assert len(fitted.errors_on(gathered)) == 0
 
 
+def test_a_few_points_over_pages_do_not_stand_for_many_over_a_static_cache(
+    synthetic_device, serving
+):
+    few_of_them = paged(synthetic_device, "vllm", count=20)
+    fitted, without = fit_cost_model([*serving, *few_of_them]), fit_cost_model(serving)
+    assert fitted.measurement_count == without.measurement_count
+    assert fitted.engines_of(OperationKind.PAGED_ATTENTION, Precision.FP32) == ()
+
+
 def test_attention_over_pages_is_fitted_on_one_code_alone(synthetic_device, serving):
     many, other = (
         paged(synthetic_device, "vllm", 40),

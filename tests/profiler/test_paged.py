@@ -126,8 +126,8 @@ class Broken:
             raise ImportError("undefined symbol")
         return self
 
-    def refuses(self, heads, dtype):
-        return "not these" if self.at == "heads" else ""
+    def takes(self, heads, dtype):
+        return self.at != "heads"
 
     def plan(self, pages, heads, dtype):
         if self.at == "plan":

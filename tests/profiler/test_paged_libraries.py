@@ -337,9 +337,9 @@ def test_libraries_refuse_heads_that_they_have_no_kernel_for(
     head_dim, dtype, vllm_takes, flashinfer_takes, vllm, flashinfer
 ):
     block = Attention(query_heads=4, kv_heads=2, head_dim=head_dim)
-    assert (not vllm().refuses(block, dtype)) is vllm_takes
-    assert (not flashinfer.refuses(block, dtype)) is flashinfer_takes
-    assert not GatherKernel().refuses(block, dtype)
+    assert vllm().takes(block, dtype) is vllm_takes
+    assert flashinfer.takes(block, dtype) is flashinfer_takes
+    assert GatherKernel().takes(block, dtype)
 
 
 def test_vllm_without_flash_attention_here_says_so(vllm):

@@ -148,18 +148,25 @@ def append_paged_kv_cache(
 
 
 class Wrapper:
-    """Both of FlashInfer's wrappers; in CUDA graphs they read their own buffers alone."""
+    """Both of FlashInfer's wrappers; for CUDA graphs they read their own buffers alone."""
 
-    def __init__(self, attend, float_workspace_buffer, kv_layout, use_cuda_graph, buffers):
+    needed_bytes = 0
+
+    def __init__(self, attend, float_workspace_buffer, kv_layout, buffers=None):
         assert float_workspace_buffer.dtype is torch.uint8
-        assert not float_workspace_buffer[:1024].any()
+        assert not float_workspace_buffer.any()
         assert kv_layout == "NHD"
-        assert use_cuda_graph
-        self.attend, self.buffers = attend, buffers
+        self.attend, self.workspace, self.buffers = attend, float_workspace_buffer, buffers
 
     def keep(self, *planned):
+        if len(self.workspace) < Wrapper.needed_bytes:
+            raise RuntimeError("Buffer overflow [...] Increase the workspace buffer size.")
+        int32(*planned)
+        if self.buffers is None:
+            self.buffers = planned
+            return
         for buffer, given in zip(self.buffers, planned, strict=True):
-            int32(buffer, given)
+            int32(buffer)
             assert buffer.data_ptr() != given.data_ptr()
             buffer.copy_(given)
 
@@ -198,11 +205,10 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         paged_kv_indices_buffer=None,
         paged_kv_last_page_len_buffer=None,
     ):
+        assert use_cuda_graph
         queries = torch.empty(len(paged_kv_indptr_buffer), dtype=torch.int32)
         table = (paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer)
-        super().__init__(
-            attend, float_workspace_buffer, kv_layout, use_cuda_graph, (queries, *table)
-        )
+        super().__init__(attend, float_workspace_buffer, kv_layout, (queries, *table))
         type(self).tensor_cores = use_tensor_cores
 
     def plan(self, indptr, indices, last_page_len, *sizes, q_data_type, kv_data_type):
@@ -213,22 +219,6 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
 
 class BatchPrefillWithPagedKVCacheWrapper(Wrapper):
     """Several queries a sequence."""
-
-    def __init__(
-        self,
-        attend,
-        float_workspace_buffer,
-        kv_layout="NHD",
-        use_cuda_graph=False,
-        qo_indptr_buf=None,
-        paged_kv_indptr_buf=None,
-        paged_kv_indices_buf=None,
-        paged_kv_last_page_len_buf=None,
-    ):
-        table = (paged_kv_indptr_buf, paged_kv_indices_buf, paged_kv_last_page_len_buf)
-        super().__init__(
-            attend, float_workspace_buffer, kv_layout, use_cuda_graph, (qo_indptr_buf, *table)
-        )
 
     def plan(
         self, qo_indptr, indptr, indices, last_page_len, *sizes, causal, q_data_type, kv_data_type
@@ -300,6 +290,22 @@ def test_what_flashinfer_is_told_describes_the_attention(sizes, heads, flashinfe
     check_paged(flashinfer, sizes, heads, 64, torch.bfloat16, 3e-2)
     if sizes[1] == 1:
         assert BatchDecodeWithPagedKVCacheWrapper.tensor_cores is (heads == (8, 1))
+
+
+@pytest.mark.parametrize(("needed", "fits"), [(1 << 14, True), (1 << 16, False)])
+@torch.inference_mode()
+def test_flashinfer_gets_the_room_that_it_asks_for(needed, fits, flashinfer, monkeypatch):
+    monkeypatch.setattr(Wrapper, "needed_bytes", needed)
+    monkeypatch.setattr("profiler.flashinfer_kernel._MOST_BYTES", 1 << 15)
+    kernels = PagedKernels({"flashinfer": lambda: flashinfer, "torch": GatherKernel})
+    measured = measure_paged_attention(POINT, Precision.BF16, CPU, QUICK, kernels)
+    if fits:
+        (row,) = measured
+        assert row.engine == "flashinfer"
+    else:  # other points may still fit
+        with pytest.raises(MemoryError, match="Increase the workspace"):
+            list(measured)
+    assert kernels.names == ("flashinfer", "torch")
 
 
 @libraries

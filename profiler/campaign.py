@@ -22,6 +22,7 @@ from profiler.goal import Goal
 from profiler.interface import Skipped
 from profiler.numerics import InaccurateError
 from profiler.pace import CONTENDED_FLAG, Pace
+from profiler.paged_kernels import installed_kernels
 from profiler.point_kinds import DENSE, MIXTURES, PAGED, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
@@ -300,10 +301,11 @@ class _Track:
 def other_groups(device: Device) -> tuple[KindGroup, ...]:
     """Returns what a long campaign measures beside dense models of transformers.
 
-    On the CPU no library attends to pages, and what plain torch does instead prices nothing: its
-    time is better spent on the rest.
+    Where no library attends to pages, what plain torch does instead prices nothing: its time is
+    better spent on the rest.
     """
-    return (MIXTURES, PLAIN, PAGED) if device.is_cuda else (MIXTURES, PLAIN)
+    groups = (MIXTURES, PLAIN)
+    return (*groups, PAGED) if installed_kernels(device).libraries else groups
 
 
 def step_error(cost_model: FittedCostModel, precision: Precision) -> float:

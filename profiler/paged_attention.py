@@ -96,8 +96,8 @@ def measure_paged_attention(
         InaccurateError, RuntimeError: the last one fails as well, or memory is out.
     """
     chosen = kernels or installed_kernels(device)
-    *libraries, last = chosen.names
-    for name in libraries:
+    last = chosen.names[-1]
+    for name in chosen.libraries:
         failure = ""
         try:
             kernel = chosen.named(name)

@@ -87,6 +87,11 @@ class PagedKernels:
         """Of those that are left."""
         return tuple(self._makers)
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Of those that are left, but for the last."""
+        return self.names[:-1]
+
     def named(self, name: str) -> PagedKernel:
         """Returns one of those that are left.
 

@@ -259,13 +259,13 @@ def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
     assert {row.engine for row in rows} == {"transformers"}
 
 
-def test_attention_over_pages_is_measured_on_gpus_alone():
-    groups = [
-        [kind.name for group in other_groups(device) for kind in group.kinds]
-        for device in (CPU, Device("cuda:0", 1 << 20))
-    ]
-    assert "paged_attention" not in groups[0]
-    assert groups[1] == [*groups[0], "paged_attention"]
+def test_attention_over_pages_is_measured_where_a_library_attends_to_them(monkeypatch):
+    usual = [kind.name for group in other_groups(CPU) for kind in group.kinds]
+    assert "paged_attention" not in usual
+    installed = PagedKernels({"vllm": GatherKernel, "torch": GatherKernel})
+    monkeypatch.setattr(profiler.campaign, "installed_kernels", lambda _: installed)
+    others = [kind.name for group in other_groups(CPU) for kind in group.kinds]
+    assert others == [*usual, "paged_attention"]
 
 
 def test_a_library_that_does_not_load_is_told_of_and_ends_no_campaign(monkeypatch):

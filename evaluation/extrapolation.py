@@ -135,7 +135,7 @@ def section(inputs: Inputs) -> Section:
     """Returns the tables of both splits."""
     found: dict[str, list[Scored]] = {name: [] for name in SPLITS}
     for case in CASES:
-        rows = inputs.operations(case.device, case.holds, engine=case.engine)
+        rows = case.rows(inputs)
         for name, make in SPLITS.items():
             split = make(rows)
             if min(len(split.known), len(split.asked)) >= _FEWEST:

@@ -67,11 +67,13 @@ class Inputs:
         """What peers say of the rows of :attr:`answers`, by their place there."""
         return ask([answer.row for answer in self.answers], self.say)
 
-    def measurements(self, device: str, engine: str) -> Sequence[Measurement]:
+    def measurements(
+        self, device: str, engine: str, *, launched: bool = False
+    ) -> Sequence[Measurement]:
         """Returns the published operations of an engine on a device, all of them, limit or not."""
-        key = device, engine
+        key = device, engine, launched
         if key not in self._measurements:
-            self._measurements[key] = measurements(device, engine, ALL_ROWS)
+            self._measurements[key] = measurements(device, engine, ALL_ROWS, launched=launched)
             self.say(f"read operations of {engine} on {device}")
         return self._measurements[key]
 
@@ -81,6 +83,8 @@ class Inputs:
         wanted: Callable[[Measurement], bool],
         most: int | None = None,
         engine: str = OPERATIONS_ENGINE,
+        *,
+        launched: bool = False,
     ) -> list[OperationRow]:
         """Returns published operations as the fit reads them.
 
@@ -89,11 +93,13 @@ class Inputs:
             wanted: which of them.
             most: draws so many at random, the same in every run; None takes all.
             engine: whose tables are read; what they lack is another's.
+            launched: takes linears that were timed as the host launched them, too.
         """
-        found = [one for one in self.measurements(device, engine) if wanted(one)]
+        every = self.measurements(device, engine, launched=launched)
+        found = [one for one in every if wanted(one)]
         limits = [one for one in (most, self.limit) if one is not None]
         return usable_rows(drawn(found, min(limits)) if limits else found)
 
     @cached_property
-    def _measurements(self) -> dict[tuple[str, str], Sequence[Measurement]]:
+    def _measurements(self) -> dict[tuple[str, str, bool], Sequence[Measurement]]:
         return {}

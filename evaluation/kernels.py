@@ -42,9 +42,19 @@ def measured_kernels(device: str, engine: str, limit: int = LIMIT) -> FittedCost
     return fit_published(measurements(device, engine, limit), data_sheet(device).processors)
 
 
-def measurements(device: str, engine: str, limit: int = ALL_ROWS) -> list[Measurement]:
-    """Returns the published rows of an engine on a device, at most ``limit`` of one kind."""
-    return [measurement_of(row) for row in package_source(device, engine, limit).rows]
+def measurements(
+    device: str, engine: str, limit: int = ALL_ROWS, *, launched: bool = False
+) -> list[Measurement]:
+    """Returns the published rows of an engine on a device, at most ``limit`` of one kind.
+
+    Args:
+        device: our name of it.
+        engine: one of ``reference.tables.ENGINES``.
+        limit: most rows of one kind and precision.
+        launched: takes linears that were timed as the host launched them, too.
+    """
+    source = package_source(device, engine, limit, launched=launched)
+    return [measurement_of(row) for row in source.rows]
 
 
 def measurement_of(row: TableRow) -> Measurement:

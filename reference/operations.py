@@ -70,7 +70,9 @@ class Read(NamedTuple):
     left_out: Counter[str]
 
 
-def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[Read]:
+def rows(
+    device: str, engine: str, folder: Path, limit: int, *, launched: bool = False
+) -> Iterator[Read]:
     """Yields each table that stands for an engine on a device.
 
     Args:
@@ -79,12 +81,15 @@ def rows(device: str, engine: str, folder: Path, limit: int) -> Iterator[Read]:
         folder: of all devices' tables.
         limit: most rows of one kind and precision; more are drawn at random, the same
             at each run.
+        launched: takes linears that were timed as the host launched them, too.
     """
     for kind, name, read in _TABLES:
         held: set[str] = set()
         for table in tables_of(device, kind, name, engine, folder):
             every = list(read(_columns(table.path), table.engine))
-            wanted = {row.precision for row in every} - held - _launch_bound(every)
+            wanted = {row.precision for row in every} - held
+            if not launched:
+                wanted -= _launch_bound(every)
             found, left_out = _possible([r for r in every if r.precision in wanted], device)
             if found:
                 held |= wanted

@@ -32,13 +32,15 @@ class Source:
     rows: list[Row]
 
 
-def package_source(device: str, engine: str, limit: int) -> Source:
+def package_source(device: str, engine: str, limit: int, *, launched: bool = False) -> Source:
     """Returns what aiconfigurator-core holds of an engine on a device.
 
     Args:
         device: one of ``tables.DEVICES``.
         engine: one of ``tables.ENGINES``.
         limit: most rows of one kind and precision.
+        launched: takes linears that were timed as the host launched them, which no engine runs
+            so, too.
 
     Raises:
         NotInstalledError: the package, or what reads its format, is missing.
@@ -46,7 +48,8 @@ def package_source(device: str, engine: str, limit: int) -> Source:
     rows: list[Row] = []
     versions: dict[str, None] = {}
     left_out: Counter[str] = Counter()
-    for table, found, faults in operations.rows(device, engine, tables.data_folder(), limit):
+    folder = tables.data_folder()
+    for table, found, faults in operations.rows(device, engine, folder, limit, launched=launched):
         rows += found
         left_out += faults
         versions[f"{table.engine} {table.version}"] = None

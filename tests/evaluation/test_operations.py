@@ -50,17 +50,29 @@ def test_physics_beats_a_forest_on_weight_shapes_left_out(linears):
     assert 0.8 < found.covered <= 1.0
 
 
-def test_noise_is_how_far_equal_work_lies_apart(device):
-    def linears(factors, m=8):
-        rows = [device.linear(m + i, 512, 512) for i in range(len(factors))]
-        return usable_rows(
-            replace(row, latency_ms=Distribution(median=ms, p10=ms, p90=ms, samples=1))
-            for row, ms in zip(rows, factors, strict=True)
-        )
+def timed(device, sizes, times):
+    rows = [device.linear(*each) for each in sizes]
+    return usable_rows(
+        replace(row, latency_ms=Distribution(median=ms, p10=ms, p90=ms, samples=1))
+        for row, ms in zip(rows, times, strict=True)
+    )
 
-    assert operations.noise(linears([1.0, 1.0, 1.3])) == pytest.approx(10.0)
+
+def test_noise_is_how_far_equal_work_lies_apart(device):
+    def linears(times, m=8):
+        return timed(device, [(m + i, 512, 512) for i in range(len(times))], times)
+
+    assert operations.noise(linears([1.0, 1.0, 1.25])) == pytest.approx(20 / 3)
     assert operations.noise(linears([1.0])) is None
-    assert operations.noise(linears([1.0, 1.3], m=512)) is None
+    assert operations.noise(linears([1.0, 1.25], m=512)) is None
+
+
+def test_noise_of_launches_is_how_far_as_many_rows_lie_apart(device):
+    sizes = [(64, 512, 512), (64, 512, 1024), (96, 512, 512)]
+    rows = timed(device, sizes, [1.0, 3.0, 5.0])
+    # Their median, 2, is twice the one and two thirds of the other.
+    assert operations.launch_noise(rows) == pytest.approx(100 * (1 + 1 / 3) / 2)
+    assert operations.launch_noise(rows[1:]) is None
 
 
 def test_fit_times_tell_how_many_rows_were_fitted_on(linears, monkeypatch):
@@ -184,7 +196,7 @@ def test_each_kind_counts_alike_however_many_its_rows():
 
 @pytest.mark.usefixtures("package")
 def test_a_slice_of_a_published_table_makes_its_section(tmp_path, monkeypatch):
-    case = next(case for case in operations.CASES if case.device == "a100-sxm")
+    case = next(c for c in operations.CASES if (c.device, c.engine) == ("a100-sxm", "vllm"))
     monkeypatch.setattr(operations, "CASES", [case])
     monkeypatch.setattr(extrapolation, "CASES", [case])
     said = []

@@ -53,6 +53,16 @@ def test_slow_rows_do_not_raise_what_most_rows_say():
     assert abs(np.median(learned.predict(fresh) - expected)) < 0.02
 
 
+def test_a_few_slow_rows_of_many_do_not_pull_their_neighbours_up():
+    columns = RNG.uniform(0, 4, (9_000, 3))
+    expected = 0.2 * np.sin(2 * columns[:, 0]) + 0.05 * columns[:, 1]
+    slow = expected + RNG.normal(0, 0.02, 9_000) + (RNG.uniform(size=9_000) < 0.03)
+    learned = fit_residual(columns[:8_500], slow[:8_500])
+    off = learned.predict(columns[8_500:]) - expected[8_500:]
+    # Trees on the rows as they are err by 0.05.
+    assert np.abs(off).mean() < 0.03
+
+
 @pytest.mark.parametrize("rows", [60, 800])
 def test_a_residual_outlives_its_bytes(rows):
     written = fit_residual(COLUMNS[:rows], TARGET[:rows])

@@ -188,6 +188,8 @@ def test_a_precision_that_was_timed_from_the_host_is_another_engines(tmp_path):
         write(tmp_path, f"h100_sxm/gemm/{engine}/1/gemm_perf.parquet", two | times)
     found = {rows[0].precision: (table.engine, len(rows)) for table, rows in read(tmp_path)}
     assert found == {"bf16": ("vllm", 40), "fp8-block": ("sglang", 40)}
+    (every,) = operations.rows("h100-sxm", "vllm", tmp_path, 100, launched=True)
+    assert (every.table.engine, len(every.rows)) == ("vllm", 80)
 
 
 def test_linear_attention_is_a_recurrence_and_a_convolution(tmp_path):

@@ -17,6 +17,7 @@ from model.precision import Precision
 from model.shapes import operations_of
 from profiler.collectives import KINDS, measure_collectives
 from profiler.exchange import exchange
+from profiler.interface import ENGINE, PLAIN_ENGINE
 from profiler.progress import Progress
 from profiler.ranks import RankError, run_on_ranks
 from profiler.standalone import Plan
@@ -41,7 +42,11 @@ TINY = architecture_of_dimensions(
 def layers_and_addresses(rank, points):
     """Returns a layer's latencies, and the most addresses that a rank and the process that
     started it listen on: all, and those beyond loopback."""
-    latencies = layer_latencies(rank, TINY, points, Precision.FP32, samples=6)
+    latencies = [
+        each
+        for engine in (ENGINE, PLAIN_ENGINE)
+        for each in layer_latencies(rank, TINY, points, Precision.FP32, 6, engine)
+    ]
     held = [
         connection.laddr.ip
         for process in (psutil.Process(), psutil.Process(os.getppid()))
@@ -76,7 +81,7 @@ def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
 def test_two_ranks_time_their_shares_of_a_layer_and_listen_on_loopback_alone():
     points = (ForwardPoint(1, 1, 8), ForwardPoint(2, 16, 16))
     latencies, (some, beyond) = run_on_ranks(CPUS, 1, layers_and_addresses, points)
-    assert len(latencies) == len(points)
+    assert len(latencies) == 2 * len(points)
     assert all(3 <= each.samples <= 6 for each in latencies)
     assert all(each.median > 0 for each in latencies)
     assert some > 0
@@ -97,7 +102,7 @@ def die(rank):
 
 def test_a_rank_that_is_killed_ends_them_all_and_is_named():
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(RankError, match="rank 1 failed: .*SIGKILL"):
+    with pytest.raises(RankError, match=r"rank 1 failed: .*SIGKILL"):
         run_on_ranks(CPUS, 1, die)
     after = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert before == after

@@ -116,6 +116,8 @@ class LiveRequest:
         engine: whose modules run: "transformers" or "torch".
         torch_compile: whether layers of engine torch are compiled first.
         trace_path: file that a trace of one more run is written to; empty: none is.
+        rank_devices: of each tensor-parallel rank, where all of them run; empty: one alone does.
+        alone: why one alone does, where there are several.
     """
 
     device: str
@@ -128,6 +130,8 @@ class LiveRequest:
     engine: str = ENGINE
     torch_compile: bool = False
     trace_path: str = ""
+    rank_devices: tuple[str, ...] = ()
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ they raise ends the ranks, too."""
 _LAST = -1_000
 """Priority of what a process of ``multiprocessing`` does at its end, behind all else."""
 
+gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""All ranks' tensors behind one another, into one: torch 2.13 has renamed it."""
+
 
 class RankError(RuntimeError):
     """A rank failed; the text says which and why."""

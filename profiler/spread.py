@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from model.errors import InvalidFieldError
+from profiler.ranks import gather
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from profiler.ranks import Rank
 
-_SUMMED = frozenset({"o_proj", "down_proj", "output", "down"})
-"""Linears whose outputs are a rank's part of a sum, as transformers and the plain layers call
-them."""
+_SUMMED = frozenset({"o_proj", "down_proj", "dense", "fc2", "c_proj", "output", "down"})
+"""Linears whose outputs are a rank's part of a sum, as families of transformers and the plain
+layers call them."""
 _SUMS = 2
 """Of a layer: behind attention and behind the feed-forward."""
 
@@ -89,6 +90,6 @@ class _Gather:
     def __call__(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's hook
         rows, *columns = output.shape
         parts = output.new_empty(self._ranks * rows, *columns)
-        dist.all_gather_into_tensor(parts, output.contiguous())
-        parts = parts.unflatten(0, (self._ranks, rows))
+        gather(parts, output.contiguous())
+        parts = parts.view(self._ranks, rows, *columns)
         return parts.movedim(0, -2).flatten(-2)[..., : self._vocab_size]

@@ -100,6 +100,13 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
 
 def _live(connection: Connection, request: LiveRequest, begin: float) -> None:
     environment = current_environment(request.device)
+    if request.rank_devices:
+        from profiler.live_ranks import measure_on_ranks  # noqa: PLC0415
+
+        connection.send(Started(environment=environment))
+        for event in measure_on_ranks(request, environment.threads, begin):
+            connection.send(event)
+        return
     with _no_collection():
         from profiler.device import open_device  # noqa: PLC0415
         from profiler.live import measure_live  # noqa: PLC0415

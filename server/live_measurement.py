@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import grpc
@@ -22,7 +23,7 @@ from server.campaign_run import worker_memory_bytes
 from server.cancellation import CancelledError
 from server.device_queue import QueueFullError
 from server.errors import ServiceError, resource_exhausted, unavailable, unimplemented
-from server.live_request import LivePlan, check_device, live_plan, out_of_memory
+from server.live_request import LivePlan, check_devices, live_plan, out_of_memory
 from server.traces import new_trace, trace_message
 from server.worker_process import WORKER_COMMAND, WorkerEndedError, WorkerProcess
 from tokenpace.v1 import profiler_pb2, types_pb2
@@ -79,12 +80,17 @@ class LiveMeasurements:
         """
         plan = live_plan(request, self._state.devices, self._predictor)
         prediction = self._predictor.answer(plan.resolution)
-        queue = self._jobs.queue(plan.device)
-        if queue.busy:
-            yield _progress(0.0, f"waiting for {plan.device.name}")
+        # In one order for all calls: two that need the same devices never wait for each other.
+        each, local = plan.ranks.each, self._state.devices.local()
+        held = [each[known.stored_name] for known in local if known.stored_name in each]
+        for device in held:
+            if self._jobs.queue(device).busy:
+                yield _progress(0.0, f"waiting for {device.name}")
         try:
-            with queue.measurement(cancellation):
-                check_device(plan, self._state.devices)
+            with ExitStack() as stack:
+                for device in held:
+                    stack.enter_context(self._jobs.queue(device).measurement(cancellation))
+                check_devices(plan, self._state.devices)
                 path = self._trace_path(plan)
                 result, environment = yield from self._run(plan, path, cancellation)
         except QueueFullError as error:
@@ -153,7 +159,7 @@ def _listen(
 
 
 def _request(plan: LivePlan, budget_s: float, trace: Path | None) -> LiveRequest:
-    question = plan.resolution.question
+    question, ranks = plan.resolution.question, plan.ranks
     return LiveRequest(
         device=plan.device.torch_name,
         budget_s=budget_s,
@@ -165,6 +171,8 @@ def _request(plan: LivePlan, budget_s: float, trace: Path | None) -> LiveRequest
         engine=question.engine,
         torch_compile=plan.torch_compile,
         trace_path=str(trace or ""),
+        rank_devices=tuple(d.torch_name for d in ranks.devices) if len(ranks.devices) > 1 else (),
+        alone=ranks.alone,
     )
 
 

@@ -9,6 +9,7 @@ from model.architecture import Norm
 from model.blocks import Activation
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
+from model.families import FAMILIES
 from model.huggingface import architecture_from_config
 from model.precision import Precision
 from profiler.device import Device
@@ -44,6 +45,13 @@ ARCHITECTURES = {
         tied_embeddings=True,
     ),
 }
+
+
+def is_dense(family):
+    """Whether a family's layers are plain attention and one feed-forward."""
+    return not {"experts", "kv_rank", "linear_key_heads"} & set(family.keys)
+
+
 EAGER = ("llama", "one KV head", "tied")
 
 
@@ -144,17 +152,34 @@ def test_two_ranks_compute_what_the_whole_model_computes(errors):
     assert all(error < 2e-5 for error in found.values()), found
 
 
-@pytest.mark.parametrize("config", [{"model_type": "mixtral"}, {"model_type": "phi"}])
-def test_layers_that_are_not_dense_are_not_spread(config):
-    small = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "intermediate_size": 48,
-        "vocab_size": 96,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    architecture = architecture_from_config(config | small, "x")
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 48,
+    "vocab_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+@pytest.mark.parametrize("family", sorted(name for name, f in FAMILIES.items() if is_dense(f)))
+def test_every_dense_familys_layers_are_spread_or_refused(family):
+    architecture = architecture_from_config({"model_type": family, **SMALL}, "x")
+    rank = Rank(1, 2, CPU)
+    if "head_dim" not in FAMILIES[family].keys:
+        with pytest.raises(InvalidFieldError, match="cannot be cut"):
+            build_share(architecture, Precision.FP32, rank)
+        return
+    model = build_share(architecture, Precision.FP32, rank)
+    assert model.lm_head.weight.shape == (48, 32)
+    assert model.get_input_embeddings().weight.shape == (96, 32)
+    joined = [name for name, module in model.named_modules() if module._forward_hooks]
+    assert len(joined) == 2 * 2 + 1
+
+
+def test_experts_are_not_spread():
+    mixture = architecture_from_config({"model_type": "mixtral", **SMALL}, "x")
     with pytest.raises(InvalidFieldError) as raised:
-        build_share(architecture, Precision.FP32, Rank(0, 2, CPU))
+        build_share(mixture, Precision.FP32, Rank(0, 2, CPU))
     assert raised.value.field == "tensor"

@@ -22,6 +22,7 @@ from profiler.interface import (
     Failed,
     FailureCode,
     Finished,
+    LiveRequest,
     LiveResult,
     Measured,
     Pause,
@@ -109,7 +110,8 @@ def live(connection, request):
 
 def told(connection, request):
     r = request
-    asked = f"{r.engine} {r.scope} {r.tensor} {r.precision}"
+    ranks = "+".join(r.rank_devices) or r.alone
+    asked = f"{r.engine} {r.scope} {r.tensor} {ranks} {r.precision}"
     text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}"
     fail(connection, FailureCode.FAULT, text)
 
@@ -189,7 +191,9 @@ def main():
     if options.behaviour == "deaf":
         time.sleep(60)
     request = connection.recv()
-    environment = current_environment(request.device)
+    # GPUs of several ranks are such as the test made up.
+    ranks = isinstance(request, LiveRequest) and request.rank_devices
+    environment = current_environment("cpu" if ranks else request.device)
     if options.behaviour == "elsewhere":
         environment = replace(environment, torch_version="0.1")
     connection.send(Started(environment=environment))

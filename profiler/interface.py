@@ -109,6 +109,23 @@ class CampaignRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeRequest:
+    """Measure what ranks send each other, by the size of the message.
+
+    Attributes:
+        device: that the measurements are of.
+        rank_devices: of each rank, two or more.
+        precision: of the values that are sent.
+        brief: whether every other size will do.
+    """
+
+    device: str
+    rank_devices: tuple[str, ...]
+    precision: Precision
+    brief: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRequest:
     """Measure one request; static batching only.
 
@@ -144,7 +161,7 @@ class Resume:
     """Go on."""
 
 
-WorkerRequest = CampaignRequest | LiveRequest | Pause | Resume
+WorkerRequest = CampaignRequest | ExchangeRequest | LiveRequest | Pause | Resume
 
 # --- from the worker to the daemon -------------------------------------------
 

@@ -19,6 +19,7 @@ from model.errors import InvalidFieldError
 from profiler import process_limits
 from profiler.interface import (
     CampaignRequest,
+    ExchangeRequest,
     Failed,
     FailureCode,
     Finished,
@@ -63,6 +64,8 @@ def serve(connection: Connection) -> int:
     try:
         if isinstance(request, CampaignRequest):
             _campaign(connection, request, begin)
+        elif isinstance(request, ExchangeRequest):
+            _exchange(connection, request)
         elif isinstance(request, LiveRequest):
             _live(connection, request, begin)
         else:
@@ -96,6 +99,22 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
         _obey(connection)
     if campaign.goal.is_set:
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.goal.text))
+
+
+def _exchange(connection: Connection, request: ExchangeRequest) -> None:
+    environment = current_environment(request.device)
+    with _no_collection():
+        from profiler.collectives import MESSAGE_BYTES, measure_collectives  # noqa: PLC0415
+        from profiler.ranks import run_on_ranks  # noqa: PLC0415
+
+    connection.send(Started(environment=environment))
+    # The largest is among them: what is larger still is told by it.
+    sizes = MESSAGE_BYTES[1::2] if request.brief else MESSAGE_BYTES
+    rows = run_on_ranks(
+        request.rank_devices, environment.threads, measure_collectives, request.precision, sizes
+    )
+    for row in rows:
+        connection.send(Measured(measurement=row))
 
 
 def _live(connection: Connection, request: LiveRequest, begin: float) -> None:

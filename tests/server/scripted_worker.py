@@ -19,6 +19,7 @@ from model.precision import Precision
 from profiler import process_limits
 from profiler.interface import (
     CampaignRequest,
+    ExchangeRequest,
     Failed,
     FailureCode,
     Finished,
@@ -74,6 +75,19 @@ def five(connection, request):
 
 def sixty(connection, request):
     campaign(connection, request, most=60)
+
+
+def exchange(connection, request):
+    shape = {"message_bytes": 512.0, "ranks": float(len(request.rank_devices))}
+    row = replace(measurement(0), kind="all_reduce", precision=request.precision, shape=shape)
+    connection.send(Measured(measurement=row))
+
+
+def apart(connection, request):
+    """Its ranks fail where its campaign does not."""
+    if isinstance(request, ExchangeRequest):
+        fail(connection, FailureCode.FAULT, "rank 1 failed: as told")
+    five(connection, request)
 
 
 def told_budget(connection, request):
@@ -163,6 +177,7 @@ BEHAVIOURS = {
     for f in (
         campaign,
         five,
+        apart,
         sixty,
         told_budget,
         echo,
@@ -192,12 +207,15 @@ def main():
         time.sleep(60)
     request = connection.recv()
     # GPUs of several ranks are such as the test made up.
-    ranks = isinstance(request, LiveRequest) and request.rank_devices
+    ranks = isinstance(request, ExchangeRequest | LiveRequest) and request.rank_devices
     environment = current_environment("cpu" if ranks else request.device)
     if options.behaviour == "elsewhere":
         environment = replace(environment, torch_version="0.1")
     connection.send(Started(environment=environment))
-    BEHAVIOURS.get(options.behaviour, five)(connection, request)
+    if isinstance(request, ExchangeRequest) and options.behaviour == "five":
+        exchange(connection, request)
+    else:
+        BEHAVIOURS.get(options.behaviour, five)(connection, request)
     connection.send(Finished())
 
 

@@ -555,6 +555,8 @@ def test_a_job_without_settings_takes_the_defaults(serve):
         ({"budget": seconds(86_401)}, "INVALID_ARGUMENT", ["budget"]),
         ({"target_error": float("nan")}, "INVALID_ARGUMENT", ["target_error"]),
         ({"target_error": 1.5}, "INVALID_ARGUMENT", ["target_error"]),
+        ({"ranks": -1}, "INVALID_ARGUMENT", ["ranks"]),
+        ({"ranks": 4_096}, "INVALID_ARGUMENT", ["ranks"]),
         ({"precisions": [99]}, "INVALID_ARGUMENT", ["precisions[0]"]),
         ({"precisions": [1, 0]}, "INVALID_ARGUMENT", ["precisions[1]"]),
         ({"precisions": [1] * 40}, "INVALID_ARGUMENT", ["precisions"]),

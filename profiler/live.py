@@ -197,10 +197,8 @@ def _notes_on(request: LiveRequest, layer_count: int, rank: Rank | None) -> list
         notes.append(f"{rank.count} tensor-parallel ranks were run, which exchanged over {over}")
     elif request.tensor > 1:
         why = f" ({request.alone})" if request.alone else ""
-        notes.append(
-            f"one of {request.tensor} tensor-parallel ranks was run{why}; what they exchange is"
-            " left out, and the prediction holds it"
-        )
+        one = f"one of {request.tensor} tensor-parallel ranks was run"
+        notes.append(f"{one}{why}, without what they exchange")
     depth = request.architecture.layer_count
     if layer_count < depth:
         notes.append(f"{layer_count} of {depth} layers were run and scaled")

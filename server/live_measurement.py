@@ -23,6 +23,7 @@ from server.campaign_run import worker_memory_bytes
 from server.cancellation import CancelledError
 from server.device_queue import QueueFullError
 from server.errors import ServiceError, resource_exhausted, unavailable, unimplemented
+from server.exchanged import with_exchanges
 from server.live_request import LivePlan, check_devices, live_plan, out_of_memory
 from server.traces import new_trace, trace_message
 from server.worker_process import WORKER_COMMAND, WorkerEndedError, WorkerProcess
@@ -79,7 +80,8 @@ class LiveMeasurements:
             InvalidFieldError: a field cannot be used; names it.
         """
         plan = live_plan(request, self._state.devices, self._predictor)
-        prediction = self._predictor.answer(plan.resolution)
+        is_alone = bool(plan.ranks.alone)
+        prediction = self._predictor.answer(plan.resolution, with_breakdown=is_alone)
         # In one order for all calls: two that need the same devices never wait for each other.
         each, local = plan.ranks.each, self._state.devices.local()
         held = [each[known.stored_name] for known in local if known.stored_name in each]
@@ -97,7 +99,14 @@ class LiveMeasurements:
             raise resource_exhausted("QUEUE_FULL", f"{error}; come again later", _RETRY_S) from None
         except CancelledError:
             raise ServiceError(grpc.StatusCode.CANCELLED, "the caller went away") from None
+        warnings = []
+        if is_alone:
+            source = self._predictor.exchange_provenance(plan.resolution)
+            result, warning = with_exchanges(result, prediction, source)
+            warnings.append(warning)
+            del prediction.breakdown[:]
         message = _message(plan, prediction, result, environment)
+        message.warnings.extend(warnings)
         if path is not None and result.phases:
             question = plan.resolution.question
             sheet = self._predictor.analytical(plan.device, question.engine).sheet

@@ -10,6 +10,7 @@ from model.composite import CompositeCostModel
 from model.errors import InvalidFieldError
 from model.inference import predict
 from model.notices import NO_MEASUREMENTS, Notice
+from model.operations import all_gather, all_reduce
 from model.precision import Precision
 from model.steps import Question
 from server.conversions import (
@@ -43,6 +44,8 @@ _REFITTING = Notice(
     "another version stored this device's cost model in a format of its own: it is being fitted"
     " again on the same measurements; ask again in a minute",
 )
+
+_EXCHANGES = (all_reduce, all_gather)
 
 
 class _Record(Protocol):
@@ -269,6 +272,14 @@ class Predictor:
             ),
             notices=notices,
         )
+
+    def exchange_provenance(self, resolution: Resolution) -> Provenance:
+        """Returns the weakest source of what tensor-parallel ranks exchange."""
+        question = resolution.question
+        current = self._cost_models.current(resolution.device, question.engine)
+        composite = self._composite(resolution, current.model if current else None)
+        ranks, precision = question.parallelism.tensor, question.precision
+        return composite.provenance_of([make(1, ranks, precision) for make in _EXCHANGES])
 
     def _composite(
         self, resolution: Resolution, fitted: MeasuredCostModel | None

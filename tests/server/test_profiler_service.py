@@ -21,6 +21,7 @@ from server.profiling import Profiling
 from server.rpc_server import RpcServer
 from tokenpace.v1 import profiler_pb2 as pb
 from tokenpace.v1 import profiler_pb2_grpc, types_pb2
+from tokenpace.v1.latency_pb2 import PredictRequest
 
 
 @pytest.fixture
@@ -201,6 +202,33 @@ def test_where_cores_are_too_few_for_the_ranks_that_is_told(serve, cores):
     request = measure_request(parallelism=types_pb2.Parallelism(tensor=3))
     found = failure(serve("told").stub.Measure, request)
     assert " 3 3 ranks of 1 threads need more than the 2 cores " in found.message
+
+
+def test_what_ranks_exchange_is_added_where_one_runs_alone(serve, state, cores):
+    cores(1)
+    parallelism = types_pb2.Parallelism(tensor=3)
+    result = list(serve("live").stub.Measure(measure_request(parallelism=parallelism)))[-1].result
+    assert not result.prediction.breakdown
+    note, warning = result.warnings
+    assert (note.text, warning.code) == ("a note", "EXCHANGES_PREDICTED")
+    assert "as predicted by the data sheet" in warning.text
+    request = PredictRequest(
+        model=types_pb2.ModelSpec(preset="smollm2-135m"),
+        workload=types_pb2.Workload(input_tokens=32, output_tokens=8),
+        parallelism=parallelism,
+        include_breakdown=True,
+    )
+    rows = Predictor(state.devices, state.cost_models).predict(request).breakdown
+    for phase, spread, residual, predicted in (
+        (types_pb2.PHASE_PREFILL, result.ttft_ms, result.ttft_residual, result.prediction.ttft_ms),
+        (types_pb2.PHASE_DECODE, result.tpot_ms, result.tpot_residual, result.prediction.tpot_ms),
+    ):
+        names = {"all_reduce", "all_gather"}
+        added = sum(row.latency_ms for row in rows if row.phase == phase and row.name in names)
+        assert added > 0
+        assert spread.median == pytest.approx(20 + added)
+        assert (spread.p10, spread.p90) == pytest.approx((19 + added, 21 + added))
+        assert residual == pytest.approx(spread.median / predicted.value - 1)
 
 
 @pytest.mark.parametrize("preset", ["qwen1.5-moe-a2.7b", "deepseek-v2-lite"])

@@ -109,12 +109,13 @@ def test_a_rank_that_is_killed_ends_them_all_and_is_named():
 
 
 WAITING = """
-import sys, time
+import os, signal, sys, time
 from pathlib import Path
 from profiler.ranks import run_on_ranks
 
 def wait(rank, folder):
-    import os
+    # as one that is deep in a kernel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Path(folder, str(os.getpid())).touch()
     time.sleep(120)
 

@@ -1,4 +1,4 @@
-"""Two ranks with shares of one model's weights compute what the whole model computes."""
+"""Ranks with shares of one model's weights compute what the whole model computes."""
 
 from dataclasses import replace
 
@@ -15,9 +15,30 @@ from model.precision import Precision
 from profiler.device import Device
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
+from profiler.plain_models import GreedyRequest, PlainModel
 from profiler.ranks import Rank, run_on_ranks
-from profiler.tensor_parallel import build_share
+from profiler.tensor_parallel import build_share, fixed_effort
+from profiler.wholes import ForwardPoint, GeneratePoint
 
+devices = pytest.mark.parametrize(
+    "names",
+    [
+        ("cpu", "cpu"),
+        # One rank shows that NCCL's kernels run, and that a graph holds them.
+        *(
+            pytest.param(
+                tuple(f"cuda:{index}" for index in range(count)),
+                marks=[
+                    pytest.mark.gpu,
+                    pytest.mark.skipif(
+                        torch.cuda.device_count() < count, reason=f"needs {count} CUDA devices"
+                    ),
+                ],
+            )
+            for count in (1, 2)
+        ),
+    ],
+)
 CPU = Device("cpu", 1 << 20)
 SIZES = {"hidden_size": 32, "layer_count": 2, "intermediate_size": 64}
 LLAMA = architecture_of_dimensions(**SIZES, query_heads=4, kv_heads=2, vocab_size=96)
@@ -87,7 +108,7 @@ def give_plain(rank, share, whole):
         elif name == "head.weight":
             if source is None:  # it shares the embedding's, which is given already
                 continue
-            padded = torch.cat([source, torch.zeros(1, source.shape[1])])
+            padded = torch.cat([source, torch.zeros_like(source[:1])])
             source = padded.narrow(0, rank.index * len(parameter), len(parameter))
         if name == "embedding.weight":
             parameter[: len(source)].copy_(source)
@@ -102,11 +123,11 @@ def plain_errors(rank):
     found = {}
     for name, architecture in ARCHITECTURES.items():
         torch.manual_seed(0)
-        whole = PlainDecoder(architecture, Precision.FP32, CPU)
-        ids = torch.randint(0, architecture.vocab_size, (2, 7))
+        whole = PlainDecoder(architecture, Precision.FP32, rank.device)
+        ids = torch.randint(0, architecture.vocab_size, (2, 7), device=rank.device.torch_device)
         for parameter in whole.parameters():
             parameter.mul_(10)
-        share = PlainDecoder(architecture, Precision.FP32, CPU, rank)
+        share = PlainDecoder(architecture, Precision.FP32, rank.device, rank)
         give_plain(rank, share, whole)
         caches = whole.new_cache(2, 8), share.new_cache(2, 8)
         for begin, end in ((0, 5), (5, 6), (6, 7)):
@@ -118,7 +139,9 @@ def plain_errors(rank):
             found[name, begin] = float((logits - exact).norm() / exact.norm())
         kept = share.architecture.layers[0].layer.attention.kv_heads
         assert (
-            caches[1].layers[0][0].shape[1] == kept == max(1, caches[0].layers[0][0].shape[1] // 2)
+            caches[1].layers[0][0].shape[1]
+            == kept
+            == max(1, caches[0].layers[0][0].shape[1] // rank.count)
         )
     return found
 
@@ -129,8 +152,8 @@ def eager_errors(rank):
     for name in EAGER:
         torch.manual_seed(0)
         architecture = replace(ARCHITECTURES[name], vocab_size=96)
-        whole = build_model(architecture, Precision.FP32, CPU)
-        ids = torch.randint(0, 96, (2, 7))
+        whole = build_model(architecture, Precision.FP32, rank.device)
+        ids = torch.randint(0, 96, (2, 7), device=rank.device.torch_device)
         for parameter in whole.parameters():
             parameter.mul_(10)
         share = build_share(architecture, Precision.FP32, rank)
@@ -145,11 +168,28 @@ def eager_errors(rank):
     return found
 
 
+@devices
 @pytest.mark.parametrize("errors", [plain_errors, eager_errors])
-def test_two_ranks_compute_what_the_whole_model_computes(errors):
-    found = run_on_ranks(("cpu", "cpu"), 1, errors)
+def test_ranks_compute_what_the_whole_model_computes(errors, names):
+    found = run_on_ranks(names, 1, errors)
     assert len(found) >= len(EAGER)
     assert all(error < 2e-5 for error in found.values()), found
+
+
+def decoded(rank):
+    """Runs passes and requests, on GPUs from graphs that hold the exchanges."""
+    decoder = PlainDecoder(LLAMA, Precision.FP32, rank.device, rank)
+    passes = PlainModel(decoder).every_pass_ms(ForwardPoint(2, 1, 8), fixed_effort(5))
+    request = GreedyRequest(decoder, GeneratePoint(2, 5, 4))
+    return passes, [request.once() for _ in range(3)]
+
+
+@devices
+def test_ranks_are_timed_as_often_as_asked(names):
+    passes, requests = run_on_ranks(names, 1, decoded)
+    assert len(passes) == 5
+    assert all(ms > 0 for ms, _ in passes)
+    assert [len(request.steps_ms) for request in requests] == [3] * 3
 
 
 SMALL = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from model.analytical import AnalyticalCostModel, generic_cpu
 from model.composite import CompositeCostModel
 from model.errors import InvalidFieldError
+from model.estimate import Provenance
 from model.inference import predict
 from model.notices import NO_MEASUREMENTS, Notice
 from model.operations import all_gather, all_reduce
@@ -29,7 +30,7 @@ from server.predictions import prediction
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
-    from model.estimate import MeasuredCostModel, Provenance
+    from model.estimate import MeasuredCostModel
     from model.inference import Inference
     from model.precision import PackedFormat
     from model.workload import Parallelism, Workload
@@ -279,7 +280,10 @@ class Predictor:
         current = self._cost_models.current(resolution.device, question.engine)
         composite = self._composite(resolution, current.model if current else None)
         ranks, precision = question.parallelism.tensor, question.precision
-        return composite.provenance_of([make(1, ranks, precision) for make in _EXCHANGES])
+        measured = composite.are_priced([make(1, ranks, precision) for make in _EXCHANGES])
+        if composite.fitted is None or not measured:
+            return Provenance.ANALYTICAL
+        return composite.fitted.provenance
 
     def _composite(
         self, resolution: Resolution, fitted: MeasuredCostModel | None

@@ -106,14 +106,14 @@ def measure_live(
         phases, untraced = _traced(request.trace_path, model, run, end - trace_s)
         notes += untraced
     is_whole = built.layer_count == whole.layer_count and workload.output_tokens > 0
-    of_all = rank is None  # the meter is of one device
+    is_all = rank is None  # the meter is of one device
     yield LiveResult(
         ttft_ms=distribution(repeats.ttft_ms),
         tpot_ms=repeats.tpot if workload.output_tokens > 1 else None,
         notes=tuple(notes),
         phases=phases,
         energy_per_token_joules=joules / (run.sequences * repeats.tokens)
-        if joules is not None and is_whole and of_all
+        if joules is not None and is_whole and is_all
         else None,
     )
 
@@ -170,7 +170,10 @@ class _Repeats:
 def _built(
     whole: Architecture, request: LiveRequest, device: Device, rank: Rank | None
 ) -> Architecture:
-    """Returns what runs of an architecture that a rank cuts yet, or that was cut before."""
+    """Returns what runs of the whole: all, or so many layers that they overflow the cache.
+
+    Those of a rank are cut when they are built; without one they were cut before.
+    """
     if request.scope is not Scope.LAYER:
         return whole
     if rank is None:

@@ -29,7 +29,7 @@ def with_exchanges(
     Args:
         result: of a rank that ran alone.
         prediction: with its breakdown.
-        source: weakest of what the exchanges were predicted by.
+        source: where it has the exchanges from.
     """
     first, later = (
         sum(

@@ -275,7 +275,7 @@ class Predictor:
         )
 
     def exchange_provenance(self, resolution: Resolution) -> Provenance:
-        """Returns the weakest source of what tensor-parallel ranks exchange."""
+        """Returns where the prediction has what tensor-parallel ranks exchange from."""
         question = resolution.question
         current = self._cost_models.current(resolution.device, question.engine)
         composite = self._composite(resolution, current.model if current else None)

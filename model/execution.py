@@ -76,9 +76,9 @@ cache."""
 GATHERING_ENGINES = frozenset({"transformers", "torch"})
 """Engines of which the gathering of a cut head's logits is priced as a collective of its own
 (transformers' plan of Llama's modules: ``lm_head`` is "colwise_gather_output"). Serving engines
-gather those of a step's sequences, too (vLLM's LogitsProcessor), in 0.1 to 3% of a decode step on
-eight ranks of H100 or A100: their steps' coefficients were fitted on deployments of several ranks,
-which hold it already."""
+gather those of a step's sequences, too (vLLM's LogitsProcessor). By physics that takes 0.1 to 3% of
+their decode steps (Llama 3.1 8B and 70B, 2 and 8 ranks of H100 or A100, 1 to 256 sequences), and
+their coefficients were fitted on deployments of several ranks, too, which hold it already."""
 
 _FUSED_STATIC = replace(FUSED, static_cache=True)
 

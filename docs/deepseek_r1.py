@@ -53,6 +53,7 @@ GROUPS = {
     "mla": "latent attention",
     "attention": "attention",
     "static_attention": "attention",
+    "paged_attention": "attention",
     "experts": "experts",
     "all_reduce": "communication",
     "all_to_all": "communication",

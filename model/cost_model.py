@@ -23,6 +23,7 @@ from model.laws import KERNELS, sizes_of
 from model.operations import PLAIN_ATTENTIONS, Operation, OperationKind
 from model.overheads import TERMS, Overheads
 from model.precision import Precision
+from model.rows import is_engines_own
 from model.shapes import operations_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class FittedCostModel:
         provenance: whose measurements they are.
         lender: name of the device that lends what was learned of kernels; empty: none does.
         disturbed: share of the rows that carry remarks: other processes, or heat.
-        kernel_engines: whose code ran, of kernels that were measured elsewhere.
+        kernel_engines: whose code ran, of kernels that were measured elsewhere, or here by
+            code that may be installed or not.
     """
 
     def __init__(
@@ -131,7 +133,8 @@ class FittedCostModel:
     def engines_of(self, kind: OperationKind, precision: Precision) -> tuple[str, ...]:
         """Returns whose code ran where operations of that kind, which it holds, were measured.
 
-        Empty where that was here, or where the cost model was stored before it was kept.
+        Empty where it was here, unless which code ran depends on what was installed, and where
+        the cost model was stored before it was kept.
         """
         if kind in TERMS:
             return ()
@@ -196,9 +199,12 @@ class FittedCostModel:
         return Lender(name, learned)
 
     def errors_on(self, measurements: Sequence[Measurement]) -> Array:
-        """Returns |measured / predicted - 1| of each point that it can predict, (points,)."""
+        """Returns |measured / predicted - 1| of each point that it can predict, (points,).
+
+        What :func:`model.rows.is_engines_own` tells to price nothing is left out.
+        """
         errors = []
-        for measurement in measurements:
+        for measurement in filter(is_engines_own, measurements):
             try:
                 operations = operations_of(measurement)
                 terms = self._terms[measurement.engine, measurement.precision]

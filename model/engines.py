@@ -95,7 +95,7 @@ ROUND_BESIDE_KERNELS: dict[str, Any] = {
     "sequence_s": 5e-6,
 }
 """Round figures that end-to-end rows do not tell apart from what was fitted beside them."""
-_LIBRARY = "nccl"
+_LIBRARIES = {"nccl", "flashinfer"}
 _PLAIN_TORCH = {"transformers", "torch"}
 _ENGINES = {
     engine.name: engine
@@ -246,10 +246,20 @@ def engine_names() -> tuple[str, ...]:
 def shares_kernels(name: str, measured: str) -> bool:
     """Returns whether an engine runs the kernels that were measured under a name.
 
-    Its own, NCCL's, which is a library of all engines, and torch's if it is one of torch's.
+    Its own, those of NCCL and FlashInfer, which are libraries of all engines, and torch's if it
+    is one of torch's.
 
     Args:
         name: of the engine.
         measured: of an engine or a library.
     """
-    return measured in {name, _LIBRARY} or {name, measured} <= _PLAIN_TORCH
+    return measured == name or measured in _LIBRARIES or {name, measured} <= _PLAIN_TORCH
+
+
+def gathers_pages(name: str) -> bool:
+    """Returns whether what was measured under a name copies pages together before it attends.
+
+    Plain torch has to, as its attention reads no page table: on a CPU a decode takes twice as
+    long as over a static cache, whose time that of the engines' own kernels is closer to.
+    """
+    return name in _PLAIN_TORCH

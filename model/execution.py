@@ -47,7 +47,8 @@ class Projections:
         transposed: weights as (k, n).
         expands_latents: the whole context's latents are expanded in every pass, single
             queries' too.
-        static_cache: keys and values are written in place into a cache that is allocated once.
+        attention: kind of what reads keys and values, by the cache that holds them: one that is
+            copied when it grows, one that is allocated once and written in place, or pages.
     """
 
     qkv: bool = False
@@ -55,7 +56,7 @@ class Projections:
     gate_up: bool = False
     transposed: bool = False
     expands_latents: bool = False
-    static_cache: bool = False
+    attention: OperationKind = OperationKind.ATTENTION
 
 
 SEPARATE = Projections()
@@ -70,8 +71,10 @@ FAMILY_PROJECTIONS = {
 """Families whose modules in transformers have them otherwise than separate."""
 
 FUSED_ENGINES = frozenset({"torch", "gpt-fast", "vllm", "sglang", "trtllm", "fastertransformer"})
-"""Engines that run query, key and value, and gate and up, as one projection each, over a static
-cache."""
+"""Engines that run query, key and value, and gate and up, as one projection each, over a cache
+that is written in place."""
+PAGED_ENGINES = frozenset({"vllm", "sglang", "trtllm"})
+"""Those of them whose cache is one of pages; that of the others is static."""
 
 GATHERING_ENGINES = frozenset({"transformers", "torch"})
 """Engines of which the gathering of a cut head's logits is priced as a collective of its own
@@ -80,7 +83,8 @@ gather those of a step's sequences, too (vLLM's LogitsProcessor). By physics tha
 their decode steps (Llama 3.1 8B and 70B, 2 and 8 ranks of H100 or A100, 1 to 256 sequences), and
 their coefficients were fitted on deployments of several ranks, too, which hold it already."""
 
-_FUSED_STATIC = replace(FUSED, static_cache=True)
+_FUSED_STATIC = replace(FUSED, attention=OperationKind.STATIC_ATTENTION)
+_FUSED_PAGED = replace(FUSED, attention=OperationKind.PAGED_ATTENTION)
 
 
 def step_operations(
@@ -204,10 +208,10 @@ def layer_operations(
             hidden_size, step, heads, precision, count, fused=stored.qkvz
         )
     else:
-        static = stored.static_cache
-        kind = OperationKind.STATIC_ATTENTION if static else OperationKind.ATTENTION
         rows += [
-            attention(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count, kind)
+            attention(
+                s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count, stored.attention
+            )
             for s in step
         ]
     if isinstance(block, Experts):
@@ -234,6 +238,8 @@ def layer_operations(
 
 def projections_of(architecture: Architecture, engine: str) -> Projections:
     """Returns how an engine stores the projections of an architecture."""
+    if engine in PAGED_ENGINES:
+        return _FUSED_PAGED
     if engine in FUSED_ENGINES:
         return _FUSED_STATIC
     return FAMILY_PROJECTIONS.get(architecture.model_type, SEPARATE)

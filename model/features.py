@@ -28,6 +28,7 @@ _SPLITS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128])
 _UNUSED = {
     OperationKind.ATTENTION: "query_heads",
     OperationKind.STATIC_ATTENTION: "query_heads",
+    OperationKind.PAGED_ATTENTION: "query_heads",
     OperationKind.MLA: "query_heads",
     OperationKind.EXPERTS: "intermediate_size",
 }
@@ -168,6 +169,7 @@ _FEATURES = {
     OperationKind.BATCHED_LINEAR: _linear_features,
     OperationKind.ATTENTION: _attention_features,
     OperationKind.STATIC_ATTENTION: _attention_features,
+    OperationKind.PAGED_ATTENTION: _attention_features,
     OperationKind.MLA: _mla_features,
     OperationKind.SPARSE_MLA: _sparse_features,
     OperationKind.INDEXER: _sparse_features,

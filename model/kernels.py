@@ -219,9 +219,9 @@ def kernel_of(
 ) -> AnyKernel:
     """Returns the kernel of a kind, or the one that stands in where it was not measured.
 
-    The plain linear's for a transposed one; attention's for that over a static cache, which is
-    what published tables mean by it; for collectives any precision's, as their size is in bytes;
-    for products of activations that of the activations.
+    The plain linear's for a transposed one; for attention over pages that over a static cache,
+    and for both attention's, which is what published tables mean by it; for collectives any
+    precision's, as their size is in bytes; for products of activations that of the activations.
 
     Raises:
         KeyError: none was measured.
@@ -235,6 +235,9 @@ def _stand_ins(
     yield kind, precision
     if kind is OperationKind.LINEAR_TRANSPOSED:
         yield OperationKind.LINEAR, precision
+    elif kind is OperationKind.PAGED_ATTENTION:
+        yield OperationKind.STATIC_ATTENTION, precision
+        yield OperationKind.ATTENTION, precision
     elif kind is OperationKind.STATIC_ATTENTION:
         yield OperationKind.ATTENTION, precision
     elif kind in COLLECTIVES:

@@ -27,8 +27,11 @@ class OperationKind(StrEnum):
     """As many equal products side by side, each with weights of its own."""
     ATTENTION = "attention"
     STATIC_ATTENTION = "static_attention"
-    """Attention over a cache that was allocated once and is written in place, as serving engines
-    have it; transformers' cache is copied when it grows."""
+    """Attention over a cache that was allocated once and is written in place, as engines with
+    static batches have it; transformers' cache is copied when it grows."""
+    PAGED_ATTENTION = "paged_attention"
+    """Attention over a cache of pages that lie anywhere, as continuous batching needs it (vLLM,
+    arXiv 2309.06180, section 4)."""
     MLA = "mla"
     """Latent attention: absorbed into the latent for one query, over expanded heads else."""
     SPARSE_MLA = "sparse_mla"
@@ -66,6 +69,7 @@ SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
     OperationKind.LINEAR_TRANSPOSED: ("m", "n", "k"),
     OperationKind.ATTENTION: _ATTENTION_FIELDS,
     OperationKind.STATIC_ATTENTION: _ATTENTION_FIELDS,
+    OperationKind.PAGED_ATTENTION: _ATTENTION_FIELDS,
     OperationKind.BATCHED_LINEAR: ("m", "n", "k", "batch"),
     OperationKind.MLA: (
         "sequences",
@@ -153,7 +157,13 @@ class Operation(NamedTuple):
 LINEARS = frozenset({OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED})
 """Kinds that are matrix products with weights."""
 
-PLAIN_ATTENTIONS = frozenset({OperationKind.ATTENTION, OperationKind.STATIC_ATTENTION})
+PLAIN_ATTENTIONS = frozenset(
+    {
+        OperationKind.ATTENTION,
+        OperationKind.STATIC_ATTENTION,
+        OperationKind.PAGED_ATTENTION,
+    }
+)
 """Kinds in which each head reads keys and values of its own or its group's."""
 
 ATTENTIONS = PLAIN_ATTENTIONS | {OperationKind.MLA, OperationKind.SPARSE_MLA}

@@ -39,6 +39,7 @@ _READ = frozenset(
         OperationKind.BATCHED_LINEAR,
         OperationKind.ATTENTION,
         OperationKind.STATIC_ATTENTION,
+        OperationKind.PAGED_ATTENTION,
         OperationKind.MLA,
         OperationKind.EXPERTS,
     }

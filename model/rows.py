@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from model.engines import gathers_pages
 from model.errors import InvalidFieldError
 from model.estimate import Phase
 from model.measurement import LONGEST_MS
+from model.operations import OperationKind
 from model.shapes import operations_of
 
 if TYPE_CHECKING:
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from model.precision import Precision
 
 _T = TypeVar("_T")
+_FEWEST_PAGED = 24
+"""Eight for each of the three laws. A campaign that ends sooner leaves it to attention over a
+static cache, which was measured before in many points."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,16 +55,52 @@ class Row:
 def usable_rows(measurements: Iterable[Measurement]) -> list[Row]:
     """Returns what can be fitted on.
 
-    Left out: rows of unknown kind, damaged sizes or times that cannot be, and of each kind and
-    precision those with remarks, unless these are most of it.
+    Left out: rows of unknown kind, damaged sizes or times that cannot be, attention over pages
+    that is no engine's own (:func:`is_engines_own`), by other code than most of it, or too little,
+    and of each kind and precision those with remarks, unless these are most of it.
     """
-    rows = list(_readable(measurements))
+    rows = _of_one_code(list(_readable(measurements)))
     kept = []
     for kind, precision in in_order((r.measurement.kind, r.measurement.precision) for r in rows):
         same = [r for r in rows if r.is_a(kind, precision)]
         clean = [r for r in same if not r.measurement.flags]
         kept += clean if 2 * len(clean) >= len(same) else same
     return kept
+
+
+def is_engines_own(measurement: Measurement) -> bool:
+    """Returns whether an engine may run what was measured.
+
+    All but attention over pages that were copied together first: it is kept to be looked at, and
+    prices nothing.
+    """
+    gathered = measurement.kind == OperationKind.PAGED_ATTENTION
+    return not (gathered and gathers_pages(measurement.engine))
+
+
+def _of_one_code(rows: list[Row]) -> list[Row]:
+    """Returns the rows, of attention over pages those by one engine's or library's code alone.
+
+    Which one runs depends on what is installed, and no law is that of several. Too few of it are
+    left out as well.
+    """
+    paged = OperationKind.PAGED_ATTENTION
+    own = [row for row in rows if is_engines_own(row.measurement)]
+    counts: dict[Precision, Counter[str]] = defaultdict(Counter)
+    for measurement in (row.measurement for row in own):
+        if measurement.kind == paged:
+            counts[measurement.precision][measurement.engine] += 1
+    kept = set()
+    for precision, found in counts.items():
+        ((engine, count),) = found.most_common(1)
+        if count >= _FEWEST_PAGED:
+            kept.add((precision, engine))
+    return [
+        row
+        for row in own
+        if row.measurement.kind != paged
+        or (row.measurement.precision, row.measurement.engine) in kept
+    ]
 
 
 def in_order(items: Iterable[_T]) -> list[_T]:

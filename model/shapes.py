@@ -1,8 +1,8 @@
 """The sizes that a measurement carries, by kind, and the way back to what was run.
 
 - ``linear``, ``linear_transposed``: m, n, k.
-- ``attention``, ``static_attention``: sequences, query_tokens, kv_tokens, query_heads, kv_heads,
-  head_dim, and window where a query sees no more keys than that.
+- ``attention``, ``static_attention``, ``paged_attention``: sequences, query_tokens, kv_tokens,
+  query_heads, kv_heads, head_dim, and window where a query sees no more keys than that.
 - ``sparse_mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, top_k.
 - ``indexer``: sequences, query_tokens, kv_tokens, heads, head_dim.
 - ``top_k``: sequences, query_tokens, kv_tokens, top_k.

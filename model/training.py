@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from model.cost_model import EngineTerms, FittedCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase
-from model.execution import FUSED_ENGINES
+from model.execution import FUSED_ENGINES, PAGED_ENGINES
 from model.kernel_fitting import fit_kernels
 from model.kernels import has_kernel, kernel_of, used_lender
 from model.laws import KERNELS, sizes_of
@@ -71,6 +71,11 @@ def fit_cost_model(
         len(rows),
         lender=used_lender(kernels, lender),
         disturbed=sum(bool(row.measurement.flags) for row in rows) / len(rows),
+        kernel_engines={
+            (OperationKind.PAGED_ATTENTION, row.measurement.precision): (row.measurement.engine,)
+            for row in rows
+            if row.measurement.kind == OperationKind.PAGED_ATTENTION
+        },
     )
 
 
@@ -129,6 +134,8 @@ def _lacking(rows: Sequence[Row]) -> dict[tuple[str, Precision], list[str]]:
         }
         static = engine in FUSED_ENGINES
         attended = OperationKind.STATIC_ATTENTION if static else OperationKind.ATTENTION
+        if engine in PAGED_ENGINES and OperationKind.PAGED_ATTENTION in held:
+            attended = OperationKind.PAGED_ATTENTION
         kinds = (OperationKind.LINEAR, attended, *WHOLES)
         lacking[engine, precision] = [kind for kind in kinds if kind not in held]
     return lacking

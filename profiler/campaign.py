@@ -22,7 +22,8 @@ from profiler.goal import Goal
 from profiler.interface import Skipped
 from profiler.numerics import InaccurateError
 from profiler.pace import CONTENDED_FLAG, Pace
-from profiler.point_kinds import DENSE, MIXTURES, PLAIN
+from profiler.paged_kernels import installed_kernels
+from profiler.point_kinds import DENSE, MIXTURES, PAGED, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import most_telling
@@ -109,7 +110,7 @@ class Campaign:
         if self._measures_others and tracks[0].precision is self._device.default_precision:
             tracks[1:1] = [
                 _Track(tracks[0].precision, Design(space, self._seed), self._rows, group)
-                for group in (MIXTURES, PLAIN)
+                for group in other_groups(self._device)
             ]
         cost_model: FittedCostModel | None = None
         fitted_at = self._clock()
@@ -146,9 +147,12 @@ class Campaign:
         else:
             try:
                 self._pace.lap()
-                for measurement in point.measure(track.precision, self._device):
+                for event in point.measure(track.precision, self._device):
+                    if isinstance(event, Skipped):
+                        yield event
+                        continue
                     self._skipped_in_a_row = 0
-                    kept = self._marked(measurement)
+                    kept = self._marked(event)
                     self._rows.append(kept)
                     yield kept
                     if self._left() <= 0:
@@ -292,6 +296,16 @@ class _Track:
         if not self._dealt[kind]:
             return self._kinds[kind].first_guess_s
         return self._seconds[kind] / self._dealt[kind]
+
+
+def other_groups(device: Device) -> tuple[KindGroup, ...]:
+    """Returns what a long campaign measures beside dense models of transformers.
+
+    Where no library attends to pages, what plain torch does instead prices nothing: its time is
+    better spent on the rest.
+    """
+    groups = (MIXTURES, PLAIN)
+    return (*groups, PAGED) if installed_kernels(device).libraries else groups
 
 
 def step_error(cost_model: FittedCostModel, precision: Precision) -> float:

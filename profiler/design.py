@@ -24,6 +24,7 @@ from profiler.experts import ExpertsPoint
 from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
+from profiler.paged_attention import PagedAttentionPoint
 from profiler.plain_models import PlainModelPoint
 from profiler.static_attention import StaticAttentionPoint
 from profiler.wholes import ForwardPoint, GeneratePoint, WholePoint
@@ -41,6 +42,8 @@ _POSITIONS = 8_192
 _EXPERTS = ((8, 2), (16, 4), (32, 4), (64, 6), (128, 8), (16, 1))
 """Experts of a layer, and how many of them a token is sent to."""
 _SMALL_MIXTURES = ((8, 2), (16, 2), (16, 4), (32, 4))
+_BATCHES = (1, 4, 16, 64, 2, 8, 32, 128, 256)
+"""Sequences that engines with continuous batching decode together; prompts come alone or few."""
 _SMALL_ROWS = (5, 6, 8, 12, 16)
 """Kernels switch within these: they are covered one by one."""
 
@@ -135,6 +138,20 @@ class Design:
     def static_attentions(self) -> Iterator[StaticAttentionPoint]:
         """Yields the like over a static cache."""
         return self._attentions(StaticAttentionPoint, self._seed + 6)
+
+    def paged_attentions(self) -> Iterator[PagedAttentionPoint]:
+        """Yields the like over pages, of as many sequences as engines decode together."""
+        for index, point in enumerate(self._attentions(PagedAttentionPoint, self._seed + 9)):
+            if point.query_tokens > 1:
+                yield point
+                continue
+            sequences = _BATCHES[index // 2 % len(_BATCHES)]
+            # Keys and values in 32 bits, then the multiplications of usual passes.
+            token_bytes = 8 * point.kv_heads * point.head_dim
+            token_flops = 4 * point.query_heads * point.head_dim
+            most = min(self._space.bytes / token_bytes, self._space.flops / token_flops)
+            kv = max(16, min(point.kv_tokens, int(most / sequences)))
+            yield replace(point, sequences=sequences, kv_tokens=kv)
 
     def _attentions(self, make: type[_AnyAttention], seed: int) -> Iterator[_AnyAttention]:
         for index, u in enumerate(_sobol(seed)):

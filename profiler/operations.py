@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from model.operations import Operation
     from model.precision import Precision
+    from profiler.interface import Skipped
     from profiler.points import Measured
 
 MAX_COPIES = 256
@@ -117,7 +118,7 @@ class AttentionPoint:
         """Returns whether nothing of it is left to measure."""
         return measured.holds(self.kind, precision.activation, asdict(self))
 
-    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement | Skipped]:
         """Yields the measurement of a campaign."""
         return measure_attention(self, precision, device, ATTENTION_EFFORT)
 

@@ -103,15 +103,34 @@ def attend(
     Returns:
         (sequences, tokens, query_heads x head_dim).
     """
-    sequences, tokens, heads, _ = query.shape
-    end = past + tokens
+    end = past + query.shape[1]
     keys[:, :, past:end] = key.transpose(1, 2)
     values[:, :, past:end] = value.transpose(1, 2)
+    return attend_to(query, keys[:, :, :end], values[:, :, :end], window)
+
+
+def attend_to(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None = None
+) -> torch.Tensor:
+    """Returns the attention of the last tokens of sequences to all of them up to each.
+
+    Args:
+        query: (sequences, tokens, query_heads, head_dim).
+        keys: (sequences, kv_heads, all tokens, head_dim).
+        values: alike.
+        window: keys that a query sees at most; None: all.
+
+    Returns:
+        (sequences, tokens, query_heads x head_dim).
+    """
+    sequences, tokens, heads, _ = query.shape
+    kv_heads, end = keys.shape[1:3]
+    past = end - tokens
     begin = max(0, past + 1 - window) if window else 0
-    seen_keys, seen_values = keys[:, :, begin:end], values[:, :, begin:end]
+    seen_keys, seen_values = keys[:, :, begin:], values[:, :, begin:]
     if tokens == 1:
         # The heads that share a key are the rows of one product.
-        grouped = query.view(sequences, key.shape[2], heads // key.shape[2], -1)
+        grouped = query.view(sequences, kv_heads, heads // kv_heads, -1)
         output = F.scaled_dot_product_attention(grouped, seen_keys, seen_values)
         return output.reshape(sequences, 1, -1)
     mask = None
@@ -125,7 +144,7 @@ def attend(
         seen_values,
         attn_mask=mask,
         is_causal=mask is None,
-        enable_gqa=heads != key.shape[2],
+        enable_gqa=heads != kv_heads,
     )
     return output.transpose(1, 2).reshape(sequences, tokens, -1)
 

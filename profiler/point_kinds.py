@@ -78,3 +78,8 @@ PLAIN = KindGroup(
     share=0.4,
 )
 """Plain layers; linears and experts alone are measured for all engines."""
+PAGED = KindGroup(
+    (PointKind("paged_attention", "paged attentions", Design.paged_attentions, 1.0, 60, 0.5, 300),),
+    share=0.1,
+)
+"""Attention over pages, which engines with continuous batching are priced by."""

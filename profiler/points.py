@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from model.measurement import Measurement
     from model.operations import Operation
     from profiler.device import Device
+    from profiler.interface import Skipped
 
 MATRIX_EFFORT = Effort(seconds=0.05, min_samples=2)
 ATTENTION_EFFORT = Effort(seconds=0.06)
@@ -63,8 +64,8 @@ class Point(Protocol):
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""
 
-    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
-        """Yields the measurements of a campaign.
+    def measure(self, precision: Precision, device: Device) -> Iterator[Measurement | Skipped]:
+        """Yields the measurements of a campaign, and what was left out of them but not the point.
 
         Raises:
             MemoryError, RuntimeError: the device's memory does not hold it.

@@ -139,7 +139,7 @@ def read_bytes(row: Row) -> float:
         return size.get("batch", 1.0) * size["n"] * size["k"] * each
     if row.kind == "experts":
         return 3 * size["touched"] * size["hidden_size"] * size["intermediate_size"] * each
-    if row.kind in {"attention", "static_attention"}:
+    if row.kind in {"attention", "static_attention", "paged_attention"}:
         seen = size.get("window", size["kv_tokens"]) + size["query_tokens"] - 1
         keys = size["sequences"] * min(size["kv_tokens"], seen) * size["kv_heads"]
         return 2 * keys * size["head_dim"] * each

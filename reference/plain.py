@@ -52,6 +52,7 @@ KINDS = {
     "batched_linear": Sizes(("m", "n", "k", "batch")),
     "attention": Sizes((*_STEP, "query_heads", "kv_heads", "head_dim"), ("window",)),
     "static_attention": Sizes((*_STEP, "query_heads", "kv_heads", "head_dim"), ("window",)),
+    "paged_attention": Sizes((*_STEP, "query_heads", "kv_heads", "head_dim"), ("window",)),
     "mla": Sizes(
         (*_STEP, "query_heads", "kv_rank", "rope_dim", "head_dim", "value_dim"),
         low=(("rope_dim", 0),),

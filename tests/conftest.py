@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model.dimensions import architecture_of_dimensions
-from model.execution import FUSED_ENGINES
+from model.execution import FUSED_ENGINES, PAGED_ENGINES
 from model.measurement import Distribution, Measurement
 from model.operations import OperationKind
 from model.precision import Precision
@@ -64,6 +64,7 @@ class SyntheticDevice:
             OperationKind.LINEAR_TRANSPOSED: (0.004, 8e7, 1.2e7),
             OperationKind.ATTENTION: (0.02, 3e7, 8e6),
             OperationKind.STATIC_ATTENTION: (0.01, 3e7, 16e6),
+            OperationKind.PAGED_ATTENTION: (0.03, 3e7, 4e6),
         }
     )
     overheads: dict = field(
@@ -128,6 +129,7 @@ class SyntheticDevice:
             "head_dim": head_dim,
         }
         kind = "static_attention" if self.engine in FUSED_ENGINES else "attention"
+        kind = "paged_attention" if self.engine in PAGED_ENGINES else kind
         return self.time(kind, shape, f"{kind}-{heads}-{kv_heads}-{head_dim}")
 
     def model(self, architecture, forwards, generates):

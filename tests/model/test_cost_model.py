@@ -289,11 +289,14 @@ def test_a_transposed_linear_never_measured_is_priced_as_a_plain_one():
     assert transposed == plain
 
 
-def test_attention_over_a_static_cache_never_measured_is_priced_as_the_other():
+@pytest.mark.parametrize(
+    "kind", [OperationKind.STATIC_ATTENTION, OperationKind.PAGED_ATTENTION], ids=str
+)
+def test_attention_over_a_cache_never_measured_is_priced_as_the_growing_one(kind):
     heads = Attention(query_heads=4, kv_heads=2, head_dim=64)
-    growing, static = (
-        PLAIN.estimate([attention(2, 1, 90, heads, Precision.FP32, kind=kind)], Phase.DECODE, 0.9)
-        for kind in (OperationKind.ATTENTION, OperationKind.STATIC_ATTENTION)
+    growing, other = (
+        PLAIN.estimate([attention(2, 1, 90, heads, Precision.FP32, kind=each)], Phase.DECODE, 0.9)
+        for each in (OperationKind.ATTENTION, kind)
     )
-    assert static.value_ms == growing.value_ms > 0
-    assert PLAIN.holds(OperationKind.STATIC_ATTENTION, Precision.FP32)
+    assert other.value_ms == growing.value_ms > 0
+    assert PLAIN.holds(kind, Precision.FP32)

@@ -524,6 +524,7 @@ def test_an_answer_says_whose_kernels_stand_in_for_an_engines():
         ("vllm", "vllm", True),
         ("vllm", "sglang", False),
         ("vllm", "nccl", True),
+        ("sglang", "flashinfer", True),
         ("torch", "transformers", True),
         ("vllm", "torch", False),
     ],

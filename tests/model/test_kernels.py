@@ -214,6 +214,9 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
         OperationKind.STATIC_ATTENTION: attention(
             1, 1, 1, heads, one, kind=OperationKind.STATIC_ATTENTION
         ),
+        OperationKind.PAGED_ATTENTION: attention(
+            1, 1, 1, heads, one, kind=OperationKind.PAGED_ATTENTION
+        ),
         OperationKind.MLA: mla(1, 1, 1, latent, one),
         OperationKind.SPARSE_MLA: sparse_mla(1, 1, 1, latent, 1, one),
         OperationKind.INDEXER: indexer(1, 1, 1, Indexer(heads=1, head_dim=1, top_k=1)),

@@ -209,9 +209,24 @@ def _layer_of(name, steps, engine):
     )
 
 
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [
+        ("transformers", OperationKind.ATTENTION),
+        ("torch", OperationKind.STATIC_ATTENTION),
+        ("gpt-fast", OperationKind.STATIC_ATTENTION),
+        ("vllm", OperationKind.PAGED_ATTENTION),
+        ("sglang", OperationKind.PAGED_ATTENTION),
+    ],
+)
+def test_each_engine_attends_to_the_cache_that_it_has(engine, kind):
+    attentions = [o for o in _layer_of("llama-3.1-8b", step(2, 3, 30), engine) if "att" in o.name]
+    assert [o.kind for o in attentions] == [kind]
+
+
 def test_windowed_and_full_layers_are_priced_apart():
     rows = operations("gemma-3-1b", step(1, 1, 4096))
-    attentions = [o for o in rows if o.kind is OperationKind.STATIC_ATTENTION]
+    attentions = [o for o in rows if o.name == "attention"]
     assert sorted((o.shape[2], o.count) for o in attentions) == [(512, 22), (4096, 4)]
 
 

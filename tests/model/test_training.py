@@ -196,6 +196,85 @@ def test_each_engine_has_terms_and_attention_of_its_own(synthetic_device, few):
     assert without.engines == ("transformers",)
 
 
+@pytest.fixture(scope="module")
+def serving(synthetic_device, few):
+    """Points of transformers and torch, as campaigns of a GPU have them."""
+    plain = synthetic_device(seed=6, engine="torch")
+    return [*few, *plain.campaign(linears=0, attentions=32, models=0)]
+
+
+def paged(synthetic_device, engine, count=32, slowness=1.0):
+    """Attention over pages by an engine's or a library's code."""
+    device = synthetic_device(seed=11, engine="vllm", slowness=slowness)
+    rows = device.campaign(linears=0, attentions=count, models=0)
+    return [replace(row, engine=engine) for row in rows]
+
+
+def attention_ms(fitted, device, engine):
+    """Milliseconds of the attentions of a decode step, and what they truly take."""
+    decode = step(device.architecture("served"), 4, 1, 2000, engine=engine)
+    chosen = [operation for operation in decode if operation.name == "attention"]
+    value = fitted.estimate(chosen, Phase.DECODE, 0.9, engine).value_ms
+    return value, device.truth(chosen)
+
+
+@pytest.mark.parametrize("library", ["vllm", "flashinfer"])
+def test_engines_with_pages_are_priced_by_attention_over_pages(synthetic_device, serving, library):
+    fitted = fit_cost_model([*serving, *paged(synthetic_device, library)])
+    for engine in ("vllm", "sglang", "torch"):
+        value, truth = attention_ms(fitted, synthetic_device(seed=3), engine)
+        assert value == pytest.approx(truth, rel=0.2), engine
+    assert fitted.engines_of(OperationKind.PAGED_ATTENTION, Precision.FP32) == (library,)
+    assert fitted.engines_of(OperationKind.STATIC_ATTENTION, Precision.FP32) == ()
+    stored = FittedCostModel.from_bytes(fitted.to_bytes())
+    assert stored.engines_of(OperationKind.PAGED_ATTENTION, Precision.FP32) == (library,)
+
+
+def test_pages_that_were_copied_together_first_price_no_engine(synthetic_device, serving):
+    without = fit_cost_model(serving)
+    gathered = paged(synthetic_device, "torch", slowness=3.0)
+    fitted = fit_cost_model([*serving, *gathered])
+    assert fitted.measurement_count == without.measurement_count
+    for engine in ("vllm", "torch"):
+        found, as_before = (
+            attention_ms(model, synthetic_device(seed=3), engine)[0] for model in (fitted, without)
+        )
+        assert found == pytest.approx(as_before, rel=0.01)
+    # Priced as over a static cache they would look like a drift of the device.
+    assert len(fitted.errors_on(gathered)) == 0
+
+
+def test_a_few_points_over_pages_do_not_stand_for_many_over_a_static_cache(
+    synthetic_device, serving
+):
+    few_of_them = paged(synthetic_device, "vllm", count=20)
+    fitted, without = fit_cost_model([*serving, *few_of_them]), fit_cost_model(serving)
+    assert fitted.measurement_count == without.measurement_count
+    assert fitted.engines_of(OperationKind.PAGED_ATTENTION, Precision.FP32) == ()
+
+
+def test_attention_over_pages_is_fitted_on_one_code_alone(synthetic_device, serving):
+    many, other = (
+        paged(synthetic_device, "vllm", 40),
+        paged(synthetic_device, "flashinfer", 20, 3.0),
+    )
+    fitted = fit_cost_model([*serving, *other, *many])
+    value, truth = attention_ms(fitted, synthetic_device(seed=3), "vllm")
+    assert value == pytest.approx(truth, rel=0.2)
+    assert fitted.engines_of(OperationKind.PAGED_ATTENTION, Precision.FP32) == ("vllm",)
+
+
+def test_an_engine_brought_from_elsewhere_has_terms_beside_either_attention(synthetic_device, few):
+    device = synthetic_device(seed=6, engine="vllm")
+    rows = device.campaign(linears=8, attentions=32, models=4)
+    static = paged(synthetic_device, "torch")
+    static = [replace(row, kind="static_attention", group=f"s{row.group}") for row in static]
+    for attentions in ([], static):
+        others = [row for row in rows if not attentions or row.kind != "paged_attention"]
+        fitted = fit_cost_model([*few, *others, *attentions])
+        assert fitted.engines == ("transformers", "vllm")
+
+
 def test_layers_whose_experts_were_not_measured_are_left_out(synthetic_device, few):
     device = synthetic_device(seed=9)
     device.rates[OperationKind.EXPERTS] = (0.02, 3e7, 8e6)

@@ -4,9 +4,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import profiler.campaign
 import profiler.operations
+from model.blocks import Attention
+from profiler.device import open_device
+from profiler.pages import PAGE_TOKENS, scattered
 
 
 @pytest.fixture
@@ -60,3 +64,62 @@ def stopping(monkeypatch):
         monkeypatch.setattr(profiler.campaign.Campaign, "run", run)
 
     return after
+
+
+def causal(query, keys, values):
+    """Attention of the last tokens of one sequence in 32 bits, each (tokens, heads, head_dim)."""
+    tokens, heads, width = query.shape
+    groups = heads // keys.shape[1]
+    keys, values = (each.float().repeat_interleave(groups, dim=1) for each in (keys, values))
+    scores = torch.einsum("qhd,khd->hqk", query.float(), keys) * width**-0.5
+    past = len(keys) - tokens
+    hidden = torch.arange(len(keys))[None, :] > past + torch.arange(tokens)[:, None]
+    shares = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+    return torch.einsum("hqk,khd->qhd", shares, values).to(query.dtype)
+
+
+def layer(pages, heads, dtype=torch.float32):
+    """Queries, new keys and values, and pools of one layer."""
+    tokens, device = pages.sequences * pages.query_tokens, pages.table.device
+    shapes = (
+        (tokens, heads.query_heads, heads.head_dim),
+        *[(tokens, heads.kv_heads, heads.head_dim)] * 2,
+        *[(pages.count, PAGE_TOKENS, heads.kv_heads, heads.head_dim)] * 2,
+    )
+    return [torch.randn(shape, dtype=dtype, device=device) for shape in shapes]
+
+
+def check_kernel(kernel, sizes, heads, head_dim, dtype, tolerance, name="cpu"):
+    """What a kernel computes and writes is what attention over whole sequences does."""
+    torch.manual_seed(0)
+    block = Attention(query_heads=heads[0], kv_heads=heads[1], head_dim=head_dim)
+    assert kernel.takes(block, dtype)
+    pages = scattered(*sizes, open_device(name))
+    attend = kernel.plan(pages, block, dtype)
+    for _ in range(2):  # one plan serves all layers
+        query, key, value, keys, values = layer(pages, block, dtype)
+        before = keys.clone(), values.clone()
+        found = attend(query, key, value, keys, values)
+        past = pages.kv_tokens - pages.query_tokens
+        for sequence, places in enumerate(pages.table.tolist()):
+            own = slice(sequence * pages.query_tokens, (sequence + 1) * pages.query_tokens)
+            whole = []
+            for pool, kept, new in zip((keys, values), before, (key, value), strict=True):
+                old = torch.cat([kept[place] for place in places])[:past]
+                whole.append(torch.cat([old, new[own]]))
+                now = torch.cat([pool[place] for place in places])
+                assert torch.equal(now[: pages.kv_tokens], whole[-1])
+            exact = causal(query[own].cpu(), *(each.cpu() for each in whole))
+            torch.testing.assert_close(found[own].cpu(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="session")
+def exact_attention():
+    """Causal attention of one sequence."""
+    return causal
+
+
+@pytest.fixture(scope="session")
+def check_paged():
+    """Compares a kernel over pages with attention over whole sequences."""
+    return check_kernel

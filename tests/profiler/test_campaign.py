@@ -11,12 +11,13 @@ import pytest
 import profiler.campaign
 from model.measurement import Measurement
 from model.precision import Precision
-from profiler.campaign import Campaign, step_error
+from profiler.campaign import Campaign, other_groups, step_error
 from profiler.design import Design, Space
 from profiler.device import Device
 from profiler.interface import CampaignRequest, Skipped
 from profiler.numerics import InaccurateError
 from profiler.operations import AttentionPoint, LinearPoint
+from profiler.paged_kernels import GatherKernel, PagedKernels
 from profiler.process_limits import is_out_of_memory
 from profiler.timing import THROTTLED_FLAG, CaptureError
 
@@ -256,6 +257,35 @@ def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
     assert not OTHER_KINDS & {row.kind for row in rows}
     assert not any("experts" in row.shape for row in rows)
     assert {row.engine for row in rows} == {"transformers"}
+
+
+def test_attention_over_pages_is_measured_where_a_library_attends_to_them(monkeypatch):
+    usual = [kind.name for group in other_groups(CPU) for kind in group.kinds]
+    assert "paged_attention" not in usual
+    installed = PagedKernels({"vllm": GatherKernel, "torch": GatherKernel})
+    monkeypatch.setattr(profiler.campaign, "installed_kernels", lambda _: installed)
+    others = [kind.name for group in other_groups(CPU) for kind in group.kinds]
+    assert others == [*usual, "paged_attention"]
+
+
+def test_a_library_that_does_not_load_is_told_of_and_ends_no_campaign(monkeypatch):
+    def load():
+        raise ImportError("undefined symbol")
+
+    kernels = PagedKernels({"vllm": load, "torch": GatherKernel})
+    monkeypatch.setattr("profiler.paged_attention.installed_kernels", lambda _: kernels)
+    shorten(monkeypatch)
+    plan(monkeypatch, "PAGED", paged_attention=3)
+    paged = profiler.campaign.PAGED
+    monkeypatch.setattr(profiler.campaign, "other_groups", lambda _: (paged,))
+    events = []
+    for event in campaign(budget_s=600.0).run():
+        events.append(event)
+        if sum(getattr(each, "kind", "") == "paged_attention" for each in events) == 3:
+            break
+    (said,) = (event for event in events if isinstance(event, Skipped))
+    assert said.reason == "paged_attention by vllm is left out: ImportError: undefined symbol"
+    assert {event.engine for event in events[-3:]} == {"torch"}
 
 
 # --- an end by error -------------------------------------------------------------

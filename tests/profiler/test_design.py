@@ -30,7 +30,8 @@ SPACES = {"cpu": CPU, "gpu": GPU, "tiny": TINY}
 spaces = pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
 seeds = st.integers(0, 2**31 - 1)
 kinds = pytest.mark.parametrize(
-    "kind", ["linears", "attentions", "models", "experts", "latents", "mixtures"]
+    "kind",
+    ["linears", "attentions", "paged_attentions", "models", "experts", "latents", "mixtures"],
 )
 
 
@@ -75,6 +76,25 @@ def test_attentions_lie_within_the_space(space, seed):
         flops = 4 * point.sequences * point.query_tokens * point.kv_tokens * width
         shortest = 4 * point.sequences * max(16, point.kv_tokens) * width
         assert flops <= max(1.01 * space.flops, shortest)
+
+
+@spaces
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_attentions_over_pages_lie_within_the_space(space, seed):
+    for point in points(space, seed, "paged_attentions"):
+        assert 1 <= point.query_tokens <= point.kv_tokens <= max(space.kv_tokens, 16)
+        if point.query_tokens == 1 and point.kv_tokens > 16:
+            tokens = point.sequences * point.kv_tokens
+            assert 8 * tokens * point.kv_heads * point.head_dim <= space.bytes
+            assert 4 * tokens * point.query_heads * point.head_dim <= space.flops
+
+
+def test_pages_are_decoded_for_one_sequence_and_for_hundreds():
+    found = [p for p in points(GPU, 0, "paged_attentions", 60) if p.query_tokens == 1]
+    assert len(found) >= 25
+    assert {p.sequences for p in found} >= {1, 4, 16, 64, 256}
+    assert max(p.kv_tokens for p in found) > 30_000
 
 
 @spaces

@@ -12,6 +12,7 @@ from profiler.latent import BatchedLinearPoint, LatentPoint, measure_batched_lin
 from profiler.models import ModelPoint
 from profiler.modules import build_model
 from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
+from profiler.paged_attention import PagedAttentionPoint, measure_paged_attention
 from profiler.plain_models import PlainModelPoint
 from profiler.static_attention import StaticAttentionPoint, measure_static_attention
 from profiler.timing import Effort
@@ -60,6 +61,7 @@ def test_an_attention_never_takes_more_than_its_bound(
     for make, measure in (
         (AttentionPoint, measure_attention),
         (StaticAttentionPoint, measure_static_attention),
+        (PagedAttentionPoint, measure_paged_attention),
     ):
         point = make(*sizes)
         assert bytes_made(measure, point, precision) <= point.needed_bytes(precision, CPU)

@@ -11,7 +11,9 @@ from profiler.experts import ExpertsPoint
 from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
+from profiler.paged_attention import PagedAttentionPoint
 from profiler.points import Measured
+from profiler.static_attention import StaticAttentionPoint
 from profiler.wholes import ForwardPoint, GeneratePoint
 
 CPU = Device("cpu", 1 << 16)
@@ -27,6 +29,8 @@ ALONE = [
     LinearPoint(64, 32, (1, 4)),
     LinearPoint(64, 32, (1, 4), transposed=True),
     AttentionPoint(2, 1, 30, 4, 2, 16),
+    StaticAttentionPoint(2, 1, 30, 4, 2, 16),
+    PagedAttentionPoint(2, 1, 30, 4, 2, 16),
     ExpertsPoint(64, 32, 4, 8, 2, (1, 9)),
     ExpertsPoint(64, 32, 4, 8, 2, (1, 9), 1.2),
     LatentPoint(1, 1, 90, 4, 32, 8, 16, 16),

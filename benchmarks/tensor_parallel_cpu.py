@@ -106,7 +106,7 @@ def rows(cost_model: FittedCostModel) -> Iterator[tuple[str, float]]:
     for name in MODELS:
         architecture = with_depth(preset(name), LAYERS)
         measured = run_on_ranks(
-            RANKS, "cpu", 1, layer_latencies, architecture, POINTS, Precision.FP32
+            ["cpu"] * RANKS, 1, layer_latencies, architecture, POINTS, Precision.FP32
         )
         for point, latency in zip(POINTS, measured, strict=True):
             whole, sums = predicted_ms(cost_model, architecture, point)

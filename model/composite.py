@@ -112,6 +112,10 @@ class CompositeCostModel:
             return self.provenance
         return Provenance.ANALYTICAL
 
+    def are_priced(self, operations: Sequence[Operation]) -> bool:
+        """Returns whether the fitted cost model prices all of these."""
+        return all(self._is_priced(operation) for operation in operations)
+
     def unmeasured(self, operations: Sequence[Operation]) -> frozenset[str]:
         """Returns the names of kernels that physics prices beside measured ones."""
         if not self.holds_precision:

@@ -24,6 +24,10 @@ class InvalidFieldError(ValueError):
         self.field = field
         self.message = message
 
+    def __reduce__(self) -> tuple[type[InvalidFieldError], tuple[str, str]]:
+        """Returns how it is made anew behind a pipe."""
+        return type(self), (self.field, self.message)
+
     def within(self, parent: str) -> InvalidFieldError:
         """Returns the same error seen from the object that holds ``parent``."""
         path = ".".join(part for part in (parent, self.field) if part)

@@ -9,6 +9,7 @@ from model.analytical import NODE_RANKS
 from model.engines import engine as engine_of
 from model.estimate import Provenance
 from model.execution import projections_of
+from model.operations import all_reduce, all_to_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,8 +53,11 @@ def standing_notices(question: Question, cost_model: CompositeCostModel) -> Iter
         )
     # Experts are spread over data-parallel ranks, too.
     routed = question.architecture.experts is not None
-    ranks = question.parallelism.tensor * (question.parallelism.data if routed else 1)
-    if ranks > 1 and not sheet.link_bytes_per_second:
+    tensor, data = question.parallelism.tensor, question.parallelism.data if routed else 1
+    ranks = tensor * data
+    exchanges = [all_reduce(1, tensor, precision)] if tensor > 1 else []
+    exchanges += [all_to_all(1, ranks, precision)] if data > 1 else []
+    if exchanges and not sheet.link_bytes_per_second and not cost_model.are_priced(exchanges):
         yield Notice(
             "LINK_ASSUMED",
             f"{sheet.name} has no link to peers on its data sheet; ranks are taken to talk over"

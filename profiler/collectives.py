@@ -17,6 +17,7 @@ from model.measurement import Measurement
 from model.operations import OperationKind
 from profiler.device import dtype_of
 from profiler.interface import ENGINE
+from profiler.ranks import gather
 from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, RunDelay, distribution
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _exchange(rank: Rank, kind: OperationKind, sent: torch.Tensor) -> Callable[[
         return lambda: dist.send(sent, rank.index + 1)
     if kind is OperationKind.ALL_GATHER:
         share = sent.chunk(rank.count)[rank.index]
-        return lambda: dist.all_gather_into_tensor(received, share)
+        return lambda: gather(received, share)
     return lambda: dist.all_to_all_single(received, sent)
 
 

@@ -59,14 +59,12 @@ def exchange(
         raise InvalidFieldError(
             "ranks", f"{count} are more than the {torch.cuda.device_count()} GPUs here"
         )
-    kind = "cuda" if device.is_cuda else name
+    devices = [f"cuda:{index}" if device.is_cuda else name for index in range(count)]
     found: list[Measurement] = []
     with CampaignFile(plan.out, header_of(identify(name), plan.arguments)) as file:
         for precision in precisions:
             progress.say(f"{count} ranks send each other {precision}")
-            rows = run_on_ranks(
-                count, kind, processor.threads(), measure_collectives, precision, sizes
-            )
+            rows = run_on_ranks(devices, processor.threads(), measure_collectives, precision, sizes)
             for row in rows:
                 file.append(row)
             found += rows

@@ -109,6 +109,23 @@ class CampaignRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeRequest:
+    """Measure what ranks send each other, by the size of the message.
+
+    Attributes:
+        device: that the measurements are of.
+        rank_devices: of each rank, two or more.
+        precision: of the values that are sent.
+        brief: whether every other size will do.
+    """
+
+    device: str
+    rank_devices: tuple[str, ...]
+    precision: Precision
+    brief: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRequest:
     """Measure one request; static batching only.
 
@@ -116,6 +133,8 @@ class LiveRequest:
         engine: whose modules run: "transformers" or "torch".
         torch_compile: whether layers of engine torch are compiled first.
         trace_path: file that a trace of one more run is written to; empty: none is.
+        rank_devices: of each tensor-parallel rank, where all of them run; empty: one alone does.
+        alone: why one alone does, where there are several.
     """
 
     device: str
@@ -128,6 +147,8 @@ class LiveRequest:
     engine: str = ENGINE
     torch_compile: bool = False
     trace_path: str = ""
+    rank_devices: tuple[str, ...] = ()
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +161,7 @@ class Resume:
     """Go on."""
 
 
-WorkerRequest = CampaignRequest | LiveRequest | Pause | Resume
+WorkerRequest = CampaignRequest | ExchangeRequest | LiveRequest | Pause | Resume
 
 # --- from the worker to the daemon -------------------------------------------
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.interface import ENGINE, LiveResult, Progressed, Scope
 from profiler.live_models import live_model
 from profiler.modules import shard, with_depth
+from profiler.spread import with_layers_cut
 from profiler.telemetry import EnergyMeter, held_down_by
 from profiler.timing import DISTURBED_FLAG, THROTTLED_FLAG, distribution
 from profiler.warm_up import warm_up
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from profiler.device import Device
     from profiler.interface import LiveRequest, TracedPhase
     from profiler.live_models import LiveModel
+    from profiler.ranks import Rank
     from profiler.wholes import Once
 
 _MIN_REPEATS = 5
@@ -39,14 +42,16 @@ _TRACE_S = 3.0
 
 
 def measure_live(
-    request: LiveRequest, device: Device, begin: float
+    request: LiveRequest, device: Device, begin: float, rank: Rank | None = None
 ) -> Iterator[Progressed | LiveResult]:
     """Yields progress, and the result last.
 
     Args:
-        request: static batching; a tensor-parallel rank's share runs alone.
+        request: static batching.
         device: where to run.
         begin: monotonic seconds at which the budget began.
+        rank: one of those that run together, all of which call this alike; what the slowest
+            of them takes counts. None: a tensor-parallel rank's share runs alone.
 
     Raises:
         InvalidFieldError: the device does not run the precision, or the modules cannot be cut so
@@ -54,25 +59,25 @@ def measure_live(
         TimeoutError: not one repeat fits the budget.
     """
     device.check(request.precision)
+    # Ranks that went by clocks of their own would part where one of them ends.
+    clock = time.monotonic if rank is None else partial(_agreed, rank)
     end = begin + _BUDGET_SHARE * request.budget_s
-    whole = shard(request.architecture, request.tensor)
-    built = whole
-    if request.scope is Scope.LAYER:
-        built = with_depth(whole, cold_depth(whole, request.precision, device))
-    notes = _notes_on(request, built.layer_count)
+    whole = shard(request.architecture, request.tensor) if rank is None else request.architecture
+    built = _built(whole, request, device, rank)
+    notes = _notes_on(request, built.layer_count, rank)
     yield Progressed(fraction=0.05, text=f"building {built.layer_count} layers")
-    model = live_model(request, built, whole, device)
+    model = live_model(request, built, whole, device, rank)
     workload = request.workload
     run = GeneratePoint(
         max(1, workload.batch_size), workload.input_tokens, max(1, workload.output_tokens)
     )
     yield Progressed(fraction=0.15, text="warming up")
     warm_up(device)
-    started = time.monotonic()
+    started = clock()
     first, steps, _ = model.warm_up(run)
     first_s = first / 1e3
-    step_s = (time.monotonic() - started) if not steps else steps[0] / 1e3
-    left = end - time.monotonic()
+    step_s = (clock() - started) if not steps else steps[0] / 1e3
+    left = end - clock()
     if left < first_s:
         raise TimeoutError(f"one run takes {first_s:.1f} s and {left:.1f} s are left")
     trace_s = _TRACE_S + 2 * (first_s + _TRACED_STEPS * step_s) if request.trace_path else 0.0
@@ -80,12 +85,12 @@ def measure_live(
     run, shortened = _that_fits(run, first_s, step_s, left)
     notes += shortened
     repeats = _Repeats()
-    repeats_begin, time_left = time.monotonic(), max(left, 1e-9)
+    repeats_begin, time_left = clock(), max(left, 1e-9)
     once = model.runs(run)
     meter = EnergyMeter(device.name)
     while not repeats.are_enough:
         repeats.add(once())
-        spent = time.monotonic() - repeats_begin
+        spent = clock() - repeats_begin
         yield Progressed(
             fraction=min(0.99, 0.2 + 0.8 * spent / time_left), text=f"{repeats.count} repeats"
         )
@@ -101,13 +106,14 @@ def measure_live(
         phases, untraced = _traced(request.trace_path, model, run, end - trace_s)
         notes += untraced
     is_whole = built.layer_count == whole.layer_count and workload.output_tokens > 0
+    is_all = rank is None  # the meter is of one device
     yield LiveResult(
         ttft_ms=distribution(repeats.ttft_ms),
         tpot_ms=repeats.tpot if workload.output_tokens > 1 else None,
         notes=tuple(notes),
         phases=phases,
         energy_per_token_joules=joules / (run.sequences * repeats.tokens)
-        if joules is not None and is_whole
+        if joules is not None and is_whole and is_all
         else None,
     )
 
@@ -161,17 +167,41 @@ class _Repeats:
         return [f"{DISTURBED_FLAG}: {taken}"]
 
 
-def _notes_on(request: LiveRequest, layer_count: int) -> list[str]:
+def _built(
+    whole: Architecture, request: LiveRequest, device: Device, rank: Rank | None
+) -> Architecture:
+    """Returns what runs of the whole: all, or so many layers that they overflow the cache.
+
+    Those of a rank are cut when they are built; without one they were cut before.
+    """
+    if request.scope is not Scope.LAYER:
+        return whole
+    if rank is None:
+        return with_depth(whole, cold_depth(whole, request.precision, device))
+    cut = with_layers_cut(whole, rank.count)
+    depths = rank.slowest([cold_depth(cut, request.precision, device)])
+    return with_depth(whole, int(depths[0]))
+
+
+def _agreed(rank: Rank) -> float:
+    """Returns the monotonic clock of the rank that is asked last; it is one in a machine."""
+    return rank.slowest([time.monotonic()])[0]
+
+
+def _notes_on(request: LiveRequest, layer_count: int, rank: Rank | None) -> list[str]:
     """Returns how what runs differs from what was asked for."""
     notes: list[str] = []
     if request.architecture.model_type == "llama4_text" and request.engine == ENGINE:
         notes.append("its modules send every token through every expert; engines that route do not")
     if request.torch_compile:
         notes.append("torch compiled the layers; the prediction is of layers that are not")
-    if request.tensor > 1:
-        notes.append(
-            f"one of {request.tensor} tensor-parallel ranks was run; all-reduces are left out"
-        )
+    if rank is not None:
+        over = "NCCL" if rank.device.is_cuda else "gloo"
+        notes.append(f"{rank.count} tensor-parallel ranks were run, which exchanged over {over}")
+    elif request.tensor > 1:
+        why = f" ({request.alone})" if request.alone else ""
+        one = f"one of {request.tensor} tensor-parallel ranks was run"
+        notes.append(f"{one}{why}, without what they exchange")
     depth = request.architecture.layer_count
     if layer_count < depth:
         notes.append(f"{layer_count} of {depth} layers were run and scaled")

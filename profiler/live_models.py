@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import torch.distributed as dist
 from torch._dynamo.exc import TorchDynamoException
 
 from model.errors import InvalidFieldError
@@ -14,6 +15,7 @@ from profiler.models import LayerSpans, generate_once, prepared_run
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
 from profiler.plain_models import GreedyRequest, PlainModel
+from profiler.tensor_parallel import build_share, fixed_effort
 from profiler.timing import Effort
 from profiler.tracing import trace_run
 from profiler.wholes import ForwardPoint, Once
@@ -22,13 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from transformers import PreTrainedModel
+
     from model.architecture import Architecture
-    from model.precision import Precision
     from profiler.device import Device
     from profiler.interface import LiveRequest, TracedPhase
+    from profiler.ranks import Rank
     from profiler.wholes import GeneratePoint
 
 _LAYERS_EFFORT = Effort(seconds=0.5, min_samples=5, max_samples=50)
+_RANKS_EFFORT = fixed_effort(15)
 
 
 class LiveModel(Protocol):
@@ -49,7 +54,11 @@ class LiveModel(Protocol):
 
 
 def live_model(
-    request: LiveRequest, built: Architecture, whole: Architecture, device: Device
+    request: LiveRequest,
+    built: Architecture,
+    whole: Architecture,
+    device: Device,
+    rank: Rank | None = None,
 ) -> LiveModel:
     """Returns a model with random weights; memory is taken here.
 
@@ -58,28 +67,70 @@ def live_model(
         built: the architecture that runs.
         whole: that it stands for, with as many groups of layers.
         device: where to run.
+        rank: whose share runs, joined with the others'; None: all that is built.
 
     Raises:
-        InvalidFieldError: the modules lack a block of the architecture.
+        InvalidFieldError: the modules lack a block of the architecture, or cannot be cut so.
         RuntimeError: out of memory.
     """
+    precision = request.precision
     if request.engine != PLAIN_ENGINE:
-        return _Transformers(built, whole, request.precision, device)
-    decoder = PlainDecoder(built, request.precision, device)
+        if rank is None:
+            return _Transformers(build_model(built, precision, device), built, whole, device)
+        share = build_share(built, precision, rank)
+        return _Together(_Transformers(share, built, whole, device), rank)
+    decoder = PlainDecoder(built, precision, device, rank)
     missing = whole.layer_count / built.layer_count - 1
+    if rank is not None:
+        return _Together(_Plain(decoder, missing, _RANKS_EFFORT), rank)
     if not request.torch_compile:
         return _Plain(decoder, missing)
     decoder.compile_layers()
     return _Compiled(decoder, missing)
 
 
+class _Together:
+    """What runs on several ranks; the slowest of them counts.
+
+    Args:
+        model: the share of this rank; it runs as often on all ranks.
+        rank: this one.
+    """
+
+    def __init__(self, model: LiveModel, rank: Rank) -> None:
+        self._model = model
+        self._rank = rank
+
+    def warm_up(self, point: GeneratePoint) -> Once:
+        """Runs the request's first two tokens."""
+        return self._slowest(partial(self._model.warm_up, point))
+
+    def runs(self, point: GeneratePoint) -> Callable[[], Once]:
+        """Returns what runs a request once."""
+        return partial(self._slowest, self._model.runs(point))
+
+    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+        """Traces nothing.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("one rank alone is traced")
+
+    def _slowest(self, run: Callable[[], Once]) -> Once:
+        dist.barrier()  # none waits in its first exchange for one that is not ready
+        first, steps, disturbed = run()
+        first, lost, *steps = self._rank.slowest([first, disturbed, *steps])
+        return Once(first, steps, bool(lost))
+
+
 class _Transformers:
     """``generate()``; each kind of layer is timed in it and scaled to its own depth."""
 
     def __init__(
-        self, built: Architecture, whole: Architecture, precision: Precision, device: Device
+        self, model: PreTrainedModel, built: Architecture, whole: Architecture, device: Device
     ) -> None:
-        self._model = build_model(built, precision, device)
+        self._model = model
         self._device = device
         self._counts = [group.count for group in built.layers]
         pairs = zip(whole.layers, built.layers, strict=True)
@@ -121,11 +172,15 @@ class _Plain:
     Args:
         decoder: built.
         missing: layers that were not built, as a multiple of those that were.
+        effort: that goes into timing those that were.
     """
 
-    def __init__(self, decoder: PlainDecoder, missing: float) -> None:
+    def __init__(
+        self, decoder: PlainDecoder, missing: float, effort: Effort = _LAYERS_EFFORT
+    ) -> None:
         self._decoder = decoder
         self._missing = missing
+        self._effort = effort
 
     def warm_up(self, point: GeneratePoint) -> Once:
         """Runs the request's first two tokens."""
@@ -148,7 +203,7 @@ class _Plain:
     def _missing_ms(self, forward: ForwardPoint) -> float:
         if not self._missing:
             return 0.0
-        timing = PlainModel(self._decoder).layers(forward, _LAYERS_EFFORT)
+        timing = PlainModel(self._decoder).layers(forward, self._effort)
         return self._missing * timing.distribution.median
 
 

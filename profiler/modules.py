@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
@@ -15,6 +16,7 @@ from model.errors import InvalidFieldError
 from model.families import FAMILIES, Family, WindowRule
 from profiler.device import dtype_of, fill_random
 from profiler.packed import PACKED, pack_linears
+from profiler.spread import head_rows, with_layers_cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from model.precision import Precision
     from profiler.device import Device
+    from profiler.ranks import Rank
 
 _PLACED = frozenset(
     {
@@ -51,14 +54,9 @@ def shard(architecture: Architecture, tensor: int) -> Architecture:
     """
     if tensor == 1:
         return architecture
-    if "head_dim" not in FAMILIES[architecture.model_type].keys:
-        raise InvalidFieldError(
-            "tensor", f"modules of {architecture.model_type} cannot be cut into ranks; use 1"
-        )
+    _check_cut(architecture)
     return replace(
-        architecture,
-        layers=tuple(replace(g, layer=g.layer.shard(tensor)) for g in architecture.layers),
-        vocab_size=-(-architecture.vocab_size // tensor),
+        with_layers_cut(architecture, tensor), vocab_size=-(-architecture.vocab_size // tensor)
     )
 
 
@@ -107,15 +105,29 @@ def configuration_of(architecture: Architecture) -> PreTrainedConfig:
 
 
 def build_model(
-    architecture: Architecture, precision: Precision, device: Device
+    architecture: Architecture, precision: Precision, device: Device, rank: Rank | None = None
 ) -> PreTrainedModel:
     """Returns the model with random weights, ready to run; memory is taken here.
 
+    Args:
+        architecture: the whole model, or one that was cut.
+        precision: of weights and activations.
+        device: that it is on.
+        rank: whose share of the whole it is: layers and head are cut, the embedding is whole.
+            What it exchanges with others is its caller's to add.
+
     Raises:
-        InvalidFieldError: plain torch modules do not run in the precision, or lack a block
-            of the architecture.
+        InvalidFieldError: plain torch modules do not run in the precision, lack a block
+            of the architecture, or cannot be cut so.
         RuntimeError: out of memory.
     """
+    own = head_rows(architecture.vocab_size, rank)
+    if rank is not None:
+        _check_cut(architecture)
+        architecture = replace(
+            with_layers_cut(architecture, rank.count),
+            vocab_size=rank.count * (own.stop - own.start),
+        )
     if precision in PACKED and architecture.experts is not None:
         raise InvalidFieldError(
             "precision",
@@ -135,10 +147,33 @@ def build_model(
             if architecture.experts is not None and name.endswith("bias"):
                 # The same for all tokens, it would send them to the same experts.
                 parameter.mul_(_FAINT)
+        if rank is not None:
+            _cut_head(model, own)
         if precision in PACKED:
             pack_linears(model, precision)
     model.train(mode=False)
     return model
+
+
+def _check_cut(architecture: Architecture) -> None:
+    """Checks that a family's modules take fewer heads than the hidden size has room for.
+
+    Raises:
+        InvalidFieldError: they do not; names ``tensor``.
+    """
+    if "head_dim" not in FAMILIES[architecture.model_type].keys:
+        raise InvalidFieldError(
+            "tensor", f"modules of {architecture.model_type} cannot be cut into ranks; use 1"
+        )
+
+
+def _cut_head(model: PreTrainedModel, own: slice) -> None:
+    """Leaves a head these rows alone; those that it shared with the embedding it still shares."""
+    untyped: Any = model
+    head = untyped.get_output_embeddings()
+    head.weight, head.out_features = nn.Parameter(head.weight[own]), own.stop - own.start
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias[own])
 
 
 def _window_keys(architecture: Architecture, rule: WindowRule) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from profiler.packed import PACKED, pack_linears
 from profiler.plain_attention import LayerCache, Part, Rotary, norm_of
 from profiler.plain_blocks import PlainLayer, cache_shapes
 from profiler.plain_limits import check_plain, rotated
+from profiler.spread import head_rows, join_ranks, with_layers_cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from model.architecture import Architecture, Layer
     from model.precision import Precision
     from profiler.device import Device
+    from profiler.ranks import Rank
 
 
 class StaticCache:
@@ -87,14 +89,25 @@ class PlainDecoder(nn.Module):
         architecture: one that :func:`check_plain` passes.
         precision: of weights and activations.
         device: that it runs on; memory is taken here.
+        rank: whose share it is, of dense layers; all ranks run it alike. The embedding is whole
+            on each, and logits are gathered. None: it is the whole decoder.
 
     Raises:
-        InvalidFieldError: it lacks a block of the architecture, or plain torch does not run in
-            the precision.
+        InvalidFieldError: it lacks a block of the architecture, plain torch does not run in the
+            precision, or the layers cannot be cut so.
         RuntimeError: out of memory.
+
+    Attributes:
+        architecture: its layers those of the rank.
     """
 
-    def __init__(self, architecture: Architecture, precision: Precision, device: Device) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        precision: Precision,
+        device: Device,
+        rank: Rank | None = None,
+    ) -> None:
         super().__init__()
         check_plain(architecture)
         if precision in PACKED and not all(
@@ -106,30 +119,38 @@ class PlainDecoder(nn.Module):
                 f"plain experts and latent attention are not held in {precision}; use fp32, bf16"
                 " or fp16",
             )
+        if rank is not None:
+            architecture = with_layers_cut(architecture, rank.count)
         self.architecture = architecture
         self.dtype = dtype_of(precision)
         self.device = device
         hidden, vocab = architecture.hidden_size, architecture.vocab_size
+        own = head_rows(vocab, rank)
+        rows = own.stop - own.start
         with torch.device("meta"):
-            self.embedding = nn.Embedding(vocab, hidden)
+            # Where the head's rows are the embedding's, those of the last rank are, too.
+            self.embedding = nn.Embedding(rows * (rank.count if rank else 1), hidden)
             learned = architecture.learned_positions
             self.positions = nn.Embedding(learned, hidden) if learned else None
             self.layers = nn.ModuleList(
                 PlainLayer(hidden, layer) for layer in layers_of(architecture)
             )
             self.norm = norm_of(architecture.norm, hidden)
-            self.head = nn.Linear(hidden, vocab, bias=architecture.head_bias)
+            self.head = nn.Linear(hidden, rows, bias=architecture.head_bias)
         if architecture.tied_embeddings:
             self.head.register_parameter("weight", None)
         self.to(self.dtype).to_empty(device=device.torch_device)
         if architecture.tied_embeddings:
-            self.head.weight = self.embedding.weight
+            shared = self.embedding.weight
+            self.head.weight = nn.Parameter(shared[own]) if rank else shared
         with torch.no_grad():
             for parameter in self.parameters():
                 fill_random(parameter)
             if precision in PACKED:
                 pack_linears(self, precision)
         self.requires_grad_(requires_grad=False)
+        if rank is not None:
+            join_ranks(self.layers, self.head, rank, vocab)
 
     def compile_layers(self) -> None:
         """Has torch compile its layers when they first run, equal ones once."""

@@ -10,7 +10,14 @@ import torch
 
 from profiler.interface import PLAIN_ENGINE
 from profiler.plain import PlainDecoder, Share
-from profiler.timing import DISTURBED_SHARE, RunDelay, Stopwatch, captured, time_runs
+from profiler.timing import (
+    DISTURBED_SHARE,
+    RunDelay,
+    Stopwatch,
+    captured,
+    sample_runs,
+    timing_of,
+)
 from profiler.wholes import Once, WholePoint
 
 if TYPE_CHECKING:
@@ -51,9 +58,13 @@ class PlainModel:
         """Returns the timing of one of its layers in a pass, the mean over them."""
         return self.layers(point, effort).per(len(self._decoder.layers))
 
-    @torch.inference_mode()
     def layers(self, point: ForwardPoint, effort: Effort) -> Timing:
         """Returns the timing of all its layers together, in a pass of their own."""
+        return timing_of(self.every_pass_ms(point, effort), effort)
+
+    @torch.inference_mode()
+    def every_pass_ms(self, point: ForwardPoint, effort: Effort) -> list[tuple[float, bool]]:
+        """Returns the milliseconds of all its layers in each pass, and which were disturbed."""
         decoder, device = self._decoder, self._decoder.device
         shares = [
             Share(
@@ -66,7 +77,7 @@ class PlainModel:
         size = (sum(alike.tokens for alike in point.step), decoder.architecture.hidden_size)
         stream = device.random(*size, dtype=decoder.dtype)
         run = captured(device, [partial(decoder.run_layers, stream, shares)])
-        return time_runs(device, [run], effort)
+        return sample_runs(device, [run], effort)
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once; it has been warmed up."""

@@ -41,6 +41,11 @@ def threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
+    return core_count()
+
+
+def core_count() -> int:
+    """Returns the physical cores that this process may run on."""
     return len({_core(cpu) for cpu in _usable()})
 
 

@@ -112,6 +112,11 @@ def local_devices() -> tuple[LocalDevice, ...]:
     return (*gpus, cpu)
 
 
+def core_count() -> int:
+    """Returns the physical cores that this process may run on."""
+    return processor.core_count()
+
+
 def read(device: str, own_processes: Collection[int] = ()) -> Telemetry:
     """Returns how a device stands now; the CPU is watched for 50 ms.
 

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
+from profiler.interface import ENGINE, PLAIN_ENGINE
 from profiler.models import ForwardTimer, decoder
-from profiler.modules import build_model, shard
+from profiler.modules import build_model
+from profiler.plain import PlainDecoder
+from profiler.plain_models import PlainModel
+from profiler.spread import join_ranks
 from profiler.timing import Effort, distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedModel
 
@@ -21,10 +25,10 @@ if TYPE_CHECKING:
     from profiler.ranks import Rank
     from profiler.wholes import ForwardPoint
 
+    _Passes = Callable[[ForwardPoint, Effort], list[tuple[float, bool]]]
+
 _FEWEST_CLEAN = 5
 """Passes that a median needs, disturbed ones where there are too few others."""
-_SUMMED = ("o_proj", "down_proj")
-"""Modules whose outputs are a rank's part of a sum."""
 
 
 def layer_latencies(
@@ -33,6 +37,7 @@ def layer_latencies(
     points: Sequence[ForwardPoint],
     precision: Precision,
     samples: int = 25,
+    engine: str = ENGINE,
 ) -> list[Distribution]:
     """Returns the milliseconds of one layer of each pass, as the slowest rank saw it.
 
@@ -42,36 +47,56 @@ def layer_latencies(
         points: passes through the layers.
         precision: of weights and activations.
         samples: of each pass.
+        engine: whose layers: "transformers" or "torch".
 
     Raises:
-        InvalidFieldError: the architecture cannot be cut into so many ranks.
+        InvalidFieldError: the architecture cannot be cut into so many ranks, or its layers are
+            not dense.
     """
-    model = build_model(shard(architecture, rank.count), precision, rank.device)
-    _sum_parts(model)
-    timer = ForwardTimer(model, rank.device)
-    # As many passes on every rank: one more on one of them would wait for ever.
-    effort = Effort(seconds=0.0, min_samples=samples, max_samples=samples)
+    build = _plain_passes if engine == PLAIN_ENGINE else _eager_passes
+    passes = build(rank, architecture, precision)
+    effort = fixed_effort(samples)
     found = []
     for point in points:
         dist.barrier()
-        every, disturbed = zip(*timer.every_layer_ms(point, effort), strict=True)
+        every, disturbed = zip(*passes(point, effort), strict=True)
         # The same passes count on all ranks: what disturbs one holds up the others.
         pairs = zip(rank.slowest(every), rank.slowest(disturbed), strict=True)
-        passes = sorted(pairs, key=lambda pair: pair[1])
-        clean = sum(1 for _, lost in passes if not lost)
-        kept = passes[: max(clean, _FEWEST_CLEAN)]
+        ordered = sorted(pairs, key=lambda pair: pair[1])
+        clean = sum(1 for _, lost in ordered if not lost)
+        kept = ordered[: max(clean, _FEWEST_CLEAN)]
         found.append(distribution([ms for ms, _ in kept]))
-    timer.close()
     return found
 
 
-def _sum_parts(model: PreTrainedModel) -> None:
-    for layer in decoder(model).layers:
-        for name, module in layer.named_modules():
-            if name.rpartition(".")[2] in _SUMMED:
-                module.register_forward_hook(_summed)
+def fixed_effort(samples: int) -> Effort:
+    """Returns an effort of so many samples: one more on one of the ranks would wait for ever."""
+    return Effort(seconds=0.0, min_samples=samples, max_samples=samples)
 
 
-def _summed(_module: Any, _inputs: Any, output: Any) -> Any:  # noqa: ANN401 - torch's hook
-    dist.all_reduce(output)
-    return output
+def build_share(architecture: Architecture, precision: Precision, rank: Rank) -> PreTrainedModel:
+    """Returns a rank's share of a model of transformers, joined with the others'.
+
+    Raises:
+        InvalidFieldError: it cannot be cut so, or its layers are not dense.
+        RuntimeError: out of memory.
+    """
+    model = build_model(architecture, precision, rank.device, rank)
+    untyped: Any = model
+    head = untyped.get_output_embeddings()
+    join_ranks(decoder(model).layers, head, rank, model.config.vocab_size)
+    return model
+
+
+def _eager_passes(rank: Rank, architecture: Architecture, precision: Precision) -> _Passes:
+    return ForwardTimer(build_share(architecture, precision, rank), rank.device).every_layer_ms
+
+
+def _plain_passes(rank: Rank, architecture: Architecture, precision: Precision) -> _Passes:
+    model = PlainModel(PlainDecoder(architecture, precision, rank.device, rank))
+
+    def passes(point: ForwardPoint, effort: Effort) -> list[tuple[float, bool]]:
+        every = model.every_pass_ms(point, effort)
+        return [(ms / architecture.layer_count, disturbed) for ms, disturbed in every]
+
+    return passes

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from model.measurement import Distribution
 from profiler.process_limits import is_out_of_memory
@@ -86,6 +87,14 @@ def time_runs(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
         runs: at least one; several rotate, so that data is cold as in a real model.
         effort: when repeating ends.
     """
+    return timing_of(sample_runs(device, runs, effort), effort)
+
+
+def sample_runs(device: Device, runs: Sequence[Run], effort: Effort) -> list[tuple[float, bool]]:
+    """Returns samples of runs as :func:`time_runs` takes them, and which were disturbed.
+
+    A single run is run once a sample: ranks that take as many samples run it as often.
+    """
     runs[0]()
     device.synchronize()
     once = _sample(device, runs[-1:])[0]
@@ -100,7 +109,7 @@ def time_runs(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
         samples.append((elapsed / block, disturbed))
         if time.perf_counter() > end and len(samples) >= effort.min_samples:
             break
-    return timing_of(samples, effort)
+    return samples
 
 
 def timing_of(samples: Sequence[tuple[float, bool]], effort: Effort) -> Timing:
@@ -137,8 +146,12 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
     torch.cuda.current_stream(device.torch_device).wait_stream(stream)
     device.synchronize()
     graph = torch.cuda.CUDAGraph()
+    # Beside ranks' exchanges a thread of torch's asks how far earlier ones have come, which
+    # would end a capture that forbids all threads to ask.
+    of_ranks = dist.is_available() and dist.is_initialized()
+    mode = "thread_local" if of_ranks else "global"
     try:
-        with torch.cuda.graph(graph, stream=stream):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
             _in_turn(runs)
     except RuntimeError as error:
         if is_out_of_memory(error):

@@ -19,6 +19,7 @@ from model.errors import InvalidFieldError
 from profiler import process_limits
 from profiler.interface import (
     CampaignRequest,
+    ExchangeRequest,
     Failed,
     FailureCode,
     Finished,
@@ -63,6 +64,8 @@ def serve(connection: Connection) -> int:
     try:
         if isinstance(request, CampaignRequest):
             _campaign(connection, request, begin)
+        elif isinstance(request, ExchangeRequest):
+            _exchange(connection, request)
         elif isinstance(request, LiveRequest):
             _live(connection, request, begin)
         else:
@@ -98,8 +101,31 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.goal.text))
 
 
+def _exchange(connection: Connection, request: ExchangeRequest) -> None:
+    environment = current_environment(request.device)
+    with _no_collection():
+        from profiler.collectives import MESSAGE_BYTES, measure_collectives  # noqa: PLC0415
+        from profiler.ranks import run_on_ranks  # noqa: PLC0415
+
+    connection.send(Started(environment=environment))
+    # The largest is among them: what is larger still is told by it.
+    sizes = MESSAGE_BYTES[1::2] if request.brief else MESSAGE_BYTES
+    rows = run_on_ranks(
+        request.rank_devices, environment.threads, measure_collectives, request.precision, sizes
+    )
+    for row in rows:
+        connection.send(Measured(measurement=row))
+
+
 def _live(connection: Connection, request: LiveRequest, begin: float) -> None:
     environment = current_environment(request.device)
+    if request.rank_devices:
+        from profiler.live_ranks import measure_on_ranks  # noqa: PLC0415
+
+        connection.send(Started(environment=environment))
+        for event in measure_on_ranks(request, environment.threads, begin):
+            connection.send(event)
+        return
     with _no_collection():
         from profiler.device import open_device  # noqa: PLC0415
         from profiler.live import measure_live  # noqa: PLC0415

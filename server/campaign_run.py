@@ -1,4 +1,4 @@
-"""One run of a profile job: a worker that measures, and the fit of what it measured."""
+"""One run of a profile job: workers that measure, and the fit of what they measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from model.errors import InvalidFieldError
+from model.precision import Precision
 from profiler.interface import (
     CampaignRequest,
     Environment,
@@ -24,13 +26,15 @@ from profiler.interface import (
 )
 from server.cancellation import CancelledError
 from server.devices import CPU
+from server.exchange_run import ExchangeError, ExchangeRun
 from server.fitting import FitCancelledError, FitError
+from server.rank_devices import exchanging
 from server.records import JobState
 from server.store.errors import StoreError
 from server.worker_process import WORKER_COMMAND, WorkerEndedError, WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from model.measurement import Measurement
     from profiler.interface import WorkerEvent
@@ -46,6 +50,8 @@ _WORKER_OVERRUN_S = 5.0
 # A job ends by its budget + 10 s; ending processes and storing the end take the rest.
 _FIT_OVERRUN_S = 8.0
 _MAX_SKIPPED = 100
+_EXCHANGE_SHARE = 0.5
+"""Of what is left to measure in, that messages between ranks may take: once in an environment."""
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +76,7 @@ class CampaignRun:
         job: as it stands; ``spent_s`` of its budget is used up.
         device: a local one.
         state: store, devices and cost models.
-        queue: of the device.
+        queue_of: returns the queue of a local device.
         board: shows how the job stands.
         cancellation: of the job.
         worker_command: starts the worker.
@@ -82,7 +88,7 @@ class CampaignRun:
         *,
         device: Device,
         state: State,
-        queue: DeviceQueue,
+        queue_of: Callable[[Device], DeviceQueue],
         board: JobBoard,
         cancellation: Cancellation,
         worker_command: Sequence[str] = WORKER_COMMAND,
@@ -90,7 +96,7 @@ class CampaignRun:
         self._job = job
         self._device = device
         self._state = state
-        self._queue = queue
+        self._queue_of = queue_of
         self._board = board
         self._cancellation = cancellation
         self._worker_command = worker_command
@@ -107,16 +113,47 @@ class CampaignRun:
             CancelledError: the job was called off.
             CampaignError: it failed.
         """
-        with self._queue.campaign(self._cancellation) as turn:
+        with self._queue_of(self._device).campaign(self._cancellation) as turn:
             self._began = time.monotonic()
             self._update(
                 state=JobState.RUNNING,
                 start_time=self._job.start_time or datetime.now(UTC),
                 status="starting the worker",
             )
+            self._exchange()
             self._measure(turn)
             self._check_measured()
             return self._fit()
+
+    def _exchange(self) -> None:
+        """Measures what ranks send each other; the campaign goes on where that fails."""
+        limit = _EXCHANGE_SHARE * (self._left() - reserve_s(self._job.budget_s))
+        try:
+            devices = exchanging(self._device, self._job.ranks, self._state.devices)
+            if not devices:
+                return
+            exchange = ExchangeRun(
+                devices=devices,
+                precision=self._first_precision(),
+                state=self._state,
+                queue_of=self._queue_of,
+                worker_command=self._worker_command,
+            )
+            if exchange.is_done(self._measured()):
+                return
+            self._update(status=f"measuring what {len(devices)} ranks send each other")
+            exchange.run(limit, self._cancellation, worker_memory_bytes(self._state), self._take)
+        except (ExchangeError, InvalidFieldError) as error:
+            self._take(Skipped(reason=f"messages between ranks: {error}"))
+
+    def _first_precision(self) -> Precision:
+        """Returns that of the activations which are measured first."""
+        default = Precision.FP32 if self._device.stored_name == CPU else Precision.BF16
+        return self._job.precisions[0].activation if self._job.precisions else default
+
+    def _measured(self) -> tuple[Measurement, ...]:
+        """Returns what was measured in the device's environment so far."""
+        return self._state.store.measurements.of(self._device.stored_name, self._device.fingerprint)
 
     def _measure(self, turn: CampaignTurn) -> None:
         reserve = reserve_s(self._job.budget_s)
@@ -125,7 +162,7 @@ class CampaignRun:
             return  # resumed, with nothing left but the fit
         # The point at hand may take a moment longer than was foreseen.
         lifetime = measuring + min(_WORKER_OVERRUN_S, reserve / 2)
-        done = self._state.store.measurements.of(self._device.stored_name, self._device.fingerprint)
+        done = self._measured()
         end = time.monotonic() + lifetime
         try:
             with (

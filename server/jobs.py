@@ -88,6 +88,7 @@ class JobManager:
         budget_s: float,
         target_error: float = 0.0,
         precisions: tuple[Precision, ...] = (),
+        ranks: int = 0,
         schedule_id: str = "",
     ) -> JobRecord:
         """Stores a new job; it runs as soon as the device is free.
@@ -97,6 +98,7 @@ class JobManager:
             budget_s: seconds for all of it.
             target_error: median error that ends it early; 0: none.
             precisions: to measure; empty: the device's default first.
+            ranks: as :class:`JobRecord` has it.
             schedule_id: schedule that asks for it.
 
         Raises:
@@ -112,6 +114,7 @@ class JobManager:
             create_time=datetime.now(UTC),
             target_error=target_error,
             precisions=precisions,
+            ranks=ranks,
             schedule_id=schedule_id,
             status="waiting for the device",
         )
@@ -201,7 +204,7 @@ class JobManager:
             job,
             device=lane.device,
             state=self._state,
-            queue=lane.queue,
+            queue_of=self.queue,
             board=self.board,
             cancellation=self._cancellations[job_id],
             worker_command=self._worker_command,

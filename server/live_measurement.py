@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import grpc
@@ -22,7 +23,8 @@ from server.campaign_run import worker_memory_bytes
 from server.cancellation import CancelledError
 from server.device_queue import QueueFullError
 from server.errors import ServiceError, resource_exhausted, unavailable, unimplemented
-from server.live_request import LivePlan, check_device, live_plan, out_of_memory
+from server.exchanged import with_exchanges
+from server.live_request import LivePlan, check_devices, live_plan, out_of_memory
 from server.traces import new_trace, trace_message
 from server.worker_process import WORKER_COMMAND, WorkerEndedError, WorkerProcess
 from tokenpace.v1 import profiler_pb2, types_pb2
@@ -78,20 +80,33 @@ class LiveMeasurements:
             InvalidFieldError: a field cannot be used; names it.
         """
         plan = live_plan(request, self._state.devices, self._predictor)
-        prediction = self._predictor.answer(plan.resolution)
-        queue = self._jobs.queue(plan.device)
-        if queue.busy:
-            yield _progress(0.0, f"waiting for {plan.device.name}")
+        is_alone = bool(plan.ranks.alone)
+        prediction = self._predictor.answer(plan.resolution, with_breakdown=is_alone)
+        # In one order for all calls: two that need the same devices never wait for each other.
+        each, local = plan.ranks.each, self._state.devices.local()
+        held = [each[known.stored_name] for known in local if known.stored_name in each]
+        for device in held:
+            if self._jobs.queue(device).busy:
+                yield _progress(0.0, f"waiting for {device.name}")
         try:
-            with queue.measurement(cancellation):
-                check_device(plan, self._state.devices)
+            with ExitStack() as stack:
+                for device in held:
+                    stack.enter_context(self._jobs.queue(device).measurement(cancellation))
+                check_devices(plan, self._state.devices)
                 path = self._trace_path(plan)
                 result, environment = yield from self._run(plan, path, cancellation)
         except QueueFullError as error:
             raise resource_exhausted("QUEUE_FULL", f"{error}; come again later", _RETRY_S) from None
         except CancelledError:
             raise ServiceError(grpc.StatusCode.CANCELLED, "the caller went away") from None
+        warnings = []
+        if is_alone:
+            source = self._predictor.exchange_provenance(plan.resolution)
+            result, warning = with_exchanges(result, prediction, source)
+            warnings.append(warning)
+            del prediction.breakdown[:]
         message = _message(plan, prediction, result, environment)
+        message.warnings.extend(warnings)
         if path is not None and result.phases:
             question = plan.resolution.question
             sheet = self._predictor.analytical(plan.device, question.engine).sheet
@@ -153,7 +168,7 @@ def _listen(
 
 
 def _request(plan: LivePlan, budget_s: float, trace: Path | None) -> LiveRequest:
-    question = plan.resolution.question
+    question, ranks = plan.resolution.question, plan.ranks
     return LiveRequest(
         device=plan.device.torch_name,
         budget_s=budget_s,
@@ -165,6 +180,8 @@ def _request(plan: LivePlan, budget_s: float, trace: Path | None) -> LiveRequest
         engine=question.engine,
         torch_compile=plan.torch_compile,
         trace_path=str(trace or ""),
+        rank_devices=tuple(d.torch_name for d in ranks.devices) if len(ranks.devices) > 1 else (),
+        alone=ranks.alone,
     )
 
 

@@ -14,6 +14,7 @@ from profiler.plain_limits import check_plain
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
 from server.occupancy import unoccupied
+from server.rank_devices import Ranks, ranks_of
 from tokenpace.v1 import profiler_pb2
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class LivePlan:
         resolution: what the request came to mean.
         scope: how much of the model runs.
         budget_s: seconds from when it has the device.
+        ranks: on which devices.
         trace: whether one more run is traced.
         torch_compile: whether the plain layers are compiled first.
     """
@@ -54,6 +56,7 @@ class LivePlan:
     resolution: Resolution
     scope: Scope
     budget_s: float
+    ranks: Ranks
     trace: bool = False
     torch_compile: bool = False
 
@@ -64,7 +67,7 @@ class LivePlan:
 
     @property
     def needed_bytes(self) -> float:
-        """Memory that it takes on the device."""
+        """Memory that it takes on each device."""
         question = self.resolution.question
         architecture = question.architecture
         if self.scope is Scope.LAYER:
@@ -73,8 +76,14 @@ class LivePlan:
         sequences = max(1, workload.batch_size)
         tokens = sequences * workload.input_tokens
         length = workload.input_tokens + workload.output_tokens
-        return (
-            weights_bytes(architecture, parallelism, question.precision)
+        ranks, whole = self.ranks.on_one, 0.0
+        if len(self.ranks.devices) > 1:
+            # Each has the whole embedding, of which a serving engine's has a share.
+            table = architecture.vocab_size * architecture.hidden_size
+            whole = table * (1 - 1 / parallelism.tensor) * question.precision.activation_bytes
+        return ranks * (
+            whole
+            + weights_bytes(architecture, parallelism, question.precision)
             + sequences
             * kv_cache_bytes_per_sequence(architecture, parallelism, question.kv_precision, length)
             + activations_bytes(architecture, parallelism, question.precision, tokens, sequences)
@@ -108,10 +117,15 @@ def live_plan(
             f"the modules of engine {resolution.question.engine} run eagerly; use engine"
             f" {PLAIN_ENGINE}, or leave it out",
         )
+    question = resolution.question
+    ranks = ranks_of(device, question.parallelism.tensor, question.architecture, devices)
+    if len(ranks.devices) > 1 and (request.trace or request.torch_compile):
+        ranks = Ranks((device,), "one alone is traced and compiled")
     plan = LivePlan(
         resolution=resolution,
         scope=_SCOPES[request.scope],
         budget_s=budget_s,
+        ranks=ranks,
         trace=request.trace,
         torch_compile=request.torch_compile,
     )
@@ -120,18 +134,18 @@ def live_plan(
     return plan
 
 
-def check_device(plan: LivePlan, devices: DeviceRegistry) -> None:
-    """Checks that the device is as free as a live measurement needs it.
+def check_devices(plan: LivePlan, devices: DeviceRegistry) -> None:
+    """Checks that the devices are as free as a live measurement needs them.
 
     Raises:
-        ServiceError: FAILED_PRECONDITION, its memory is taken, or another process
+        ServiceError: FAILED_PRECONDITION, the memory of one is taken, or another process
             computes on it.
     """
-    state = unoccupied(plan.device, devices)
-    if state is None:
-        return
-    free = state.memory_total_bytes - state.memory_used_bytes
-    _check_memory(plan, free, f"of the {free} bytes that are free on {plan.device.name}")
+    for device in plan.ranks.each.values():
+        state = unoccupied(device, devices)
+        if state is not None:
+            free = state.memory_total_bytes - state.memory_used_bytes
+            _check_memory(plan, free, f"of the {free} bytes that are free on {device.name}")
 
 
 def out_of_memory(plan: LivePlan, message: str) -> ServiceError:
@@ -194,8 +208,8 @@ def _check_measurable(question: Question) -> None:
         if degree > 1:
             raise unimplemented(
                 "PARALLELISM_NOT_MEASURED",
-                f"parallelism.{name}: one rank is measured, which has no stages or replicas"
-                " beside it; leave it out, or use Predict",
+                f"parallelism.{name}: ranks of one stage are measured, without stages or replicas"
+                " beside them; leave it out, or use Predict",
             )
     if question.kv_precision is not question.precision.activation:
         raise unimplemented(

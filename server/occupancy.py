@@ -27,7 +27,8 @@ def unoccupied(
     Raises:
         ServiceError: FAILED_PRECONDITION, other processes are on it; names them.
     """
-    own = {child.pid for child in psutil.Process().children()}
+    # Workers, and the ranks that they have started.
+    own = {child.pid for child in psutil.Process().children(recursive=True)}
     state = devices.telemetry(device, own)
     if state is not None and state.processes:
         raise failed_precondition(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from model.analytical import AnalyticalCostModel, generic_cpu
 from model.composite import CompositeCostModel
 from model.errors import InvalidFieldError
+from model.estimate import Provenance
 from model.inference import predict
 from model.notices import NO_MEASUREMENTS, Notice
+from model.operations import all_gather, all_reduce
 from model.precision import Precision
 from model.steps import Question
 from server.conversions import (
@@ -28,7 +30,7 @@ from server.predictions import prediction
 
 if TYPE_CHECKING:
     from model.architecture import Architecture
-    from model.estimate import MeasuredCostModel, Provenance
+    from model.estimate import MeasuredCostModel
     from model.inference import Inference
     from model.precision import PackedFormat
     from model.workload import Parallelism, Workload
@@ -43,6 +45,8 @@ _REFITTING = Notice(
     "another version stored this device's cost model in a format of its own: it is being fitted"
     " again on the same measurements; ask again in a minute",
 )
+
+_EXCHANGES = (all_reduce, all_gather)
 
 
 class _Record(Protocol):
@@ -269,6 +273,17 @@ class Predictor:
             ),
             notices=notices,
         )
+
+    def exchange_provenance(self, resolution: Resolution) -> Provenance:
+        """Returns where the prediction has what tensor-parallel ranks exchange from."""
+        question = resolution.question
+        current = self._cost_models.current(resolution.device, question.engine)
+        composite = self._composite(resolution, current.model if current else None)
+        ranks, precision = question.parallelism.tensor, question.precision
+        measured = composite.are_priced([make(1, ranks, precision) for make in _EXCHANGES])
+        if composite.fitted is None or not measured:
+            return Provenance.ANALYTICAL
+        return composite.fitted.provenance
 
     def _composite(
         self, resolution: Resolution, fitted: MeasuredCostModel | None

@@ -17,6 +17,7 @@ from server.errors import ServiceError, not_found, resource_exhausted, unavailab
 from server.job_board import BoardClosedError
 from server.job_messages import seconds_of
 from server.occupancy import unoccupied
+from server.rank_devices import exchanging
 from server.schedules import MAX_INTERVAL_S, MIN_INTERVAL_S, TooManySchedulesError
 from server.store.paging import PageRequest
 from tokenpace.v1 import profiler_pb2, profiler_pb2_grpc
@@ -83,6 +84,8 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
                 raise InvalidFieldError("target_error", f"{request.target_error} is not in 0 to 1")
         with violations.within(""):
             precisions = _precisions(request)
+        with violations.within(""):
+            exchanging(device, request.ranks, self._devices)
         violations.check()
         if not request.force:
             unoccupied(device, self._devices, "end them, wait, or set force")
@@ -92,6 +95,7 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
                 budget_s=budget_s,
                 target_error=request.target_error,
                 precisions=precisions,
+                ranks=request.ranks,
             )
         return profiler_pb2.CreateProfileJobResponse(profile_job=job_messages.profile_job(job))
 

@@ -54,6 +54,8 @@ class JobRecord:
         state: where it stands.
         target_error: cross-validated median error that ends it early; 0: none.
         precisions: to measure, in this order; empty: the device's default first.
+        ranks: whose messages to each other are measured, too; 0: all GPUs of the device's kind,
+            none on the CPU.
         schedule_id: schedule that started it; empty otherwise.
         spent_s: seconds of the budget used up so far, kept over restarts.
         measurement_count: rows committed. Counted by the store as rows are
@@ -73,6 +75,7 @@ class JobRecord:
     state: JobState = JobState.QUEUED
     target_error: float = 0.0
     precisions: tuple[Precision, ...] = ()
+    ranks: int = 0
     schedule_id: str = ""
     spent_s: float = 0.0
     measurement_count: int = 0

@@ -134,6 +134,7 @@ class Client:
         target_error: float = 0.0,
         precisions: Iterable[str] = (),
         force: bool = False,
+        ranks: int = 0,
     ) -> profiler_pb2.CreateProfileJobResponse:
         """Starts a campaign in the background.
 
@@ -143,6 +144,8 @@ class Client:
             target_error: ends early once the cross-validated median error is below.
             precisions: in this order; empty is the device's default first.
             force: whether to profile while other processes are on the device.
+            ranks: whose messages to each other are measured, too; 0 is all GPUs of one kind, and
+                none on the CPU.
         """
         request = profiler_pb2.CreateProfileJobRequest(
             device=device,
@@ -150,6 +153,7 @@ class Client:
             target_error=target_error,
             precisions=[arguments.precision(p, "precisions") for p in precisions],
             force=force,
+            ranks=ranks,
         )
         return self._unary(
             "ProfilerService/CreateProfileJob", request, profiler_pb2.CreateProfileJobResponse

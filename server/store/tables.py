@@ -93,6 +93,7 @@ jobs = Table(
     Column("state", Integer, nullable=False, index=True),
     Column("target_error", Float, nullable=False),
     Column("precisions", JSON, nullable=False),
+    Column("ranks", Integer, nullable=False),
     Column("schedule_id", Text, nullable=False),
     Column("spent_s", Float, nullable=False),
     Column("measurement_count", Integer, nullable=False),

@@ -8,8 +8,10 @@ import time
 import grpc
 import psutil
 import pytest
+from google.protobuf import struct_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from profiler.processor import core_count
 from tokenpace.v1 import catalog_pb2, latency_pb2, types_pb2
 from tokenpace.v1 import profiler_pb2 as pb
 
@@ -19,6 +21,14 @@ KILLED_S = 5.0
 """In which a killed daemon takes its workers along: 2 s are promised, and this machine is busy."""
 MODEL = types_pb2.ModelSpec(preset="smollm2-135m")
 WORKLOAD = types_pb2.Workload(input_tokens=8, output_tokens=3)
+SMALL = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 128,
+    "vocab_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 @pytest.fixture
@@ -133,6 +143,36 @@ def test_a_job_goes_on_after_a_kill_and_after_a_drain(running):
         cancelled = daemon.profiler.CancelProfileJob(pb.CancelProfileJobRequest(id=job_id))
         assert cancelled.profile_job.state == types_pb2.JOB_STATE_CANCELLED
         assert alive([*workers, *family(daemon)]) == []
+
+
+@pytest.mark.skipif(core_count() < 2, reason="each of two ranks needs a core of its own")
+def test_ranks_are_measured_together_and_end_with_their_worker(running):
+    config = struct_pb2.Struct()
+    config.update({"model_type": "llama", **SMALL})
+    request = pb.MeasureRequest(
+        model=types_pb2.ModelSpec(huggingface_config=config),
+        workload=WORKLOAD,
+        parallelism=types_pb2.Parallelism(tensor=2),
+        engine="torch",
+        budget=seconds(120),
+    )
+    with running() as daemon:
+        *_, last = daemon.profiler.Measure(request, timeout=150)
+        assert "2 tensor-parallel ranks were run" in last.result.warnings[0].text
+        assert last.result.tpot_ms.median > 0
+        assert left(lambda: family(daemon)) == []
+
+        request.workload.output_tokens = 4_096
+        call = daemon.profiler.Measure(request, timeout=150)
+        eventually(lambda: len(family(daemon)) > 2)
+        (worker,) = psutil.Process(daemon.pid).children()
+        ranks = [child.pid for child in worker.children()]
+        worker.kill()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.ABORTED
+        assert len(ranks) >= 2
+        assert left(lambda: ranks) == []
 
 
 def test_a_measure_goes_ahead_of_a_campaign_whose_worker_is_then_killed(running):

@@ -139,6 +139,20 @@ def test_tensor_parallel_ranks_share_the_flops(tensor):
     assert reduced.shape == (4096 * 2, tensor)
 
 
+@pytest.mark.parametrize("engine", ["transformers", "torch"])
+def test_logits_of_a_cut_head_are_gathered(engine):
+    vocab = preset("llama-3.1-8b").vocab_size
+    for steps in (step(4, 1, 512), step(4, 512, 512)):
+        gathered = named(operations(steps=steps, engine=engine, tensor=4), "all_gather")
+        assert gathered.count == 1
+        assert gathered.shape == (4 * vocab * 2, 4)
+    assert "all_gather" not in {o.name for o in operations(engine=engine)}
+
+
+def test_what_serving_engines_gather_is_in_their_steps_coefficients():
+    assert "all_gather" not in {o.name for o in operations(engine="vllm", tensor=4)}
+
+
 def test_kv_heads_are_replicated_when_there_are_too_few():
     assert named(operations(tensor=16), "attention").shape[3:5] == (2, 1)
 

@@ -23,7 +23,9 @@ from model.workload import Workload
 from profiler.device import Device, open_device
 from profiler.interface import LiveRequest, LiveResult, Progressed, Scope
 from profiler.live import cold_depth, measure_live
+from profiler.live_ranks import measure_on_ranks
 from profiler.models import LayerSpans
+from profiler.ranks import RankError, run_on_ranks
 from profiler.wholes import Once
 
 CPU = Device("cpu", 1 << 40)
@@ -113,9 +115,51 @@ def test_without_later_tokens_there_is_no_time_for_them(tokens, engine):
 
 
 @engines
+def test_ranks_run_together_and_say_so(engine):
+    asked = replace(request(tensor=2, engine=engine), rank_devices=("cpu", "cpu"))
+    *progress, result = measure_on_ranks(asked, 1, time.monotonic())
+    assert [event.text for event in progress] == ["2 ranks measure together"]
+    assert result.notes[0] == "2 tensor-parallel ranks were run, which exchanged over gloo"
+    assert not [note for note in result.notes if "layers" in note]
+    for spread in (result.ttft_ms, result.tpot_ms):
+        assert 0 < spread.p10 <= spread.median <= spread.p90
+        assert 5 <= spread.samples <= 30
+    assert result.energy_per_token_joules is None
+
+
+def measured_without_cache(rank, asked):
+    rank = replace(rank, device=NO_CACHE)
+    *_, result = measure_live(asked, NO_CACHE, time.monotonic(), rank)
+    return result, rank.slowest([result.ttft_ms.median, -result.ttft_ms.median])
+
+
+@engines
+def test_ranks_run_a_few_layers_and_agree_on_what_they_took(engine):
+    asked = request(Scope.LAYER, DEEP, tensor=2, engine=engine)
+    result, (most, least) = run_on_ranks(("cpu", "cpu"), 1, measured_without_cache, asked)
+    assert "2 of 24 layers were run and scaled" in result.notes
+    assert most == -least == result.ttft_ms.median
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"precision": Precision.FP4}, InvalidFieldError, "precision: "),
+        ({"budget_s": 0.001}, TimeoutError, "are left"),
+        ({"architecture": None}, RankError, "rank . failed: AttributeError"),
+    ],
+)
+def test_ranks_say_what_a_rank_alone_would(changes, error, text):
+    asked = replace(request(tensor=2), rank_devices=("cpu", "cpu"), **changes)
+    with pytest.raises(error, match=text):
+        list(measure_on_ranks(asked, 1, time.monotonic()))
+
+
+@engines
 def test_a_ranks_share_is_run_and_said_so(engine):
-    _, result = measure(request(tensor=2, engine=engine))
-    assert any("one of 2 tensor-parallel ranks" in note for note in result.notes)
+    _, result = measure(replace(request(tensor=2, engine=engine), alone="two are too many"))
+    told = "one of 2 tensor-parallel ranks was run (two are too many), without what they exchange"
+    assert told in result.notes
     assert result.ttft_ms.median > 0
 
 

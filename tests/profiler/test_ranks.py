@@ -1,6 +1,10 @@
 """Ranks: real processes over gloo send each other messages, and sum their parts of layers."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,6 +17,7 @@ from model.precision import Precision
 from model.shapes import operations_of
 from profiler.collectives import KINDS, measure_collectives
 from profiler.exchange import exchange
+from profiler.interface import ENGINE, PLAIN_ENGINE
 from profiler.progress import Progress
 from profiler.ranks import RankError, run_on_ranks
 from profiler.standalone import Plan
@@ -23,6 +28,7 @@ from reference import campaigns
 psutil = pytest.importorskip("psutil")
 
 SIZES = (4096, 1 << 20)
+CPUS = ("cpu", "cpu")
 TINY = architecture_of_dimensions(
     hidden_size=32,
     layer_count=2,
@@ -34,11 +40,17 @@ TINY = architecture_of_dimensions(
 
 
 def layers_and_addresses(rank, points):
-    """Returns a layer's latencies, the most addresses a rank listens on, and beyond loopback."""
-    latencies = layer_latencies(rank, TINY, points, Precision.FP32, samples=6)
+    """Returns a layer's latencies, and the most addresses that a rank and the process that
+    started it listen on: all, and those beyond loopback."""
+    latencies = [
+        each
+        for engine in (ENGINE, PLAIN_ENGINE)
+        for each in layer_latencies(rank, TINY, points, Precision.FP32, 6, engine)
+    ]
     held = [
         connection.laddr.ip
-        for connection in psutil.Process().net_connections("tcp")
+        for process in (psutil.Process(), psutil.Process(os.getppid()))
+        for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
     beyond = sum(address != "127.0.0.1" for address in held)
@@ -68,8 +80,8 @@ def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
 
 def test_two_ranks_time_their_shares_of_a_layer_and_listen_on_loopback_alone():
     points = (ForwardPoint(1, 1, 8), ForwardPoint(2, 16, 16))
-    latencies, (some, beyond) = run_on_ranks(2, "cpu", 1, layers_and_addresses, points)
-    assert len(latencies) == len(points)
+    latencies, (some, beyond) = run_on_ranks(CPUS, 1, layers_and_addresses, points)
+    assert len(latencies) == 2 * len(points)
     assert all(3 <= each.samples <= 6 for each in latencies)
     assert all(each.median > 0 for each in latencies)
     assert some > 0
@@ -78,7 +90,64 @@ def test_two_ranks_time_their_shares_of_a_layer_and_listen_on_loopback_alone():
 
 def test_a_rank_that_fails_ends_them_all_and_says_why():
     with pytest.raises(RankError, match=r"rank \d failed: .*precision"):
-        run_on_ranks(2, "cpu", 1, measure_collectives, Precision.FP4, SIZES)
+        run_on_ranks(CPUS, 1, measure_collectives, Precision.FP4, SIZES)
+
+
+def die(rank):
+    """The second rank is gone while the first one goes on."""
+    if rank.index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(120)
+
+
+def test_a_rank_that_is_killed_ends_them_all_and_is_named():
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(RankError, match=r"rank 1 failed: .*SIGKILL"):
+        run_on_ranks(CPUS, 1, die)
+    after = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert before == after
+
+
+WAITING = """
+import os, signal, sys, time
+from pathlib import Path
+from profiler.ranks import run_on_ranks
+
+def wait(rank, folder):
+    # as one that is deep in a kernel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(60)
+    os._exit(1)
+
+if __name__ == "__main__":
+    run_on_ranks(["cpu", "cpu"], 1, wait, sys.argv[1])
+"""
+
+
+def test_no_rank_outlives_the_process_that_started_it(tmp_path):
+    script, pids = tmp_path / "waiting.py", tmp_path / "pids"
+    script.write_text(WAITING)
+    pids.mkdir()
+    with subprocess.Popen([sys.executable, script, pids], stderr=subprocess.DEVNULL) as starter:
+        await_that(lambda: len(list(pids.iterdir())) == 2, 60)
+        starter.kill()
+    ranks = [int(path.name) for path in pids.iterdir()]
+    await_that(lambda: not any(map(is_running, ranks)), 5)
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def await_that(is_so, seconds):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("ranks", [1, -2])

@@ -14,11 +14,13 @@ from types import SimpleNamespace
 import pytest
 
 import profiler.campaign
+import profiler.collectives
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from model.workload import Workload
 from profiler.interface import (
     CampaignRequest,
+    ExchangeRequest,
     Failed,
     FailureCode,
     Finished,
@@ -226,6 +228,22 @@ def test_a_live_request_is_answered(served, scope):
     assert isinstance(result, LiveResult)
     assert result.ttft_ms.median > 0
     assert result.tpot_ms.median > 0
+    assert finished == Finished()
+    assert code.result() == 0
+
+
+@pytest.mark.parametrize(("brief", "sizes"), [(False, [512, 4096]), (True, [4096])])
+def test_what_ranks_send_each_other_is_told(served, monkeypatch, brief, sizes):
+    monkeypatch.setattr(profiler.collectives, "MESSAGE_BYTES", (512, 4096))
+    request = ExchangeRequest(
+        device="cpu", rank_devices=("cpu", "cpu"), precision=Precision.FP32, brief=brief
+    )
+    connection, code = served(request)
+    started, *measured, finished = events_of(connection)
+    assert started == Started(environment=current_environment("cpu"))
+    found = [(event.measurement.kind, event.measurement.shape) for event in measured]
+    assert [shape["message_bytes"] for kind, shape in found if kind == "all_gather"] == sizes
+    assert len(found) == 4 * len(sizes)
     assert finished == Finished()
     assert code.result() == 0
 

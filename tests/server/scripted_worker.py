@@ -19,9 +19,11 @@ from model.precision import Precision
 from profiler import process_limits
 from profiler.interface import (
     CampaignRequest,
+    ExchangeRequest,
     Failed,
     FailureCode,
     Finished,
+    LiveRequest,
     LiveResult,
     Measured,
     Pause,
@@ -75,6 +77,19 @@ def sixty(connection, request):
     campaign(connection, request, most=60)
 
 
+def exchange(connection, request):
+    shape = {"message_bytes": 512.0, "ranks": float(len(request.rank_devices))}
+    row = replace(measurement(0), kind="all_reduce", precision=request.precision, shape=shape)
+    connection.send(Measured(measurement=row))
+
+
+def apart(connection, request):
+    """Its ranks fail where its campaign does not."""
+    if isinstance(request, ExchangeRequest):
+        fail(connection, FailureCode.FAULT, "rank 1 failed: as told")
+    five(connection, request)
+
+
 def told_budget(connection, request):
     campaign(connection, request, most=5)
     connection.send(Skipped(reason=repr(request.budget_s)))
@@ -109,7 +124,8 @@ def live(connection, request):
 
 def told(connection, request):
     r = request
-    asked = f"{r.engine} {r.scope} {r.tensor} {r.precision}"
+    ranks = "+".join(r.rank_devices) or r.alone
+    asked = f"{r.engine} {r.scope} {r.tensor} {ranks} {r.precision}"
     text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}"
     fail(connection, FailureCode.FAULT, text)
 
@@ -161,6 +177,7 @@ BEHAVIOURS = {
     for f in (
         campaign,
         five,
+        apart,
         sixty,
         told_budget,
         echo,
@@ -189,11 +206,16 @@ def main():
     if options.behaviour == "deaf":
         time.sleep(60)
     request = connection.recv()
-    environment = current_environment(request.device)
+    # GPUs of several ranks are such as the test made up.
+    ranks = isinstance(request, ExchangeRequest | LiveRequest) and request.rank_devices
+    environment = current_environment("cpu" if ranks else request.device)
     if options.behaviour == "elsewhere":
         environment = replace(environment, torch_version="0.1")
     connection.send(Started(environment=environment))
-    BEHAVIOURS.get(options.behaviour, five)(connection, request)
+    if isinstance(request, ExchangeRequest) and options.behaviour == "five":
+        exchange(connection, request)
+    else:
+        BEHAVIOURS.get(options.behaviour, five)(connection, request)
     connection.send(Finished())
 
 

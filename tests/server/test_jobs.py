@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from model.precision import Precision
+from profiler import telemetry
 from profiler.interface import reserve_s
 from server.cancellation import Cancellation, CancelledError
 from server.cost_models import CostModels
@@ -89,6 +90,60 @@ def test_the_worker_is_told_the_budget_and_what_was_measured_before(manager, sta
     assert request.count("Measurement(") == 2
     assert "reserve_s=10.0" in request
     assert "budget_s=39.9" in request
+
+
+@pytest.fixture
+def cores(state, monkeypatch):
+    """Gives the machine as many cores as two ranks have threads."""
+    threads = state.devices.get("cpu").environment.threads
+    monkeypatch.setattr(telemetry, "core_count", lambda: 2 * threads)
+
+
+def test_what_ranks_send_each_other_is_measured_once(manager, state, cpu, cores):
+    jobs = manager("five")
+    first = ended(jobs, jobs.create(cpu, budget_s=60, ranks=2))
+    second = ended(jobs, jobs.create(cpu, budget_s=60, ranks=2))
+    assert [first.measurement_count, second.measurement_count] == [6, 5]
+    rows = state.store.measurements.of("cpu", cpu.fingerprint)
+    (sum_,) = [row for row in rows if row.kind == "all_reduce"]
+    assert (sum_.shape["ranks"], sum_.precision) == (2, Precision.FP32)
+    assert first.skipped == second.skipped == ("too large",)
+
+
+@pytest.mark.parametrize("ranks", [0, 1])
+def test_on_the_cpu_ranks_are_measured_where_asked_for_alone(manager, cpu, cores, ranks):
+    jobs = manager("five")
+    assert ended(jobs, jobs.create(cpu, budget_s=60, ranks=ranks)).measurement_count == 5
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "budget_s", "reason"),
+    [
+        ("apart", 60, "rank 1 failed: as told"),
+        ("five", 30, "the budget leaves no time for them"),
+    ],
+)
+def test_a_campaign_goes_on_where_ranks_fail(manager, cpu, cores, behaviour, budget_s, reason):
+    jobs = manager(behaviour)
+    job = ended(jobs, jobs.create(cpu, budget_s=budget_s, ranks=2))
+    assert (job.state, job.measurement_count) == (JobState.SUCCEEDED, 5)
+    assert job.skipped == (f"messages between ranks: {reason}", "too large")
+
+
+def test_ranks_that_find_fewer_cores_after_a_restart_are_left_out(manager, cpu, monkeypatch):
+    monkeypatch.setattr(telemetry, "core_count", lambda: 1)
+    jobs = manager("five")
+    job = ended(jobs, jobs.create(cpu, budget_s=60, ranks=2))
+    assert (job.state, job.measurement_count) == (JobState.SUCCEEDED, 5)
+    assert "ranks: 2 ranks of" in job.skipped[0]
+
+
+def test_a_job_is_cancelled_while_its_ranks_measure(manager, cpu, cores, eventually, workers):
+    jobs = manager("sleep")
+    job = jobs.create(cpu, budget_s=600, ranks=2)
+    eventually(lambda: "2 ranks" in jobs.board.get(job.id).status and workers())
+    assert jobs.cancel(job.id).state is JobState.CANCELLED
+    eventually(lambda: not workers())
 
 
 def test_what_was_measured_in_another_environment_is_not_told(manager, state, cpu, point):

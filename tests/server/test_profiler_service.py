@@ -10,13 +10,18 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from profiler import telemetry
+from profiler.interface import Environment
+from profiler.telemetry import LocalDevice
 from server import live_request
 from server.cancellation import Cancellation
+from server.devices import DeviceRegistry
 from server.predictor import Predictor
 from server.profiling import Profiling
 from server.rpc_server import RpcServer
 from tokenpace.v1 import profiler_pb2 as pb
 from tokenpace.v1 import profiler_pb2_grpc, types_pb2
+from tokenpace.v1.latency_pb2 import PredictRequest
 
 
 @pytest.fixture
@@ -24,10 +29,10 @@ def serve(state, scripted):
     """Serves the profiler service with workers that behave as told."""
     served = []
 
-    def start(behaviour="five", **changes):
+    def start(behaviour="five", devices=state.devices, **changes):
         configuration = replace(state.configuration, address="127.0.0.1:0", **changes)
-        own = replace(state, configuration=configuration)
-        profiling = Profiling(own, Predictor(state.devices, state.cost_models), scripted(behaviour))
+        own = replace(state, configuration=configuration, devices=devices)
+        profiling = Profiling(own, Predictor(devices, state.cost_models), scripted(behaviour))
         server = RpcServer(
             configuration,
             {
@@ -50,6 +55,19 @@ def serve(state, scripted):
         channel.close()
         profiling.drain()
         server.stop(0)
+
+
+@pytest.fixture
+def cores(state, monkeypatch):
+    """Gives the machine so many cores, and a rank one thread."""
+    cpu = state.devices.get("local")
+    one = replace(cpu, environment=replace(cpu.environment, threads=1))
+    monkeypatch.setattr(state.devices, "get_local", lambda *_: one)
+
+    def give(count):
+        monkeypatch.setattr(telemetry, "core_count", lambda: count)
+
+    return give
 
 
 def seconds(value):
@@ -157,7 +175,8 @@ def test_measure_without_output_has_no_tpot(serve):
     assert not result.HasField("energy_per_token_joules")
 
 
-def test_the_worker_is_told_what_is_asked(serve):
+def test_the_worker_is_told_what_is_asked(serve, cores):
+    cores(3)
     request = measure_request(
         scope=pb.MEASURE_SCOPE_MODEL,
         precision=types_pb2.PRECISION_BF16,
@@ -166,7 +185,50 @@ def test_the_worker_is_told_what_is_asked(serve):
         engine="torch",
     )
     found = failure(serve("told").stub.Measure, request)
-    assert found.message == "not measured: torch model 3 bf16 9 32"
+    assert found.message == "not measured: torch model 3 cpu+cpu+cpu bf16 9 32"
+
+
+@pytest.mark.parametrize("name", ["trace", "torch_compile"])
+def test_what_one_rank_alone_is_measured_in_is_told(serve, cores, name):
+    cores(3)
+    parallelism = types_pb2.Parallelism(tensor=3)
+    request = measure_request(engine="torch", parallelism=parallelism, **{name: True})
+    found = failure(serve("told").stub.Measure, request)
+    assert " 3 one alone is traced and compiled fp32" in found.message
+
+
+def test_where_cores_are_too_few_for_the_ranks_that_is_told(serve, cores):
+    cores(2)
+    request = measure_request(parallelism=types_pb2.Parallelism(tensor=3))
+    found = failure(serve("told").stub.Measure, request)
+    assert " 3 3 ranks of 1 threads need more than the 2 cores " in found.message
+
+
+def test_what_ranks_exchange_is_added_where_one_runs_alone(serve, state, cores):
+    cores(1)
+    parallelism = types_pb2.Parallelism(tensor=3)
+    result = list(serve("live").stub.Measure(measure_request(parallelism=parallelism)))[-1].result
+    assert not result.prediction.breakdown
+    note, warning = result.warnings
+    assert (note.text, warning.code) == ("a note", "EXCHANGES_PREDICTED")
+    assert "as predicted by the data sheet" in warning.text
+    request = PredictRequest(
+        model=types_pb2.ModelSpec(preset="smollm2-135m"),
+        workload=types_pb2.Workload(input_tokens=32, output_tokens=8),
+        parallelism=parallelism,
+        include_breakdown=True,
+    )
+    rows = Predictor(state.devices, state.cost_models).predict(request).breakdown
+    for phase, spread, residual, predicted in (
+        (types_pb2.PHASE_PREFILL, result.ttft_ms, result.ttft_residual, result.prediction.ttft_ms),
+        (types_pb2.PHASE_DECODE, result.tpot_ms, result.tpot_residual, result.prediction.tpot_ms),
+    ):
+        names = {"all_reduce", "all_gather"}
+        added = sum(row.latency_ms for row in rows if row.phase == phase and row.name in names)
+        assert added > 0
+        assert spread.median == pytest.approx(20 + added)
+        assert (spread.p10, spread.p90) == pytest.approx((19 + added, 21 + added))
+        assert residual == pytest.approx(spread.median / predicted.value - 1)
 
 
 @pytest.mark.parametrize("preset", ["qwen1.5-moe-a2.7b", "deepseek-v2-lite"])
@@ -175,7 +237,7 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
         model=types_pb2.ModelSpec(preset=preset), precision=types_pb2.PRECISION_BF16
     )
     found = failure(serve("told").stub.Measure, request)
-    assert found.message == "not measured: transformers layer 1 bf16 30 32"
+    assert found.message == "not measured: transformers layer 1  bf16 30 32"
 
 
 @pytest.mark.parametrize(
@@ -407,6 +469,43 @@ def test_measures_queue_and_too_many_are_refused(serve, eventually, state, worke
     eventually(lambda: not workers())
 
 
+def test_ranks_hold_all_their_devices_and_no_other(serve, monkeypatch, eventually, workers):
+    gpus = [
+        LocalDevice(
+            torch_name=f"cuda:{index}",
+            display_name=name,
+            memory_bytes=1 << 40,
+            last_level_cache_bytes=0,
+            environment=Environment(device_name=name, device_kind="cuda"),
+        )
+        for index, name in enumerate(["one", "another", "one", "one"])
+    ]
+    cpu = telemetry.local_devices()[-1]
+    monkeypatch.setattr(telemetry, "local_devices", lambda: (*gpus, cpu))
+    monkeypatch.setattr(DeviceRegistry, "telemetry", staticmethod(lambda *_: None))
+    devices = DeviceRegistry()
+    served = serve("sleep", devices)
+    queues = [served.profiling.jobs.queue(device) for device in devices.local()]
+
+    def measure(device):
+        ranks = types_pb2.Parallelism(tensor=3)
+        return served.stub.Measure(measure_request(device=device, parallelism=ranks))
+
+    first = measure("local:2")
+    assert next(first).progress.text == "the worker has started"
+    assert [queue.busy for queue in queues] == [True, False, True, True, False]
+    # Whichever is asked for, they are taken in one order: it waits for the first, holding none.
+    second = measure("local")
+    assert next(second).progress.text == "waiting for local"
+    eventually(lambda: queues[0].waiting == 1)
+    assert queues[2].waiting == 0
+    first.cancel()
+    eventually(lambda: next(second).progress.text == "the worker has started")
+    second.cancel()
+    eventually(lambda: not any(queue.busy for queue in queues))
+    assert not workers()
+
+
 def test_waiting_in_line_does_not_count_against_the_budget(serve, state, monkeypatch):
     waited_s = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + waited_s)
@@ -484,6 +583,8 @@ def test_a_job_without_settings_takes_the_defaults(serve):
         ({"budget": seconds(86_401)}, "INVALID_ARGUMENT", ["budget"]),
         ({"target_error": float("nan")}, "INVALID_ARGUMENT", ["target_error"]),
         ({"target_error": 1.5}, "INVALID_ARGUMENT", ["target_error"]),
+        ({"ranks": -1}, "INVALID_ARGUMENT", ["ranks"]),
+        ({"ranks": 4_096}, "INVALID_ARGUMENT", ["ranks"]),
         ({"precisions": [99]}, "INVALID_ARGUMENT", ["precisions[0]"]),
         ({"precisions": [1, 0]}, "INVALID_ARGUMENT", ["precisions[1]"]),
         ({"precisions": [1] * 40}, "INVALID_ARGUMENT", ["precisions"]),

@@ -217,6 +217,7 @@ class TestJobs:
             state=JobState.FAILED,
             target_error=0.05,
             precisions=(Precision.FP8_BLOCK,),
+            ranks=8,
             schedule_id="s",
             spent_s=3.5,
             progress=0.25,

@@ -239,13 +239,14 @@ def test_a_trace_shows_kernels_and_what_holds_each_phase_back(daemon, tokenpace)
 
 
 def test_profile_waits_and_ends_with_the_fitted_error(campaign, tokenpace):
-    code, out, err = tokenpace("profile", "--budget", "2m", "--precision", "fp32")
+    code, out, err = tokenpace("profile", "--budget", "2m", "--precision", "fp32", "--ranks", "2")
     assert code == 0
     assert "decode fp32 0 0 3.4% 0.0% 0.0% 91.0%" in " ".join(out.split())
     assert "100%" in err
     request = campaign.request("CreateProfileJob")
     assert request.budget == Duration(seconds=120)
     assert request.precisions == [types_pb2.PRECISION_FP32]
+    assert request.ranks == 2
     assert campaign.request("GetCostModel").id == "7f3a"
     assert "CancelProfileJob" not in campaign.called()
 

@@ -49,6 +49,13 @@ def profile(
     force: Annotated[
         bool, typer.Option("--force", help="Profile beside other processes, which disturb it.")
     ] = False,
+    ranks: Annotated[
+        int,
+        typer.Option(
+            help="Measure what so many ranks send each other, too; all GPUs of one kind when left"
+            " out, and none on the CPU."
+        ),
+    ] = 0,
     address: Address = None,
     json: Json = False,
 ) -> None:
@@ -61,6 +68,7 @@ def profile(
                 target_error=target_error,
                 precisions=precision or (),
                 force=force,
+                ranks=ranks,
             ).profile_job
             with _cancelled_on_interrupt(session, job.id), progress_bar("waiting") as report:
                 job = follow(session, job, report, noted)

@@ -176,18 +176,20 @@ class ProfileJob(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.JobState, str]] = ..., device: _Optional[str] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measurement_count: _Optional[int] = ..., progress: _Optional[float] = ..., error_message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[str] = ..., cost_model: _Optional[str] = ..., schedule_id: _Optional[str] = ..., skipped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateProfileJobRequest(_message.Message):
-    __slots__ = ("device", "budget", "target_error", "precisions", "force")
+    __slots__ = ("device", "budget", "target_error", "precisions", "force", "ranks")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     TARGET_ERROR_FIELD_NUMBER: _ClassVar[int]
     PRECISIONS_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
     device: str
     budget: _duration_pb2.Duration
     target_error: float
     precisions: _containers.RepeatedScalarFieldContainer[_types_pb2.Precision]
     force: bool
-    def __init__(self, device: _Optional[str] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., target_error: _Optional[float] = ..., precisions: _Optional[_Iterable[_Union[_types_pb2.Precision, str]]] = ..., force: _Optional[bool] = ...) -> None: ...
+    ranks: int
+    def __init__(self, device: _Optional[str] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., target_error: _Optional[float] = ..., precisions: _Optional[_Iterable[_Union[_types_pb2.Precision, str]]] = ..., force: _Optional[bool] = ..., ranks: _Optional[int] = ...) -> None: ...
 
 class CreateProfileJobResponse(_message.Message):
     __slots__ = ("profile_job",)

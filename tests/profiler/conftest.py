@@ -123,3 +123,18 @@ def exact_attention():
 def check_paged():
     """Compares a kernel over pages with attention over whole sequences."""
     return check_kernel
+
+
+@pytest.fixture(
+    params=[(3, 1, 40), (2, 5, 37), (2, 16, 48), (3, 21, 21), (1, 1, 1)],
+    ids=["decode", "chunk", "page behind a page", "prompt", "one token"],
+)
+def sizes(request):
+    """Sequences, new tokens and all tokens of each: the corners of attention over pages."""
+    return request.param
+
+
+@pytest.fixture(params=[(4, 4), (4, 2), (8, 1)], ids=["alone", "pairs", "shared"])
+def heads(request):
+    """Query heads, and heads of keys and values that they share."""
+    return request.param

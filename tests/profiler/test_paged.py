@@ -22,15 +22,6 @@ from profiler.timing import Effort
 CPU = Device("cpu", 1 << 16)
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=2, sample_ms=0.01)
 POINT = PagedAttentionPoint(2, 3, 37, 4, 2, 64)
-CORNERS = {
-    "decode": (3, 1, 40),
-    "chunk": (2, 5, 37),
-    "page behind a page": (2, 16, 48),
-    "prompt": (3, 21, 21),
-    "one token": (1, 1, 1),
-}
-corners = pytest.mark.parametrize("sizes", CORNERS.values(), ids=list(CORNERS))
-heads = pytest.mark.parametrize("heads", [(4, 4), (4, 2), (8, 1)], ids=["alone", "pairs", "shared"])
 gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -64,8 +55,6 @@ def test_slots_and_positions_are_those_of_the_new_tokens(sequences, query, past)
 
 
 @devices
-@corners
-@heads
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)], ids=["fp32", "bf16"]
 )
@@ -90,7 +79,6 @@ def test_plain_torch_attends_at_any_length(check_paged, sequences, query, past, 
 
 
 @devices
-@corners
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
 def test_attention_over_pages_is_measured_with_its_sizes(sizes, precision, name):
     point = PagedAttentionPoint(*sizes, 4, 2, 16)

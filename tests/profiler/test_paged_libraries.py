@@ -25,15 +25,6 @@ from profiler.vllm_kernel import VllmKernel
 CPU = Device("cpu", 1 << 16)
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=2, sample_ms=0.01)
 POINT = PagedAttentionPoint(2, 3, 37, 4, 2, 64)
-CORNERS = {
-    "decode": (3, 1, 40),
-    "chunk": (2, 5, 37),
-    "page behind a page": (2, 16, 48),
-    "prompt": (3, 21, 21),
-    "one token": (1, 1, 1),
-}
-corners = pytest.mark.parametrize("sizes", CORNERS.values(), ids=list(CORNERS))
-heads = pytest.mark.parametrize("heads", [(4, 4), (4, 2), (8, 1)], ids=["alone", "pairs", "shared"])
 
 
 def on_a_gpu(kernel):
@@ -275,16 +266,12 @@ def flashinfer(monkeypatch, exact_attention):
     return FlashInferKernel()
 
 
-@corners
-@heads
 @pytest.mark.parametrize("version", [2, 3])
 @torch.inference_mode()
 def test_what_vllm_is_told_describes_the_attention(sizes, heads, version, vllm, check_paged):
     check_paged(vllm(version), sizes, heads, 64, torch.bfloat16, 3e-2)
 
 
-@corners
-@heads
 @torch.inference_mode()
 def test_what_flashinfer_is_told_describes_the_attention(sizes, heads, flashinfer, check_paged):
     check_paged(flashinfer, sizes, heads, 64, torch.bfloat16, 3e-2)
@@ -309,8 +296,6 @@ def test_flashinfer_gets_the_room_that_it_asks_for(needed, fits, flashinfer, mon
 
 
 @libraries
-@corners
-@heads
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @torch.inference_mode()
 def test_each_library_attends_to_pages_on_a_gpu(make, sizes, heads, dtype, check_paged):

@@ -49,6 +49,7 @@ BATCHES = (1, 4, 16, 64, 256)
 CONTEXTS = (1_024, 8_192, 32_768, 131_072)
 GROUPS = {
     "linear": "projections",
+    "linear_per_tensor": "projections",
     "batched_linear": "projections",
     "mla": "latent attention",
     "attention": "attention",

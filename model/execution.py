@@ -26,13 +26,14 @@ from model.operations import (
     sparse_mla,
     top_k,
 )
+from model.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model.architecture import Architecture, Layer
     from model.blocks import AnyAttention
-    from model.precision import PackedFormat, Precision
+    from model.precision import PackedFormat
     from model.workload import Parallelism, Step
 
 
@@ -47,6 +48,8 @@ class Projections:
         transposed: weights as (k, n).
         expands_latents: the whole context's latents are expanded in every pass, single
             queries' too.
+        per_tensor: fp8 with one scale for all weights of a projection and one for all its
+            activations; else there is one for each row of either.
         attention: kind of what reads keys and values, by the cache that holds them: one that is
             copied when it grows, one that is allocated once and written in place, or pages.
     """
@@ -56,7 +59,14 @@ class Projections:
     gate_up: bool = False
     transposed: bool = False
     expands_latents: bool = False
+    per_tensor: bool = False
     attention: OperationKind = OperationKind.ATTENTION
+
+    def linear_kind(self, precision: Precision) -> OperationKind:
+        """Returns the kind of a projection in that precision, unless it is ``transposed``."""
+        if self.per_tensor and precision is Precision.FP8:
+            return OperationKind.LINEAR_PER_TENSOR
+        return OperationKind.LINEAR
 
 
 SEPARATE = Projections()
@@ -74,7 +84,8 @@ FUSED_ENGINES = frozenset({"torch", "gpt-fast", "vllm", "sglang", "trtllm", "fas
 """Engines that run query, key and value, and gate and up, as one projection each, over a cache
 that is written in place."""
 PAGED_ENGINES = frozenset({"vllm", "sglang", "trtllm"})
-"""Those of them whose cache is one of pages; that of the others is static."""
+"""Those of them whose cache is one of pages; that of the others is static. They are also those that
+serve checkpoints published in fp8, such as NVIDIA's, which have a static scale for each tensor."""
 
 GATHERING_ENGINES = frozenset({"transformers", "torch"})
 """Engines of which the gathering of a cut head's logits is priced as a collective of its own
@@ -84,7 +95,7 @@ their decode steps (Llama 3.1 8B and 70B, 2 and 8 ranks of H100 or A100, 1 to 25
 their coefficients were fitted on deployments of several ranks, too, which hold it already."""
 
 _FUSED_STATIC = replace(FUSED, attention=OperationKind.STATIC_ATTENTION)
-_FUSED_PAGED = replace(FUSED, attention=OperationKind.PAGED_ATTENTION)
+_FUSED_PAGED = replace(FUSED, per_tensor=True, attention=OperationKind.PAGED_ATTENTION)
 
 
 def step_operations(
@@ -141,7 +152,10 @@ def step_operations(
     if parallelism.pipeline > 1:
         rows.append(point_to_point(tokens * hidden, precision, parallelism.pipeline - 1))
     vocab = -(-architecture.vocab_size // tensor)
-    rows.append(linear("head", sequences, vocab, hidden, precision))
+    # GPT-2's is its embedding, and not transposed either.
+    rows.append(
+        linear("head", sequences, vocab, hidden, precision, kind=stored.linear_kind(precision))
+    )
     logits = sequences * architecture.vocab_size
     if tensor > 1 and engine in GATHERING_ENGINES:
         rows.append(all_gather(logits, tensor, precision))
@@ -196,13 +210,16 @@ def layer_operations(
     dense = block.shared if isinstance(block, Experts) else block
     if dense is not None:
         shapes += _feed_forward_linears(hidden_size, dense, stored.gate_up)
-    kind = OperationKind.LINEAR_TRANSPOSED if stored.transposed else OperationKind.LINEAR
+    scaled = stored.linear_kind(precision)
+    kind = OperationKind.LINEAR_TRANSPOSED if stored.transposed else scaled
     rows = [linear(name, tokens, n, k, precision, count, kind) for name, n, k in shapes]
     if isinstance(heads, LatentAttention):
         if stored.expands_latents:
             rows += _expanded_operations(step, heads, precision, kv_precision, count)
         else:
-            rows += _latent_operations(hidden_size, step, heads, precision, kv_precision, count)
+            rows += _latent_operations(
+                hidden_size, step, heads, precision, kv_precision, count, scaled
+            )
     elif isinstance(heads, LinearAttention):
         rows += _linear_attention_operations(
             hidden_size, step, heads, precision, count, fused=stored.qkvz
@@ -389,8 +406,9 @@ def _latent_operations(
     precision: Precision,
     kv_precision: Precision,
     count: int,
+    kind: OperationKind,
 ) -> Iterator[Operation]:
-    """Yields attention with what leads into and out of the latent.
+    """Yields attention with what leads into and out of the latent, by linears of that kind.
 
     Single queries are absorbed; the keys and values of a prompt's tokens are expanded,
     unless an indexer picks other ones for each.
@@ -413,7 +431,7 @@ def _latent_operations(
     expanded = sum(s.count * s.kv_tokens for s in step if s.query_tokens > 1)
     if expanded:
         width = heads.query_heads * (heads.head_dim + heads.value_dim)
-        yield linear("kv_b_proj", expanded, width, heads.kv_rank, precision, count)
+        yield linear("kv_b_proj", expanded, width, heads.kv_rank, precision, count, kind)
     for s in step:
         yield mla(s.count, s.query_tokens, s.kv_tokens, heads, kv_precision, count)
 

@@ -166,6 +166,7 @@ def _rounded_up(count: Array, unit: int | NDArray[np.int64]) -> Array:
 _FEATURES = {
     OperationKind.LINEAR: _linear_features,
     OperationKind.LINEAR_TRANSPOSED: _linear_features,
+    OperationKind.LINEAR_PER_TENSOR: _linear_features,
     OperationKind.BATCHED_LINEAR: _linear_features,
     OperationKind.ATTENTION: _attention_features,
     OperationKind.STATIC_ATTENTION: _attention_features,

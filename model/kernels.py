@@ -9,7 +9,7 @@ import numpy as np
 
 from model.choice import most_telling
 from model.features import USUAL_PROCESSORS, features
-from model.operations import COLLECTIVES, SHAPE_FIELDS, OperationKind
+from model.operations import COLLECTIVES, LINEARS, SHAPE_FIELDS, OperationKind
 from model.precision import Precision
 from model.regimes import RegimeLaws
 from model.residual import Residual
@@ -219,9 +219,11 @@ def kernel_of(
 ) -> AnyKernel:
     """Returns the kernel of a kind, or the one that stands in where it was not measured.
 
-    The plain linear's for a transposed one; for attention over pages that over a static cache,
-    and for both attention's, which is what published tables mean by it; for collectives any
-    precision's, as their size is in bytes; for products of activations that of the activations.
+    The plain linear's for a transposed one, and for one scaled per tensor, which stands in for
+    both where it alone was measured: published tables of fp8 mean either; for attention over pages
+    that over a static cache, and for both attention's, which is what published tables mean by it;
+    for collectives any precision's, as their size is in bytes; for products of activations that of
+    the activations.
 
     Raises:
         KeyError: none was measured.
@@ -233,8 +235,9 @@ def _stand_ins(
     kind: OperationKind, precision: Precision
 ) -> Iterator[tuple[OperationKind, Precision]]:
     yield kind, precision
-    if kind is OperationKind.LINEAR_TRANSPOSED:
+    if kind in LINEARS:
         yield OperationKind.LINEAR, precision
+        yield OperationKind.LINEAR_PER_TENSOR, precision
     elif kind is OperationKind.PAGED_ATTENTION:
         yield OperationKind.STATIC_ATTENTION, precision
         yield OperationKind.ATTENTION, precision

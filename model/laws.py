@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KERNELS = (
     OperationKind.LINEAR,
     OperationKind.LINEAR_TRANSPOSED,
+    OperationKind.LINEAR_PER_TENSOR,
     OperationKind.BATCHED_LINEAR,
     OperationKind.ATTENTION,
     OperationKind.STATIC_ATTENTION,
@@ -46,6 +47,7 @@ KERNELS = (
 REGIMES = {
     OperationKind.LINEAR: 5,
     OperationKind.LINEAR_TRANSPOSED: 5,
+    OperationKind.LINEAR_PER_TENSOR: 5,
     OperationKind.BATCHED_LINEAR: 5,
     OperationKind.ATTENTION: 3,
     OperationKind.STATIC_ATTENTION: 3,

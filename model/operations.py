@@ -23,6 +23,9 @@ class OperationKind(StrEnum):
     LINEAR = "linear"
     LINEAR_TRANSPOSED = "linear_transposed"
     """A linear whose weights are stored (k, n), as GPT-2's: other kernels run it."""
+    LINEAR_PER_TENSOR = "linear_per_tensor"
+    """A linear in fp8 with one scale for all weights and one for all activations, as NVIDIA's
+    checkpoints of dense models have them; a ``LINEAR`` measured here has one a row of either."""
     BATCHED_LINEAR = "batched_linear"
     """As many equal products side by side, each with weights of its own."""
     ATTENTION = "attention"
@@ -67,6 +70,7 @@ _ATTENTION_FIELDS = (
 SHAPE_FIELDS: dict[OperationKind, tuple[str, ...]] = {
     OperationKind.LINEAR: ("m", "n", "k"),
     OperationKind.LINEAR_TRANSPOSED: ("m", "n", "k"),
+    OperationKind.LINEAR_PER_TENSOR: ("m", "n", "k"),
     OperationKind.ATTENTION: _ATTENTION_FIELDS,
     OperationKind.STATIC_ATTENTION: _ATTENTION_FIELDS,
     OperationKind.PAGED_ATTENTION: _ATTENTION_FIELDS,
@@ -154,7 +158,13 @@ class Operation(NamedTuple):
         return self.precision.activation if self.kind in ATTENTIONS else self.precision
 
 
-LINEARS = frozenset({OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED})
+LINEARS = frozenset(
+    {
+        OperationKind.LINEAR,
+        OperationKind.LINEAR_TRANSPOSED,
+        OperationKind.LINEAR_PER_TENSOR,
+    }
+)
 """Kinds that are matrix products with weights."""
 
 PLAIN_ATTENTIONS = frozenset(

@@ -36,6 +36,7 @@ _READ = frozenset(
     {
         OperationKind.LINEAR,
         OperationKind.LINEAR_TRANSPOSED,
+        OperationKind.LINEAR_PER_TENSOR,
         OperationKind.BATCHED_LINEAR,
         OperationKind.ATTENTION,
         OperationKind.STATIC_ATTENTION,

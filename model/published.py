@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from model.rows import Row
     from model.validation import Errors
 
-_FOR_PRECISION = {OperationKind.LINEAR, OperationKind.ATTENTION, OperationKind.MLA}
+_PRODUCTS = {OperationKind.LINEAR, OperationKind.LINEAR_PER_TENSOR}
+"""Linears that stand in for each other."""
+_FOR_PRECISION = _PRODUCTS | {OperationKind.ATTENTION, OperationKind.MLA}
 """Kinds whose precisions a question is asked in: of weights, and of the KV cache."""
 _UNTESTED = 0.7
 """Half-width where nothing was held out: a factor of two."""
@@ -86,16 +88,16 @@ def fit_published(
 
 
 def _with_linears_enough(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows, without linears in a precision that has too few of them.
+    """Returns the rows, without linears of a kind in a precision that has too few of them.
 
     Raises:
         NotEnoughMeasurementsError: no precision has enough; says how many are missing.
     """
-    sizes: dict[Precision, set[tuple[float, ...]]] = defaultdict(set)
+    sizes: dict[tuple[str, Precision], set[tuple[float, ...]]] = defaultdict(set)
     for row in rows:
-        if row.measurement.kind == OperationKind.LINEAR.value:
+        if row.measurement.kind in _PRODUCTS:
             # Of one size again and again no law can be told.
-            sizes[row.measurement.precision].add(row.operations[0].shape)
+            sizes[row.measurement.kind, row.measurement.precision].add(row.operations[0].shape)
     most = max(map(len, sizes.values()), default=0)
     if most < FEWEST_FOR_A_LAW:
         raise NotEnoughMeasurementsError(
@@ -105,8 +107,8 @@ def _with_linears_enough(rows: Sequence[Row]) -> list[Row]:
     return [
         row
         for row in rows
-        if row.measurement.kind != OperationKind.LINEAR.value
-        or len(sizes[row.measurement.precision]) >= FEWEST_FOR_A_LAW
+        if row.measurement.kind not in _PRODUCTS
+        or len(sizes[row.measurement.kind, row.measurement.precision]) >= FEWEST_FOR_A_LAW
     ]
 
 

@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 _FEWEST_PAGED = 24
 """Eight for each of the three laws. A campaign that ends sooner leaves it to attention over a
 static cache, which was measured before in many points."""
+_FEWEST_PER_TENSOR = 40
+"""Eight for each of the five laws. For fewer stand those with a scale a row, if these are more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +59,10 @@ def usable_rows(measurements: Iterable[Measurement]) -> list[Row]:
 
     Left out: rows of unknown kind, damaged sizes or times that cannot be, attention over pages
     that is no engine's own (:func:`is_engines_own`), by other code than most of it, or too little,
-    and of each kind and precision those with remarks, unless these are most of it.
+    too few linears scaled per tensor, and of each kind and precision those with remarks, unless
+    these are most of it.
     """
-    rows = _of_one_code(list(_readable(measurements)))
+    rows = _per_tensor_enough(_of_one_code(list(_readable(measurements))))
     kept = []
     for kind, precision in in_order((r.measurement.kind, r.measurement.precision) for r in rows):
         same = [r for r in rows if r.is_a(kind, precision)]
@@ -100,6 +103,23 @@ def _of_one_code(rows: list[Row]) -> list[Row]:
         for row in own
         if row.measurement.kind != paged
         or (row.measurement.precision, row.measurement.engine) in kept
+    ]
+
+
+def _per_tensor_enough(rows: list[Row]) -> list[Row]:
+    """Returns the rows, without linears scaled per tensor that are few beside those per row."""
+    counts = Counter((row.measurement.kind, row.measurement.precision) for row in rows)
+    few = {
+        precision
+        for (kind, precision), count in counts.items()
+        if kind == OperationKind.LINEAR_PER_TENSOR
+        and count < min(_FEWEST_PER_TENSOR, counts[OperationKind.LINEAR, precision])
+    }
+    return [
+        row
+        for row in rows
+        if row.measurement.kind != OperationKind.LINEAR_PER_TENSOR
+        or row.measurement.precision not in few
     ]
 
 

@@ -1,6 +1,6 @@
 """The sizes that a measurement carries, by kind, and the way back to what was run.
 
-- ``linear``, ``linear_transposed``: m, n, k.
+- ``linear``, ``linear_transposed``, ``linear_per_tensor``: m, n, k.
 - ``attention``, ``static_attention``, ``paged_attention``: sequences, query_tokens, kv_tokens,
   query_heads, kv_heads, head_dim, and window where a query sees no more keys than that.
 - ``sparse_mla``: sequences, query_tokens, kv_tokens, query_heads, kv_rank, rope_dim, top_k.

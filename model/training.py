@@ -136,7 +136,10 @@ def _lacking(rows: Sequence[Row]) -> dict[tuple[str, Precision], list[str]]:
         attended = OperationKind.STATIC_ATTENTION if static else OperationKind.ATTENTION
         if engine in PAGED_ENGINES and OperationKind.PAGED_ATTENTION in held:
             attended = OperationKind.PAGED_ATTENTION
-        kinds = (OperationKind.LINEAR, attended, *WHOLES)
+        product = OperationKind.LINEAR
+        if product not in held and OperationKind.LINEAR_PER_TENSOR in held:
+            product = OperationKind.LINEAR_PER_TENSOR
+        kinds = (product, attended, *WHOLES)
         lacking[engine, precision] = [kind for kind in kinds if kind not in held]
     return lacking
 

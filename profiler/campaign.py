@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from model.errors import InvalidFieldError, NotEnoughMeasurementsError
+from model.precision import Precision
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
 from profiler.goal import Goal
@@ -23,7 +24,7 @@ from profiler.interface import Skipped
 from profiler.numerics import InaccurateError
 from profiler.pace import CONTENDED_FLAG, Pace
 from profiler.paged_kernels import installed_kernels
-from profiler.point_kinds import DENSE, MIXTURES, PAGED, PLAIN
+from profiler.point_kinds import DENSE, MIXTURES, PAGED, PER_TENSOR, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import most_telling
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from model.cost_model import FittedCostModel
     from model.measurement import Measurement
-    from model.precision import Precision
     from profiler.interface import CampaignRequest
     from profiler.point_kinds import KindGroup
     from profiler.points import Point
@@ -104,14 +104,10 @@ class Campaign:
         warm_up(self._device)
         space = self._space or _space_of(self._device)
         tracks = [
-            _Track(precision, Design(space, self._seed), self._rows, DENSE)
+            _Track(precision, Design(space, self._seed), self._rows, group)
             for precision in self._precisions
+            for group in self._groups(precision)
         ]
-        if self._measures_others and tracks[0].precision is self._device.default_precision:
-            tracks[1:1] = [
-                _Track(tracks[0].precision, Design(space, self._seed), self._rows, group)
-                for group in other_groups(self._device)
-            ]
         cost_model: FittedCostModel | None = None
         fitted_at = self._clock()
         while (left := self._left()) > 0 and self._skipped_in_a_row < _MOST_SKIPPED:
@@ -132,6 +128,16 @@ class Campaign:
             if chosen is None:
                 return
             yield from self._measure(track, *chosen, cost_model)
+
+    def _groups(self, precision: Precision) -> tuple[KindGroup, ...]:
+        """Returns what is measured in a precision, dense models of transformers first."""
+        if not self._measures_others:
+            return (DENSE,)
+        if precision is Precision.FP8:
+            return DENSE, PER_TENSOR
+        if precision is self._precisions[0] is self._device.default_precision:
+            return DENSE, *other_groups(self._device)
+        return (DENSE,)
 
     def _measure(
         self, track: _Track, kind: str, point: Point, cost_model: FittedCostModel | None

@@ -18,6 +18,7 @@ from model.blocks import Attention
 from model.dimensions import architecture_of_dimensions
 from model.execution import layer_operations
 from model.huggingface import architecture_from_config
+from model.operations import OperationKind
 from model.precision import Precision
 from model.workload import Sequences
 from profiler.experts import ExpertsPoint
@@ -129,7 +130,13 @@ class Design:
             rows.add(round(_log_between(16, 128, u[10])))
             rows.add(round(_log_between(128, 4096, u[11])))
             rows = {max(1, min(m, int(longest))) for m in rows}
-            yield LinearPoint(n, k, tuple(sorted(rows)), transposed=index % 4 == 3)
+            transposed = index % 4 == 3
+            kind = OperationKind.LINEAR_TRANSPOSED if transposed else OperationKind.LINEAR
+            yield LinearPoint(n, k, tuple(sorted(rows)), kind)
+
+    def linears_per_tensor(self) -> Iterator[LinearPoint]:
+        """Yields the same, each with one scale for all of its weights: for fp8 alone."""
+        return (replace(it, kind=OperationKind.LINEAR_PER_TENSOR) for it in self.linears())
 
     def attentions(self) -> Iterator[AttentionPoint]:
         """Yields attentions: half of them decode, a quarter whole prompts, a quarter chunks."""

@@ -13,12 +13,14 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model.blocks import Attention
+from model.errors import InvalidFieldError
 from model.measurement import Measurement
 from model.operations import OperationKind, attention, linear
+from model.precision import Precision
 from profiler.device import Device, dtype_of
 from profiler.interface import ENGINE
 from profiler.numerics import CHECKED, check
-from profiler.packed import PACKED
+from profiler.packed import PACKED, PER_TENSOR
 from profiler.points import ATTENTION_EFFORT, MATRIX_EFFORT
 from profiler.timing import Effort, Run, Timing, captured, time_runs
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from model.operations import Operation
-    from model.precision import Precision
     from profiler.interface import Skipped
+    from profiler.packed import PackedLinear
     from profiler.points import Measured
 
 MAX_COPIES = 256
@@ -36,17 +38,15 @@ MAX_COPIES = 256
 
 @dataclass(frozen=True, slots=True)
 class LinearPoint:
-    """``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``: the weights are made once."""
+    """``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``: the weights are made once.
+
+    ``kind`` is one of ``LINEARS``.
+    """
 
     n: int
     k: int
     rows: tuple[int, ...]
-    transposed: bool = False
-
-    @property
-    def kind(self) -> OperationKind:
-        """Kind of the operation."""
-        return OperationKind.LINEAR_TRANSPOSED if self.transposed else OperationKind.LINEAR
+    kind: OperationKind = OperationKind.LINEAR
 
     @property
     def group(self) -> str:
@@ -130,9 +130,11 @@ def measure_linear(
 
     Raises:
         InaccurateError: it computes something else.
-        InvalidFieldError: the device does not multiply that format.
+        InvalidFieldError: the device does not multiply that format, or not with one scale for
+            all weights.
     """
     dtype = dtype_of(precision)
+    packed = _packing(point.kind, precision)
     weight_bytes = int(point.n * point.k * precision.weight_bytes)
     matrices = [
         device.random(point.n, point.k, dtype=dtype)
@@ -142,10 +144,10 @@ def measure_linear(
     prepare: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = _as_they_are
     weights: list[tuple[Any, ...]] = [(matrix,) for matrix in matrices]
     exact = matrices[0][:CHECKED].float().t()
-    if precision in PACKED:
-        pack, prepare, project = PACKED[precision]
+    if packed is not None:
+        pack, prepare, project = packed
         weights = [pack(matrix) for matrix in matrices]
-    elif point.transposed:
+    elif point.kind is OperationKind.LINEAR_TRANSPOSED:
         project = partial(torch.addmm, torch.zeros(point.n, dtype=dtype, device=exact.device))
         weights = [(matrix.view(point.k, point.n),) for matrix in matrices]
         exact = weights[0][0][:, :CHECKED].float()
@@ -180,6 +182,21 @@ def measure_attention(
     timing = time_graphed(device, runs, effort)
     # Weights are none of its business: only activations and the cache count.
     yield measurement_of(point.kind, precision.activation, asdict(point), timing, point.group)
+
+
+def _packing(kind: OperationKind, precision: Precision) -> PackedLinear | None:
+    """Returns how a linear's format is multiplied; None where torch takes it as it is.
+
+    Raises:
+        InvalidFieldError: another format than fp8 is asked to have one scale for all weights.
+    """
+    if kind is not OperationKind.LINEAR_PER_TENSOR:
+        return PACKED.get(precision)
+    if precision is not Precision.FP8:
+        raise InvalidFieldError(
+            "precision", f"{precision} is not timed with one scale for all weights; use fp8"
+        )
+    return PER_TENSOR
 
 
 def _as_they_are(x: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -5,6 +5,8 @@
 - int8 weights, bf16 activations: a scale for each row of the weights.
 - int8 and fp8, weights and activations alike: a scale for each row of the weights, and one for
   each token, found as it comes.
+- fp8 with one scale for all weights and one for all activations, known before they come, as
+  NVIDIA's checkpoints of dense models have it (``PER_TENSOR``): timed alone, in no module.
 - fp8-block, weights and activations alike, as DeepSeek trained V3 (arXiv 2412.19437, section
   3.3.2): a scale for each 128 x 128 weights, and one for each 128 values of a token.
 """
@@ -82,7 +84,8 @@ def _columns(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Returns weights as columns, (k, n), their scales, (1, n), and how many columns count.
 
-    Zeros are behind them: vocabularies and ranks' shares have any size.
+    Where ``narrow`` finds one scale for all, it is that one. Zeros are behind the columns:
+    vocabularies and ranks' shares have any size.
     """
     size = (0, -weight.shape[1] % _ALIGNED, 0, -len(weight) % _ALIGNED)
     packed, scales = narrow(F.pad(weight, size))
@@ -130,7 +133,10 @@ def _multiply_int4(
 def _rows(
     x: torch.Tensor, narrow: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns activations, zeros behind them as behind the weights, and their scales, (m, 1)."""
+    """Returns activations, zeros behind them as behind the weights, and their scales, (m, 1).
+
+    Where ``narrow`` finds one scale for all, it is that one.
+    """
     return narrow(F.pad(x, (0, -x.shape[1] % _ALIGNED)))
 
 
@@ -173,6 +179,36 @@ def _multiply_fp8(
 ) -> torch.Tensor:
     product = torch._scaled_mm(
         x, weight, scale_a=x_scales, scale_b=scales, out_dtype=torch.bfloat16
+    )
+    return product[:, :columns]
+
+
+def _in_one_fp8(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns E4M3 values and the one fp32 scale of them all, of no dimensions."""
+    floats = values.float()
+    scale = floats.abs().amax().clamp(min=_LEAST) / _FP8_LARGEST
+    return (floats / scale).to(_FP8), scale
+
+
+def _pack_per_tensor(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    return _columns(weight, _in_one_fp8)
+
+
+def _prepare_per_tensor(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return _rows(x, _in_one_fp8)
+
+
+def _multiply_per_tensor(
+    x: torch.Tensor,
+    x_scale: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    columns: int,
+) -> torch.Tensor:
+    # Sums stay in the multipliers' accumulators, narrower than 32 bits on Hopper, as they do in
+    # TensorRT-LLM's call of cuBLASLt and in vLLM's kernels: to carry them over takes time.
+    product = torch._scaled_mm(
+        x, weight, scale_a=x_scale, scale_b=scale, out_dtype=torch.bfloat16, use_fast_accum=True
     )
     return product[:, :columns]
 
@@ -239,6 +275,9 @@ PACKED = {
     Precision.FP8_BLOCK: PackedLinear(_pack_fp8_block, _prepare_fp8_block, _multiply_fp8_block),
 }
 """Formats that linears are packed in."""
+
+PER_TENSOR = PackedLinear(_pack_per_tensor, _prepare_per_tensor, _multiply_per_tensor)
+"""fp8 with one scale for the weights and one for the activations."""
 
 
 class PackedModule(nn.Module):

@@ -83,3 +83,18 @@ PAGED = KindGroup(
     share=0.1,
 )
 """Attention over pages, which engines with continuous batching are priced by."""
+PER_TENSOR = KindGroup(
+    (
+        PointKind(
+            "linear_per_tensor",
+            "linears per tensor",
+            Design.linears_per_tensor,
+            1.0,
+            30,
+            1.0,
+            150,
+        ),
+    ),
+    share=0.15,
+)
+"""Linears in fp8 with one scale for all weights, which serving engines are priced by."""

@@ -135,7 +135,7 @@ def read_bytes(row: Row) -> float:
     """
     each = _WEIGHT_BYTES.get(row.precision, _OTHER_WEIGHT_BYTES)
     size = row.shape
-    if row.kind in {"linear", "batched_linear"}:
+    if row.kind in {"linear", "linear_per_tensor", "batched_linear"}:
         return size.get("batch", 1.0) * size["n"] * size["k"] * each
     if row.kind == "experts":
         return 3 * size["touched"] * size["hidden_size"] * size["intermediate_size"] * each

@@ -49,6 +49,7 @@ _STEP = ("sequences", "query_tokens", "kv_tokens")
 KINDS = {
     "linear": Sizes(("m", "n", "k")),
     "linear_transposed": Sizes(("m", "n", "k")),
+    "linear_per_tensor": Sizes(("m", "n", "k")),
     "batched_linear": Sizes(("m", "n", "k", "batch")),
     "attention": Sizes((*_STEP, "query_heads", "kv_heads", "head_dim"), ("window",)),
     "static_attention": Sizes((*_STEP, "query_heads", "kv_heads", "head_dim"), ("window",)),

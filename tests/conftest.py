@@ -62,6 +62,7 @@ class SyntheticDevice:
         default_factory=lambda: {
             OperationKind.LINEAR: (0.004, 8e7, 1.2e7),
             OperationKind.LINEAR_TRANSPOSED: (0.004, 8e7, 1.2e7),
+            OperationKind.LINEAR_PER_TENSOR: (0.002, 16e7, 2.4e7),
             OperationKind.ATTENTION: (0.02, 3e7, 8e6),
             OperationKind.STATIC_ATTENTION: (0.01, 3e7, 16e6),
             OperationKind.PAGED_ATTENTION: (0.03, 3e7, 4e6),

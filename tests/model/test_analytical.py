@@ -18,6 +18,7 @@ from model.estimate import Phase, Provenance
 from model.execution import step_operations
 from model.hardware import DataSheet, data_sheet, device_names
 from model.operations import (
+    LINEARS,
     PLAIN_ATTENTIONS,
     OperationKind,
     all_gather,
@@ -220,7 +221,7 @@ def test_every_kind_has_a_price_in_every_engine_and_precision(kind):
                 name,
                 first=True,
             )
-        rows.append(linear("x", 2, 64, 64, precision, kind=OperationKind.LINEAR_TRANSPOSED))
+        rows += [linear("x", 2, 64, 64, precision, kind=kind) for kind in LINEARS]
         heads = Attention(query_heads=4, kv_heads=2, head_dim=64)
         rows += [
             attention(2, 1, 700, heads, precision.activation, kind=kind)

@@ -1,5 +1,7 @@
 """The fitted cost model prices operations: values, intervals, domain, bytes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -287,6 +289,48 @@ def test_a_transposed_linear_never_measured_is_priced_as_a_plain_one():
         for kind in (OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED)
     )
     assert transposed == plain
+
+
+def of_kernels(held):
+    """A cost model of kernels in fp8."""
+    terms = EngineTerms(
+        overheads=Overheads({}), correction=dict.fromkeys(Phase, 0.0), scores=SCORES
+    )
+    return FittedCostModel(held, {("transformers", Precision.FP8): terms}, (), 7)
+
+
+@pytest.mark.parametrize(
+    ("measured", "asked"),
+    [
+        (OperationKind.LINEAR, OperationKind.LINEAR_PER_TENSOR),
+        (OperationKind.LINEAR_PER_TENSOR, OperationKind.LINEAR),
+        (OperationKind.LINEAR_PER_TENSOR, OperationKind.LINEAR_TRANSPOSED),
+    ],
+)
+def test_linears_of_one_scaling_stand_in_for_those_of_another(measured, asked):
+    held = kernels(Precision.FP8)
+    kernel = held.pop((OperationKind.LINEAR, Precision.FP8))
+    held[measured, Precision.FP8] = replace(kernel, kind=measured)
+    fitted = of_kernels(held)
+    own, other = (linear("x", 4, 64, 64, Precision.FP8, kind=kind) for kind in (measured, asked))
+    assert fitted.holds(asked, Precision.FP8)
+    assert fitted.estimate([other], Phase.DECODE, 0.9) == fitted.estimate([own], Phase.DECODE, 0.9)
+    # Of another format they tell nothing.
+    assert not fitted.holds(asked, Precision.BF16)
+
+
+def test_linears_are_priced_by_their_own_scaling_where_both_were_measured():
+    held = kernels(Precision.FP8)
+    slower = kernels(Precision.FP8, LAW.scaled(3.0))[OperationKind.LINEAR, Precision.FP8]
+    kind = OperationKind.LINEAR_PER_TENSOR
+    held[kind, Precision.FP8] = replace(slower, kind=kind)
+    fitted = of_kernels(held)
+    per_row, per_tensor, transposed = (
+        fitted.estimate([linear("x", 4, 64, 64, Precision.FP8, kind=it)], Phase.DECODE, 0.9)
+        for it in (OperationKind.LINEAR, kind, OperationKind.LINEAR_TRANSPOSED)
+    )
+    assert per_tensor.value_ms == pytest.approx(3.0 * per_row.value_ms)
+    assert transposed.value_ms == per_row.value_ms
 
 
 @pytest.mark.parametrize(

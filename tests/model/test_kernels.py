@@ -209,6 +209,9 @@ def test_features_are_finite_at_the_smallest_sizes(kind):
         OperationKind.LINEAR_TRANSPOSED: linear(
             "x", 1, 1, 1, one, kind=OperationKind.LINEAR_TRANSPOSED
         ),
+        OperationKind.LINEAR_PER_TENSOR: linear(
+            "x", 1, 1, 1, one, kind=OperationKind.LINEAR_PER_TENSOR
+        ),
         OperationKind.BATCHED_LINEAR: batched_linear("x", 1, 1, 1, 1, one),
         OperationKind.ATTENTION: attention(1, 1, 1, heads, one),
         OperationKind.STATIC_ATTENTION: attention(

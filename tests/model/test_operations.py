@@ -11,6 +11,7 @@ from model.blocks import Attention, FeedForward
 from model.errors import InvalidFieldError
 from model.execution import layer_operations, layer_overhead, projections_of, step_operations
 from model.operations import (
+    LINEARS,
     SHAPE_FIELDS,
     OperationKind,
     all_reduce,
@@ -222,6 +223,55 @@ def _layer_of(name, steps, engine):
 def test_each_engine_attends_to_the_cache_that_it_has(engine, kind):
     attentions = [o for o in _layer_of("llama-3.1-8b", step(2, 3, 30), engine) if "att" in o.name]
     assert [o.kind for o in attentions] == [kind]
+
+
+def _kinds(name, engine, precision):
+    """The kinds of linears in a step, by their names."""
+    sizes = (Parallelism(), precision, precision.activation)
+    rows = step_operations(preset(name), step(2, 3, 30), *sizes, engine)
+    return {row.name: row.kind for row in rows if row.kind in LINEARS}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "gpt2"])
+def test_serving_engines_multiply_fp8_with_one_scale_for_all_weights(engine, name):
+    names = {"qkv_proj", "o_proj", "down_proj", "head"}
+    kinds = _kinds(name, engine, Precision.FP8)
+    assert kinds.keys() >= names
+    assert set(kinds.values()) == {OperationKind.LINEAR_PER_TENSOR}
+    for precision in (Precision.BF16, Precision.FP8_BLOCK, Precision.INT8, Precision.FP4):
+        assert set(_kinds(name, engine, precision).values()) == {OperationKind.LINEAR}
+
+
+@pytest.mark.parametrize("engine", ["transformers", "torch", "gpt-fast", "fastertransformer"])
+def test_other_engines_multiply_fp8_with_a_scale_a_row(engine):
+    assert set(_kinds("llama-3.1-8b", engine, Precision.FP8).values()) == {OperationKind.LINEAR}
+
+
+def test_neither_experts_nor_what_stays_in_bf16_is_scaled_per_tensor():
+    rows = step_operations(
+        preset("deepseek-r1"),
+        step(2, 3, 30),
+        Parallelism(),
+        Precision.FP8,
+        Precision.BF16,
+        "vllm",
+    )
+    kinds = {(row.name, row.kind, row.precision) for row in rows}
+    for name in ("kv_b_proj", "o_proj", "q_b_proj", "gate_up_proj", "head"):
+        assert {(k, p) for n, k, p in kinds if n == name} == {
+            (OperationKind.LINEAR_PER_TENSOR, Precision.FP8)
+        }
+    assert ("router", OperationKind.LINEAR, Precision.BF16) in kinds
+    assert ("experts", OperationKind.EXPERTS, Precision.FP8) in kinds
+
+
+def test_the_scaling_changes_no_flops_and_no_bytes():
+    per_row, per_tensor = (
+        linear("x", 3, 64, 32, Precision.FP8, kind=kind)
+        for kind in (OperationKind.LINEAR, OperationKind.LINEAR_PER_TENSOR)
+    )
+    assert per_tensor._replace(kind=per_row.kind) == per_row
 
 
 def test_windowed_and_full_layers_are_priced_apart():

@@ -16,17 +16,25 @@ from model.workload import Parallelism, Workload
 SHEET = data_sheet("h100-sxm")
 
 
-def row(load=4, version="0.11", sheet=SHEET, factor=1.0, model="llama-3.1-8b", **figures):
+def row(
+    load=4,
+    version="0.11",
+    sheet=SHEET,
+    factor=1.0,
+    model="llama-3.1-8b",
+    precision=Precision.BF16,
+    **figures,
+):
     question = Question(
         architecture=preset(model),
         workload=Workload(input_tokens=2000, output_tokens=200, concurrency=load),
         parallelism=Parallelism(),
-        precision=Precision.BF16,
+        precision=precision,
         kv_precision=Precision.BF16,
         engine="vllm",
     )
     analytical = AnalyticalCostModel(SHEET, "vllm")
-    composite = CompositeCostModel(None, analytical, Precision.BF16, Precision.BF16, "vllm")
+    composite = CompositeCostModel(None, analytical, precision, Precision.BF16, "vllm")
     answer = predict(question, composite, with_breakdown=True)
     own = {"ttft": answer.ttft_ms.value * factor, "tpot": answer.tpot_ms.value * factor}
     return Measured(
@@ -56,6 +64,13 @@ def test_weights_are_read_no_faster_than_the_bandwidth():
     assert (remark.code, remark.rows) == ("FASTER_THAN_BANDWIDTH", (1, 2))
     assert "2 ms" in remark.text
     assert impossible([row(1, tpot=4.9)]) == []
+
+
+def test_weights_in_fp8_are_read_no_faster_either():
+    """8 GB at 3.35 TB/s are 2.4 ms."""
+    (remark,) = impossible([row(1, precision=Precision.FP8, tpot=1.0)])
+    assert remark.code == "FASTER_THAN_BANDWIDTH"
+    assert impossible([row(1, precision=Precision.FP8, tpot=2.4)]) == []
 
 
 def test_a_prompt_is_multiplied_no_faster_than_the_peak():

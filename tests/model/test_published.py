@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import execution
 from model.analytical import AnalyticalCostModel
 from model.blobs import pack, unpack
 from model.blocks import Experts, FeedForward
@@ -17,6 +18,7 @@ from model.cost_model import FittedCostModel
 from model.errors import NotEnoughMeasurementsError
 from model.estimate import Phase, Provenance
 from model.hardware import data_sheet
+from model.inference import predict
 from model.laws import sizes_of
 from model.measurement import Distribution, Measurement
 from model.notices import foreign_notice
@@ -30,9 +32,12 @@ from model.operations import (
 )
 from model.overheads import TERMS
 from model.precision import Precision
+from model.presets import preset
 from model.published import fit_published
 from model.shapes import operations_of
+from model.steps import Question
 from model.transfer import TransferredCostModel, nearest
+from model.workload import Parallelism, Workload
 
 DEVICE = AnalyticalCostModel(data_sheet("h100-sxm"), "vllm")
 
@@ -226,6 +231,86 @@ def test_a_precision_with_too_few_linears_is_left_to_physics():
     assert not lacking.holds(OperationKind.LINEAR, Precision.FP8)
     assert lacking.holds(OperationKind.LINEAR, Precision.BF16)
     assert lacking.measurement_count == len(rows())
+
+
+def per_tensor(count=None):
+    """Linears in fp8 with one scale for all weights, at sizes from one row to a prompt."""
+    linears = [r for r in rows() if r.kind == "linear"]
+    return [replace(r, kind="linear_per_tensor", precision=Precision.FP8) for r in linears[:count]]
+
+
+def test_linears_scaled_per_tensor_are_linears_of_their_precision():
+    """Where they alone were brought, all engines are priced by them, and too few are too few."""
+    enough, lacking = (
+        fit_published([*rows(), *per_tensor()]),
+        fit_published([*rows(), *per_tensor(7)]),
+    )
+    for kind in (OperationKind.LINEAR, OperationKind.LINEAR_PER_TENSOR):
+        assert enough.holds(kind, Precision.FP8)
+        assert not lacking.holds(kind, Precision.FP8)
+    assert enough.prices(Precision.FP8)
+    assert lacking.measurement_count == len(rows())
+    alone = fit_published(per_tensor())
+    assert alone.precisions == (Precision.FP8,)
+
+
+def llama_in_fp8(fitted, engine):
+    """The prediction of Llama 3.1 8B in fp8 under load on two ranks of an H100."""
+    question = Question(
+        architecture=preset("llama-3.1-8b"),
+        workload=Workload(input_tokens=700, output_tokens=90, concurrency=6),
+        parallelism=Parallelism(tensor=2),
+        precision=Precision.FP8,
+        kv_precision=Precision.BF16,
+        engine=engine,
+        confidence=0.9,
+    )
+    analytical = AnalyticalCostModel(data_sheet("h100-sxm"), engine)
+    composite = CompositeCostModel(fitted, analytical, Precision.FP8, Precision.BF16, engine)
+    return predict(question, composite, with_breakdown=True)
+
+
+@pytest.fixture(scope="module")
+def of_rows():
+    """What published tables hold: fp8 that is not told apart."""
+    eighths = [row(r.kind, r.shape, Precision.FP8, r.group) for r in rows() if r.kind == "linear"]
+    return [*rows(), *eighths]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize("measured", [True, False], ids=["tables", "physics"])
+def test_tables_that_tell_no_scalings_apart_predict_to_the_digit_what_they_did(
+    monkeypatch, of_rows, engine, measured
+):
+    fitted = fit_published(of_rows) if measured else None
+    found = llama_in_fp8(fitted, engine)
+    assert "linear_per_tensor" in {cost.kind for cost in found.breakdown}
+    as_before = replace(execution.projections_of(preset("llama-3.1-8b"), engine), per_tensor=False)
+    monkeypatch.setattr(execution, "_FUSED_PAGED", as_before)
+    before = llama_in_fp8(fitted, engine)
+    assert "linear_per_tensor" not in {cost.kind for cost in before.breakdown}
+    # But for the name of the kind, in the breakdown and in what is said of it.
+    named = (
+        replace(
+            it,
+            breakdown=tuple(replace(cost, kind=OperationKind.LINEAR) for cost in it.breakdown),
+            notices=tuple(notice.code for notice in it.notices),
+        )
+        for it in (found, before)
+    )
+    assert next(named) == next(named)
+
+
+def test_a_device_that_tells_scalings_apart_predicts_serving_engines_by_their_own(of_rows):
+    def slower(r, factor):
+        spread = replace(r.latency_ms, median=factor * r.latency_ms.median)
+        return replace(r, latency_ms=spread)
+
+    both = fit_published([*of_rows, *(slower(r, 3.0) for r in per_tensor())])
+    plain = fit_published(of_rows)
+    for engine in ("vllm", "torch", "transformers"):
+        own, other = (llama_in_fp8(it, engine).tpot_ms.value for it in (both, plain))
+        assert own > 1.5 * other if engine == "vllm" else own == other
 
 
 curves = {2: ((1e3, 1e6), (0.01, 0.1)), 8: ((1e3, 1e6), (0.02, 0.4))}

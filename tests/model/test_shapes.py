@@ -144,6 +144,14 @@ def test_a_linear_point_is_one_linear():
     assert (row.kind, row.shape, row.count) == (OperationKind.LINEAR, (3, 64, 32), 1)
 
 
+@pytest.mark.parametrize(
+    "kind", [OperationKind.LINEAR_TRANSPOSED, OperationKind.LINEAR_PER_TENSOR], ids=str
+)
+def test_linears_stored_or_scaled_otherwise_are_kinds_of_their_own(kind):
+    (row,) = operations_of(measured(kind, LINEAR))
+    assert (row.kind, row.shape, row.count) == (kind, (3, 64, 32), 1)
+
+
 def test_an_attention_point_is_one_attention_over_its_context():
     (row,) = operations_of(measured("attention", ATTENTION))
     assert (row.kind, row.shape) == (OperationKind.ATTENTION, (2, 5, 9, 4, 2, 8))

@@ -14,7 +14,7 @@ from model.estimate import Phase
 from model.execution import step_operations
 from model.hardware import data_sheet
 from model.measurement import LONGEST_MS, Distribution, Measurement
-from model.operations import OperationKind, all_reduce, linear
+from model.operations import LINEARS, OperationKind, all_reduce, linear
 from model.precision import Precision
 from model.training import fit_cost_model
 from model.workload import Parallelism, Sequences
@@ -262,6 +262,64 @@ def test_attention_over_pages_is_fitted_on_one_code_alone(synthetic_device, serv
     value, truth = attention_ms(fitted, synthetic_device(seed=3), "vllm")
     assert value == pytest.approx(truth, rel=0.2)
     assert fitted.engines_of(OperationKind.PAGED_ATTENTION, Precision.FP32) == ("vllm",)
+
+
+def scaled(synthetic_device, kind, matrices=10):
+    """Linears in fp8 of one scaling, at six numbers of rows each."""
+    device = synthetic_device(seed=12, precision=Precision.FP8)
+    sizes = [(256 * (1 + i % 5), 320 * (1 + i % 4)) for i in range(matrices)]
+    return [device.linear(m, n, k, kind) for n, k in sizes for m in (1, 2, 3, 8, 40, 300)]
+
+
+def linears_ms(fitted, engine):
+    """Milliseconds of the linears of an fp8 step by an engine."""
+    architecture = architecture_of_dimensions(
+        hidden_size=512, layer_count=2, query_heads=8, intermediate_size=1024, vocab_size=1280
+    )
+    rows = step(architecture, 4, 1, 200, Precision.FP8, engine)
+    chosen = [row for row in rows if row.kind in LINEARS]
+    assert len(chosen) >= 5
+    return fitted.estimate(chosen, Phase.DECODE, 0.9, engine).value_ms, chosen
+
+
+def test_serving_engines_are_priced_by_fp8_scaled_per_tensor_where_it_was_measured(
+    synthetic_device, few
+):
+    per_row = scaled(synthetic_device, "linear")
+    without = fit_cost_model([*few, *per_row])
+    fitted = fit_cost_model([*few, *per_row, *scaled(synthetic_device, "linear_per_tensor")])
+    fitted = FittedCostModel.from_bytes(fitted.to_bytes())
+    device = synthetic_device()
+    for engine in ("vllm", "sglang", "trtllm", "torch", "transformers"):
+        value, chosen = linears_ms(fitted, engine)
+        assert value == pytest.approx(device.truth(chosen), rel=0.1), engine
+        # Without them those scaled per row stand in.
+        as_before, _ = linears_ms(without, engine)
+        plain = [row._replace(kind=OperationKind.LINEAR) for row in chosen]
+        assert as_before == without.estimate(plain, Phase.DECODE, 0.9, engine).value_ms
+    assert linears_ms(fitted, "torch")[0] == linears_ms(without, "torch")[0]
+
+
+def test_a_few_linears_per_tensor_do_not_stand_for_many_per_row(synthetic_device, few):
+    per_row = scaled(synthetic_device, "linear")
+    some = scaled(synthetic_device, "linear_per_tensor", matrices=6)
+    fitted, without = fit_cost_model([*few, *per_row, *some]), fit_cost_model([*few, *per_row])
+    assert fitted.measurement_count == without.measurement_count
+    assert linears_ms(fitted, "vllm")[0] == linears_ms(without, "vllm")[0]
+    # Where they are all that there is, few are better than none.
+    alone = fit_cost_model([*few, *some])
+    assert alone.holds(OperationKind.LINEAR, Precision.FP8)
+    assert alone.measurement_count == len(few) + len(some)
+
+
+def test_an_engine_whose_linears_are_all_per_tensor_has_terms(synthetic_device, few):
+    device = synthetic_device(seed=6, engine="vllm", precision=Precision.FP8)
+    rows = [
+        replace(row, precision=Precision.BF16) if row.kind == "paged_attention" else row
+        for row in device.campaign(linears=0, attentions=32, models=4)
+    ]
+    fitted = fit_cost_model([*few, *rows, *scaled(synthetic_device, "linear_per_tensor")])
+    assert fitted.supports(Precision.FP8, "vllm")
 
 
 def test_an_engine_brought_from_elsewhere_has_terms_beside_either_attention(synthetic_device, few):

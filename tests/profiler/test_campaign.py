@@ -244,8 +244,8 @@ def test_what_is_measured_behind_them_is_not_measured_twice(short, mixed):
 
 @pytest.mark.parametrize(
     ("budget_s", "precisions"),
-    [(299.0, (Precision.FP32,)), (600.0, (Precision.BF16,))],
-    ids=["short", "other precision"],
+    [(299.0, (Precision.FP32,)), (600.0, (Precision.BF16,)), (299.0, (Precision.FP8,))],
+    ids=["short", "other precision", "short fp8"],
 )
 def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
     rows = []
@@ -254,9 +254,37 @@ def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
         if len(rows) >= 25:  # a long campaign of fp32 has mixtures among them
             break
     assert len(rows) == 25
-    assert not OTHER_KINDS & {row.kind for row in rows}
+    assert not (OTHER_KINDS | {"linear_per_tensor"}) & {row.kind for row in rows}
     assert not any("experts" in row.shape for row in rows)
     assert {row.engine for row in rows} == {"transformers"}
+
+
+def until_next_precision(done=()):
+    """What a long campaign measures in fp8 before it turns to int8."""
+    precisions = (Precision.FP8, Precision.INT8)
+    rows = []
+    for event in campaign(budget_s=600.0, done=done, precisions=precisions).run():
+        assert isinstance(event, Measurement), event
+        if event.precision is Precision.INT8:
+            break
+        rows.append(event)
+    return rows
+
+
+def test_a_long_campaign_measures_fp8_by_both_of_its_scalings(short, monkeypatch):
+    plan(monkeypatch, "PER_TENSOR", linear_per_tensor=2)
+    rows = until_next_precision()
+    kinds = [row.kind for row in rows]
+    first = kinds.index("linear_per_tensor")
+    assert set(kinds[:first]) == KINDS
+    assert set(kinds[first:]) == {"linear_per_tensor"}
+    assert {row.precision for row in rows[first:]} == {Precision.FP8}
+    two = list(itertools.islice(Design(TINY, 0).linears(), 2))
+    shapes = [{"m": m, "n": p.n, "k": p.k} for p in two for m in p.rows]
+    assert [row.shape for row in rows[first:]] == shapes
+    # Another campaign of the device goes on where this one ended.
+    again = until_next_precision(done=rows)
+    assert "linear_per_tensor" not in {row.kind for row in again}
 
 
 def test_attention_over_pages_is_measured_where_a_library_attends_to_them(monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from model.blocks import Experts, LatentAttention
 from model.dimensions import architecture_of_dimensions, dimensions_of
+from model.operations import OperationKind
 from profiler.design import Design, Space, space_of
 from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.modules import configuration_of
@@ -62,6 +63,14 @@ def test_linears_lie_within_the_space(space, seed):
         assert 2 * point.rows[-1] * point.n * point.k <= max(
             space.flops, 2 * 16 * point.n * point.k
         )
+
+
+@spaces
+def test_linears_per_tensor_are_the_same_matrices(space):
+    plain, scaled = points(space, 3, "linears"), points(space, 3, "linears_per_tensor")
+    assert [(p.n, p.k, p.rows) for p in scaled] == [(p.n, p.k, p.rows) for p in plain]
+    assert {p.kind for p in scaled} == {OperationKind.LINEAR_PER_TENSOR}
+    assert {p.kind for p in plain} == {OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED}
 
 
 @spaces

@@ -16,13 +16,14 @@ from profiler.models import ModelPoint, generate_once
 from profiler.modules import build_model
 from profiler.numerics import CHECKED, InaccurateError, check
 from profiler.operations import AttentionPoint, LinearPoint, measure_attention, measure_linear
-from profiler.packed import PACKED, PackedModule
+from profiler.packed import PACKED, PER_TENSOR, PackedModule
 from profiler.timing import Effort
 from profiler.wholes import ForwardPoint, GeneratePoint, measure_whole
 
 CPU = Device("cpu", 1 << 16)
 BLOCKS = Precision.FP8_BLOCK
 """Torch multiplies it on GPUs alone."""
+PER_TENSOR_KIND = OperationKind.LINEAR_PER_TENSOR
 QUICK = Effort(seconds=0.0, min_samples=2, max_samples=2, sample_ms=0.01)
 TINY = architecture_of_dimensions(
     name="tiny",
@@ -148,24 +149,84 @@ def test_points_carry_the_precision_of_what_ran(device, precision):
     assert precisions[OperationKind.ATTENTION] is Precision.BF16
 
 
-def test_the_activations_are_packed_before_the_clock_runs(monkeypatch):
-    timed = []
+@pytest.mark.parametrize("kind", [OperationKind.LINEAR, PER_TENSOR_KIND], ids=str)
+def test_the_activations_are_packed_before_the_clock_runs(timed, kind):
+    list(measure_linear(LinearPoint(64, 32, (3,), kind), Precision.FP8, CPU, QUICK))
+    (runs,) = timed
+    assert {run.args[0].dtype for run in runs} == {torch.float8_e4m3fn}
+    assert len({run.args[2].data_ptr() for run in runs}) == len(runs) > 1
+    # Of both sides, a scale each: of every row, or of all of them.
+    whole = kind is PER_TENSOR_KIND
+    assert {run.args[1].numel() for run in runs} == {1 if whole else 3}
+    assert {run.args[3].numel() for run in runs} == {1 if whole else 64}
+    assert {scale.dtype for run in runs for scale in (run.args[1], run.args[3])} == {torch.float32}
 
-    def spy(device, runs, effort):
-        timed.extend(runs)
-        return original(device, runs, effort)
 
-    original = operations.time_graphed
-    monkeypatch.setattr(operations, "time_graphed", spy)
-    list(measure_linear(LinearPoint(64, 32, (3,)), Precision.FP8, CPU, QUICK))
-    assert {run.args[0].dtype for run in timed} == {torch.float8_e4m3fn}
+@devices
+@pytest.mark.parametrize("size", [(1, 96, 64), (3, 130, 70), (40, 64, 320)], ids=str)
+def test_fp8_with_one_scale_is_as_near_to_floats_as_it_rounds(device, size):
+    torch.manual_seed(0)
+    place = opened(device, Precision.FP8).torch_device
+    rows, n, k = size
+    x, weight = torch.randn(rows, k, device=place), torch.randn(n, k, device=place)
+    pack, prepare, multiply = PER_TENSOR
+    found = multiply(*prepare(x.bfloat16()), *pack(weight.bfloat16()))
+    assert (found.shape, found.dtype) == ((rows, n), torch.bfloat16)
+    assert relative_error(found, x @ weight.t()) < 0.05
 
 
-@pytest.mark.parametrize("transposed", [False, True])
+def test_one_scale_for_all_weights_brings_the_largest_to_the_largest_number():
+    torch.manual_seed(0)
+    weight = torch.randn(7, 64) * torch.logspace(-4, 2, 7)[:, None]
+    packed, scale, columns = PER_TENSOR.pack(weight)
+    assert columns == 7
+    assert float(packed.float().abs().max()) == 448.0
+    assert float(scale) == pytest.approx(float(weight.abs().max()) / 448.0)
+    again = (packed.float() * scale).t()[:7, :64]
+    # Rows of large weights are as they were; the smallest fall below the least number.
+    assert relative_error(again[-1], weight[-1]) < 0.05
+    assert relative_error(again[0], weight[0]) > 0.5
+
+
+def test_nothing_but_zeros_has_a_scale_and_stays_zero():
+    found = PER_TENSOR.multiply(
+        *PER_TENSOR.prepare(torch.zeros(2, 32)), *PER_TENSOR.pack(torch.zeros(32, 32))
+    )
+    assert not found.any()
+
+
+@devices
+def test_linears_in_fp8_with_one_scale_are_measured_as_those_with_one_a_row(device):
+    place = opened(device, Precision.FP8)
+    point = LinearPoint(64, 32, (3, 40), PER_TENSOR_KIND)
+    rows = list(measure_linear(point, Precision.FP8, place, QUICK))
+    assert [(row.kind, row.precision) for row in rows] == [("linear_per_tensor", Precision.FP8)] * 2
+    assert [row.shape for row in rows] == [{"m": m, "n": 64, "k": 32} for m in (3, 40)]
+    assert {row.group for row in rows} == {"linear_per_tensor-64x32"}
+    assert all(row.latency_ms.median > 0 for row in rows)
+
+
+@pytest.mark.parametrize("precision", [p for p in Precision if p is not Precision.FP8])
+def test_only_fp8_is_timed_with_one_scale(precision):
+    point = LinearPoint(64, 32, (3,), PER_TENSOR_KIND)
+    with pytest.raises(InvalidFieldError, match="precision: "):
+        list(measure_linear(point, precision, CPU, QUICK))
+
+
+@pytest.mark.parametrize("kind", [OperationKind.LINEAR, PER_TENSOR_KIND], ids=str)
+def test_a_product_in_fp8_that_is_another_one_is_not_timed(monkeypatch, kind):
+    right = torch._scaled_mm
+    monkeypatch.setattr(torch, "_scaled_mm", lambda *a, **named: 1.1 * right(*a, **named))
+    with pytest.raises(InaccurateError, match="fp8: off by 1"):
+        list(measure_linear(LinearPoint(96, 64, (3,), kind), Precision.FP8, CPU, QUICK))
+
+
+@pytest.mark.parametrize("kind", [OperationKind.LINEAR, OperationKind.LINEAR_TRANSPOSED], ids=str)
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
-def test_a_product_that_is_another_one_is_not_timed(monkeypatch, precision, transposed):
-    point = LinearPoint(96, 64, (3,), transposed=transposed)
+def test_a_product_that_is_another_one_is_not_timed(monkeypatch, precision, kind):
+    point = LinearPoint(96, 64, (3,), kind)
     assert list(measure_linear(point, precision, CPU, QUICK))
+    transposed = kind is OperationKind.LINEAR_TRANSPOSED
     name, owner = ("addmm", torch) if transposed else ("linear", operations.F)
     right = getattr(owner, name)
     monkeypatch.setattr(owner, name, lambda *arguments: 1.1 * right(*arguments))

@@ -4,6 +4,7 @@ import pytest
 
 from model.dimensions import architecture_of_dimensions
 from model.measurement import Measurement
+from model.operations import OperationKind
 from model.precision import Precision
 from model.shapes import operations_of
 from profiler.device import Device
@@ -27,7 +28,7 @@ SMALL = architecture_of_dimensions(
 )
 ALONE = [
     LinearPoint(64, 32, (1, 4)),
-    LinearPoint(64, 32, (1, 4), transposed=True),
+    LinearPoint(64, 32, (1, 4), OperationKind.LINEAR_TRANSPOSED),
     AttentionPoint(2, 1, 30, 4, 2, 16),
     StaticAttentionPoint(2, 1, 30, 4, 2, 16),
     PagedAttentionPoint(2, 1, 30, 4, 2, 16),
@@ -65,6 +66,23 @@ def test_a_point_is_measured_once_all_of_it_is(rows, point):
     assert not point.is_measured(Precision.FP32, Measured([*others, *rows[point][:-1]]))
     assert point.is_measured(Precision.FP32, Measured(rows[point]))
     assert not point.is_measured(Precision.BF16, Measured(rows[point]))
+
+
+def test_linears_in_fp8_are_measured_and_priced_by_their_scaling():
+    per_row, per_tensor = (
+        LinearPoint(64, 32, (1, 4), kind)
+        for kind in (OperationKind.LINEAR, OperationKind.LINEAR_PER_TENSOR)
+    )
+    for point, other in ((per_row, per_tensor), (per_tensor, per_row)):
+        found = list(point.measure(Precision.FP8, CPU))
+        priced = [operation for row in found for operation in operations_of(row)]
+        assert [o.kind for o in priced] == [point.kind] * 2
+        assert [(o.shape, o.bytes) for o in priced] == [
+            (o.shape, o.bytes) for o in point.operations(Precision.FP8)
+        ]
+        assert point.is_measured(Precision.FP8, Measured(found))
+        assert not other.is_measured(Precision.FP8, Measured(found))
+        assert point.group != other.group
 
 
 def test_what_holds_no_weights_is_measured_in_all_precisions_of_one_activation():

@@ -50,6 +50,11 @@ def test_rows_faster_than_memory_are_told_where_the_cache_cannot_hold_them():
     assert fault(row("experts", small, 0.0001), "h100-sxm") == ""
 
 
+@pytest.mark.parametrize("kind", ["linear", "linear_per_tensor"])
+def test_linears_read_all_their_weights(kind):
+    assert read_bytes(row(kind, {"m": 1.0, "n": 64.0, "k": 32.0}, 1.0, precision="fp8")) == 64 * 32
+
+
 def test_deepseeks_experts_count_where_all_were_met():
     dealt = row("experts", EXPERTS, 4.0, group="7168x2048x256")
     assert fault(dealt, "h100-sxm") == IN_GROUPS
@@ -63,11 +68,14 @@ def test_a_kernel_with_impossible_rows_is_left_out_whole():
 
 
 @given(data=st.data(), precision=st.sampled_from([p for p in Precision if p != "fp32"]))
-@pytest.mark.parametrize("kind", ["linear", "batched_linear", "attention", "experts", "mla"])
+@pytest.mark.parametrize(
+    "kind", ["linear", "linear_per_tensor", "batched_linear", "attention", "experts", "mla"]
+)
 def test_no_more_is_counted_than_the_operation_moves(kind, precision, data):
     size = st.integers(1, 300)
     names = {
         "linear": "m n k",
+        "linear_per_tensor": "m n k",
         "batched_linear": "m n k batch",
         "attention": "sequences query_tokens kv_tokens query_heads kv_heads head_dim window",
         "experts": "tokens hidden_size intermediate_size local_experts touched",

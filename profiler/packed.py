@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -176,9 +177,11 @@ def _multiply_fp8(
     weight: torch.Tensor,
     scales: torch.Tensor,
     columns: int,
+    *,
+    fast: bool = False,
 ) -> torch.Tensor:
     product = torch._scaled_mm(
-        x, weight, scale_a=x_scales, scale_b=scales, out_dtype=torch.bfloat16
+        x, weight, scale_a=x_scales, scale_b=scales, out_dtype=torch.bfloat16, use_fast_accum=fast
     )
     return product[:, :columns]
 
@@ -198,19 +201,9 @@ def _prepare_per_tensor(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return _rows(x, _in_one_fp8)
 
 
-def _multiply_per_tensor(
-    x: torch.Tensor,
-    x_scale: torch.Tensor,
-    weight: torch.Tensor,
-    scale: torch.Tensor,
-    columns: int,
-) -> torch.Tensor:
-    # Sums stay in the multipliers' accumulators, narrower than 32 bits on Hopper, as they do in
-    # TensorRT-LLM's call of cuBLASLt and in vLLM's kernels: to carry them over takes time.
-    product = torch._scaled_mm(
-        x, weight, scale_a=x_scale, scale_b=scale, out_dtype=torch.bfloat16, use_fast_accum=True
-    )
-    return product[:, :columns]
+# Sums stay in the multipliers' accumulators, narrower than 32 bits on Hopper, as they do in
+# TensorRT-LLM's call of cuBLASLt and in vLLM's kernels: to carry them over takes time.
+_multiply_per_tensor = partial(_multiply_fp8, fast=True)
 
 
 def _in_fp8_blocks(values: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:

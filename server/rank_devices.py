@@ -87,7 +87,7 @@ def exchanging(device: Device, ranks: int, devices: DeviceRegistry) -> tuple[Dev
     if ranks == 1:
         return ()
     if device.stored_name == CPU:
-        if few := ranks and _few_cores(device, ranks):
+        if few := _few_cores(device, ranks):
             raise InvalidFieldError(
                 "ranks", f"{few} here; use fewer, or start the daemon with a lower OMP_NUM_THREADS"
             )

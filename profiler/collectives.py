@@ -6,10 +6,9 @@ that carry it have gone to sleep. What kernels and exchanges take beyond the ker
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -18,13 +17,14 @@ from model.operations import OperationKind
 from profiler.device import dtype_of
 from profiler.interface import ENGINE
 from profiler.ranks import gather
-from profiler.timing import DISTURBED_FLAG, DISTURBED_SHARE, RunDelay, distribution
+from profiler.timing import CaptureError, Stopwatch, captured, distribution, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from model.precision import Precision
     from profiler.ranks import Rank
+    from profiler.timing import Run
 
 MESSAGE_BYTES = tuple(1 << power for power in range(9, 27))
 """From a token of a small model to a long prompt of a large one."""
@@ -35,14 +35,14 @@ KINDS = (
     OperationKind.POINT_TO_POINT,
 )
 _WARM_UP = 3
-_SAMPLES = 15
-_FEWEST_CLEAN = 3
-_SAMPLE_MS = 10.0
-"""A sample repeats quick exchanges until it lasts so long."""
+_SAMPLES = 12
+_SAMPLE_MS = 30.0
+"""A sample repeats quick exchanges until it lasts so long: one alone takes anything from a third of
+a millisecond to five on the CPU, as the threads that carry it find a core or wait for one."""
 _LEAST_MS = 1e-3
-_WIDTH, _PRODUCTS = 1024, 6
+_WIDTH, _PRODUCTS = 1024, 12
 """Of the kernels between: ranks drift apart in half a layer, not in one kernel."""
-_MOST_REPEATS = 256
+_MOST_REPEATS = 64
 
 
 def measure_collectives(
@@ -58,29 +58,80 @@ def measure_collectives(
         sizes: bytes of the messages, as :func:`model.operations.all_reduce` and the others
             count them: what a rank holds in the end.
     """
-    return [_measurement(rank, precision, kind, size) for kind in KINDS for size in sizes]
+    between = _kernels(rank)
+    found = []
+    for kind in KINDS:
+        spans = [_Spans(rank, precision, kind, size, between) for size in sizes]
+        # In rounds: what slows the machine down for seconds meets all sizes alike.
+        for _ in range(_SAMPLES):
+            for each in spans:
+                each.sample()
+        found += [each.measurement() for each in spans]
+    return found
 
 
-def _measurement(
-    rank: Rank, precision: Precision, kind: OperationKind, message_bytes: int
-) -> Measurement:
-    dtype = dtype_of(precision)
-    # Whole values for each rank: an all-to-all deals them out.
-    values = max(1, message_bytes // dtype.itemsize // rank.count) * rank.count
-    run = _exchange(rank, kind, rank.device.random(values, dtype=dtype))
-    shape = {"message_bytes": float(values * dtype.itemsize)}
-    if kind is not OperationKind.POINT_TO_POINT:
-        shape["ranks"] = float(rank.count)
-    samples, disturbed = _samples_ms(rank, run)
-    return Measurement(
-        kind=kind.value,
-        precision=precision,
-        engine=ENGINE,
-        shape=shape,
-        latency_ms=distribution(samples),
-        group=f"{kind.value}-{rank.count}",
-        flags=(DISTURBED_FLAG,) if disturbed else (),
-    )
+class _Spans:
+    """Samples of one exchange, warmed up.
+
+    Args:
+        rank: this one.
+        precision: of the values that are sent.
+        kind: what is exchanged.
+        message_bytes: that a rank holds in the end.
+        between: runs the kernels between exchanges.
+    """
+
+    def __init__(
+        self,
+        rank: Rank,
+        precision: Precision,
+        kind: OperationKind,
+        message_bytes: int,
+        between: Callable[[], None],
+    ) -> None:
+        dtype = dtype_of(precision)
+        # Whole values for each rank: an all-to-all deals them out.
+        values = max(1, message_bytes // dtype.itemsize // rank.count) * rank.count
+        self._rank = rank
+        self._precision = precision
+        self._kind = kind
+        self._bytes = float(values * dtype.itemsize)
+        exchange = _exchange(rank, kind, rank.device.random(values, dtype=dtype))
+
+        def both() -> None:
+            between()
+            exchange()
+
+        for _ in range(_WARM_UP):
+            both()
+        (once,) = rank.slowest([_elapsed_ms(rank, both)])
+        self._repeats = int(max(1, min(_MOST_REPEATS, _SAMPLE_MS / max(once, 1e-4))))
+        self._alone = _repeated(rank, between, self._repeats)
+        self._together = _repeated(rank, both, self._repeats)
+        self._beyond_ms: list[float] = []
+
+    def sample(self) -> None:
+        """Takes one more: kernels alone, then with exchanges between them."""
+        dist.barrier()
+        alone = _elapsed_ms(self._rank, self._alone)
+        dist.barrier()
+        together = _elapsed_ms(self._rank, self._together)
+        self._beyond_ms.append((together - alone) / self._repeats)
+
+    def measurement(self) -> Measurement:
+        """Returns what an exchange takes beyond the kernels, as its slowest rank saw it."""
+        shape = {"message_bytes": self._bytes}
+        if self._kind is not OperationKind.POINT_TO_POINT:
+            shape["ranks"] = float(self._rank.count)
+        beyond = self._rank.slowest(self._beyond_ms)
+        return Measurement(
+            kind=self._kind.value,
+            precision=self._precision,
+            engine=ENGINE,
+            shape=shape,
+            latency_ms=distribution([max(ms, _LEAST_MS) for ms in beyond]),
+            group=f"{self._kind.value}-{self._rank.count}",
+        )
 
 
 def _exchange(rank: Rank, kind: OperationKind, sent: torch.Tensor) -> Callable[[], object]:
@@ -100,36 +151,7 @@ def _exchange(rank: Rank, kind: OperationKind, sent: torch.Tensor) -> Callable[[
     return lambda: dist.all_to_all_single(received, sent)
 
 
-def _samples_ms(rank: Rank, run: Callable[[], object]) -> tuple[list[float], bool]:
-    """Returns samples of the slowest rank, and whether other processes disturbed too many."""
-    work = _kernels(rank)
-
-    def both() -> None:
-        work()
-        run()
-
-    for _ in range(_WARM_UP):
-        both()
-    (once,) = rank.slowest([_elapsed_ms(rank, both, 1)])
-    repeats = int(max(1, min(_MOST_REPEATS, _SAMPLE_MS / max(once, 1e-4))))
-    alone, together, waited = [], [], []
-    for _ in range(_SAMPLES):
-        dist.barrier()
-        delay = RunDelay()
-        alone.append(_elapsed_ms(rank, work, repeats))
-        dist.barrier()
-        together.append(_elapsed_ms(rank, both, repeats))
-        waited.append(delay.lap_ms())
-    kernels = float(np.median(rank.slowest(alone)))
-    # The same samples count on all ranks: what disturbs one holds up the others.
-    pairs = list(zip(rank.slowest(together), rank.slowest(waited), strict=True))
-    clean = [ms for ms, lost in pairs if lost <= DISTURBED_SHARE * ms]
-    enough = len(clean) >= _FEWEST_CLEAN
-    chosen = clean if enough else [ms for ms, _ in pairs]
-    return [max(ms - kernels, _LEAST_MS) / repeats for ms in chosen], not enough
-
-
-def _kernels(rank: Rank) -> Callable[[], object]:
+def _kernels(rank: Rank) -> Callable[[], None]:
     """Returns what runs between exchanges: products with weights, as decode steps have them."""
     row = rank.device.random(1, _WIDTH, dtype=torch.float32)
     weights = [rank.device.random(_WIDTH, _WIDTH, dtype=torch.float32) for _ in range(_PRODUCTS)]
@@ -141,10 +163,19 @@ def _kernels(rank: Rank) -> Callable[[], object]:
     return run
 
 
-def _elapsed_ms(rank: Rank, run: Callable[[], object], repeats: int) -> float:
-    rank.device.synchronize()
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    rank.device.synchronize()
-    return (time.perf_counter() - begin) * 1e3
+def _repeated(rank: Rank, run: Callable[[], None], repeats: int) -> Run:
+    """Returns what runs so often in turn, on GPUs from a graph: engines launch none by hand."""
+    runs = [run] * repeats
+    try:
+        return captured(rank.device, runs)
+    except CaptureError:
+        return partial(in_turn, runs)
+
+
+def _elapsed_ms(rank: Rank, run: Run) -> float:
+    watch = Stopwatch(rank.device)
+    watch.mark()
+    run()
+    watch.mark()
+    (elapsed,) = watch.laps_ms()
+    return elapsed

@@ -46,7 +46,24 @@ def threads() -> int:
 
 def core_count() -> int:
     """Returns the physical cores that this process may run on."""
-    return len({_core(cpu) for cpu in _usable()})
+    return len(_cores())
+
+
+def cores_of(index: int, count: int, threads: int) -> frozenset[int]:
+    """Returns the processors of the physical cores that one of several equal processes may have.
+
+    Args:
+        index: which, from 0 on.
+        count: of the processes.
+        threads: that each computes with: as many cores.
+
+    Returns:
+        Empty where there are too few cores for all.
+    """
+    cores = _cores()
+    if count * threads > len(cores):
+        return frozenset()
+    return frozenset(cpu for core in cores[index * threads :][:threads] for cpu in core)
 
 
 def last_level_cache_bytes() -> int:
@@ -142,6 +159,14 @@ def _usable() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def _cores() -> list[list[int]]:
+    """Returns the processors of each physical core that this process may run on, in order."""
+    cores: dict[tuple[str, str], list[int]] = {}
+    for cpu in _usable():
+        cores.setdefault(_core(cpu), []).append(cpu)
+    return list(cores.values())
 
 
 def _core(cpu: int) -> tuple[str, str]:

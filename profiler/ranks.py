@@ -23,6 +23,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from profiler import processor
 from profiler.device import Device, open_device
 from profiler.process_limits import die_with_parent
 
@@ -147,6 +148,8 @@ def _start(
     # They would take the address of the machine's name, which others can reach.
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     try:
+        if devices[index] == "cpu":
+            _stay_on_cores(index, len(devices), threads)
         opened = open_device(devices[index], threads)
         dist.init_process_group(
             "nccl" if opened.is_cuda else "gloo",
@@ -164,6 +167,17 @@ def _start(
         raise
     Finalize(None, _leave, args=(0,), exitpriority=_LAST)
     return result if index == 0 else None
+
+
+def _stay_on_cores(index: int, count: int, threads: int) -> None:
+    """Has a rank compute on cores of its own, as launchers of ranks bind them.
+
+    Free to move, it is woken by a message on the core of another rank, and waits for that one's
+    kernels.
+    """
+    cores = processor.cores_of(index, count, threads)
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
 
 
 def _leave(code: int) -> None:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     _Passes = Callable[[ForwardPoint, Effort], list[tuple[float, bool]]]
 
-_FEWEST_CLEAN = 5
-"""Passes that a median needs, disturbed ones where there are too few others."""
-
 
 def layer_latencies(
     rank: Rank,
@@ -59,13 +56,10 @@ def layer_latencies(
     found = []
     for point in points:
         dist.barrier()
-        every, disturbed = zip(*passes(point, effort), strict=True)
-        # The same passes count on all ranks: what disturbs one holds up the others.
-        pairs = zip(rank.slowest(every), rank.slowest(disturbed), strict=True)
-        ordered = sorted(pairs, key=lambda pair: pair[1])
-        clean = sum(1 for _, lost in ordered if not lost)
-        kept = ordered[: max(clean, _FEWEST_CLEAN)]
-        found.append(distribution([ms for ms, _ in kept]))
+        # Disturbed ones, too: a rank that waits for another's message looks as one that waits
+        # for a core.
+        every = [ms for ms, _ in passes(point, effort)]
+        found.append(distribution(rank.slowest(every)))
     return found
 
 

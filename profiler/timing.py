@@ -135,7 +135,7 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
         CaptureError: they do, or a graph cannot hold them for another reason.
     """
     if not device.is_cuda:
-        return partial(_in_turn, runs)
+        return partial(in_turn, runs)
     # As torch's notes on graphs ask for: lazily made handles must be there before.
     stream = _capture_stream(device.name)
     stream.wait_stream(torch.cuda.current_stream(device.torch_device))
@@ -152,7 +152,7 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
     mode = "thread_local" if of_ranks else "global"
     try:
         with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
-            _in_turn(runs)
+            in_turn(runs)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
@@ -188,7 +188,8 @@ def _check_waits_for_nothing(run: Run) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def _in_turn(runs: Sequence[Run]) -> None:
+def in_turn(runs: Sequence[Run]) -> None:
+    """Does all runs one after the other."""
     for run in runs:
         run()
 

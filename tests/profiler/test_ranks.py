@@ -18,6 +18,7 @@ from model.shapes import operations_of
 from profiler.collectives import KINDS, measure_collectives
 from profiler.exchange import exchange
 from profiler.interface import ENGINE, PLAIN_ENGINE
+from profiler.processor import core_count
 from profiler.progress import Progress
 from profiler.ranks import RankError, run_on_ranks
 from profiler.standalone import Plan
@@ -40,8 +41,8 @@ TINY = architecture_of_dimensions(
 
 
 def layers_and_addresses(rank, points):
-    """Returns a layer's latencies, and the most addresses that a rank and the process that
-    started it listen on: all, and those beyond loopback."""
+    """Returns a layer's latencies, the most addresses that a rank and the process that started
+    it listen on, all and those beyond loopback, and the most cores that a rank may run on."""
     latencies = [
         each
         for engine in (ENGINE, PLAIN_ENGINE)
@@ -54,7 +55,7 @@ def layers_and_addresses(rank, points):
         if connection.status == psutil.CONN_LISTEN
     ]
     beyond = sum(address != "127.0.0.1" for address in held)
-    return latencies, rank.slowest([len(held), beyond])
+    return latencies, rank.slowest([len(held), beyond, core_count()])
 
 
 def ask(path, ranks):
@@ -78,14 +79,15 @@ def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
     assert len(said.splitlines()) == len(rows)
 
 
-def test_two_ranks_time_their_shares_of_a_layer_and_listen_on_loopback_alone():
+def test_two_ranks_time_their_shares_of_a_layer_on_loopback_and_cores_of_their_own():
     points = (ForwardPoint(1, 1, 8), ForwardPoint(2, 16, 16))
-    latencies, (some, beyond) = run_on_ranks(CPUS, 1, layers_and_addresses, points)
+    latencies, (some, beyond, cores) = run_on_ranks(CPUS, 1, layers_and_addresses, points)
     assert len(latencies) == 2 * len(points)
-    assert all(3 <= each.samples <= 6 for each in latencies)
+    assert all(each.samples == 6 for each in latencies)
     assert all(each.median > 0 for each in latencies)
     assert some > 0
     assert beyond == 0
+    assert cores == 1
 
 
 def test_a_rank_that_fails_ends_them_all_and_says_why():

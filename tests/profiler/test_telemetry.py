@@ -58,6 +58,9 @@ def test_hyperthreads_of_one_core_count_once(monkeypatch, tmp_path):
     monkeypatch.setattr(processor, "_CPUS", tmp_path)
     monkeypatch.setattr(processor, "_usable", lambda: [0, 1, 2, 3])
     assert processor.threads() == 2
+    assert [processor.cores_of(index, 2, 1) for index in range(2)] == [{0, 1}, {2, 3}]
+    assert processor.cores_of(0, 1, 2) == {0, 1, 2, 3}
+    assert processor.cores_of(0, 2, 2) == set()
 
 
 def test_last_level_caches_are_summed_once_each(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ a sample is the span between two events.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from profiler.process_limits import is_out_of_memory
 
 if TYPE_CHECKING:
     from profiler.device import Device
+    from profiler.ranks import Rank
 
 Run = Callable[[], object]
 
@@ -35,6 +37,8 @@ DISTURBED_FLAG = "disturbed"
 THROTTLED_FLAG = "throttled"
 """Marks a point after which heat, a power brake or a fault held the GPU's clocks down."""
 _WARM_UPS = 3
+_MOST_IN_A_SAMPLE = 256
+"""Runs on CUDA: more would fill the queue of launches, and the host would wait."""
 
 
 class CaptureError(RuntimeError):
@@ -90,15 +94,27 @@ def time_runs(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
     return timing_of(sample_runs(device, runs, effort), effort)
 
 
-def sample_runs(device: Device, runs: Sequence[Run], effort: Effort) -> list[tuple[float, bool]]:
+def sample_runs(
+    device: Device, runs: Sequence[Run], effort: Effort, rank: Rank | None = None
+) -> list[tuple[float, bool]]:
     """Returns samples of runs as :func:`time_runs` takes them, and which were disturbed.
 
-    A single run is run once a sample: ranks that take as many samples run it as often.
+    Args:
+        device: where they run.
+        runs: at least one.
+        effort: when repeating ends; of ranks one of a fixed number of samples.
+        rank: one of those that run together, all of which call this alike: each sample holds
+            as many runs on all of them.
     """
     runs[0]()
     device.synchronize()
     once = _sample(device, runs[-1:])[0]
-    block = max(1, min(len(runs), round(effort.sample_ms / max(once, 1e-4))))
+    if rank is not None:
+        (once,) = rank.slowest([once])
+    # On CUDA a sample begins on an idle GPU, so that the host's first launch counts: of a lone
+    # graph's one replay it is a third. Repeats are cold, as a graph goes over more than the cache.
+    most = _MOST_IN_A_SAMPLE if device.is_cuda else len(runs)
+    block = max(1, min(most, math.ceil(effort.sample_ms / max(once, 1e-4))))
     samples: list[tuple[float, bool]] = []
     end = time.perf_counter() + effort.seconds
     position = 0

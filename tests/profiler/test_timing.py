@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.device import Device, open_device
-from profiler.timing import DISTURBED_FLAG, Effort, RunDelay, Timing, distribution, time_runs
+from profiler.timing import (
+    DISTURBED_FLAG,
+    Effort,
+    RunDelay,
+    Timing,
+    distribution,
+    sample_runs,
+    time_runs,
+)
 
 CPU = Device("cpu", 1 << 20)
 positive = st.floats(1e-6, 1e6)
@@ -73,6 +81,90 @@ def test_long_runs_are_not():
     runs = [counting(calls, "a", 0.003)] * 10
     time_runs(CPU, runs, Effort(seconds=0.0, min_samples=2, max_samples=2, sample_ms=1.0))
     assert len(calls) == 2 + 2
+
+
+class Gpu:
+    """A GPU whose launches take the host a while; time passes by what they do alone."""
+
+    launch_ms = 0.01
+
+    def __init__(self, work_ms):
+        self.work_ms = work_ms
+        self.runs = 0
+        self.host = self.device = 0.0
+
+    def run(self):
+        self.runs += 1
+        self.host += self.launch_ms
+        self.device = max(self.device, self.host) + self.work_ms
+
+    def synchronize(self, *_):
+        self.host = self.device = max(self.host, self.device)
+
+    def event(self, **_):
+        return Event(self)
+
+
+class Event:
+    def __init__(self, gpu):
+        self.gpu = gpu
+        self.at = None
+
+    def record(self):
+        self.at = max(self.gpu.device, self.gpu.host)
+
+    def synchronize(self):
+        self.gpu.synchronize()
+
+    def elapsed_time(self, end):
+        return end.at - self.at
+
+
+@pytest.fixture
+def gpu_of(monkeypatch):
+    """Puts a GPU behind torch's events whose every run takes so many milliseconds."""
+
+    def make(work_ms):
+        gpu = Gpu(work_ms)
+        monkeypatch.setattr(torch.cuda, "Event", gpu.event)
+        monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
+        return gpu
+
+    return make
+
+
+CUDA = Device("cuda:0", 1 << 20)
+FEW = Effort(seconds=0.0, min_samples=3, max_samples=3, sample_ms=1.0)
+
+
+@pytest.mark.parametrize("work_ms", [0.02, 0.03, 0.3])
+def test_a_lone_graph_is_replayed_until_its_launch_counts_for_little(gpu_of, work_ms):
+    gpu = gpu_of(work_ms)
+    samples = sample_runs(CUDA, [gpu.run], FEW)
+    assert [ms for ms, _ in samples] == pytest.approx([work_ms] * 3, rel=0.02)
+
+
+def test_a_long_graph_is_replayed_once_a_sample(gpu_of):
+    gpu = gpu_of(5.0)
+    sample_runs(CUDA, [gpu.run], FEW)
+    assert gpu.runs == 2 + 3
+
+
+def test_replays_of_a_graph_of_next_to_nothing_are_bounded(gpu_of):
+    gpu = gpu_of(0.0)
+    gpu.launch_ms = 0.0
+    sample_runs(CUDA, [gpu.run], FEW)
+    assert gpu.runs == 2 + 3 * 256
+
+
+def test_ranks_replay_as_often_as_the_slowest_of_them(gpu_of):
+    class Slower:
+        def slowest(self, values):
+            return [max(value, 0.25) for value in values]
+
+    gpu = gpu_of(0.02)
+    sample_runs(CUDA, [gpu.run], FEW, Slower())
+    assert gpu.runs == 2 + 3 * 4
 
 
 @given(st.lists(positive, min_size=1, max_size=40))

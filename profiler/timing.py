@@ -7,6 +7,7 @@ a sample is the span between two events.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
@@ -161,19 +162,35 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
         _check_waits_for_nothing(runs[0])
     torch.cuda.current_stream(device.torch_device).wait_stream(stream)
     device.synchronize()
-    graph = torch.cuda.CUDAGraph()
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    before = torch.cuda.current_stream(device.torch_device)
     # Beside ranks' exchanges a thread of torch's asks how far earlier ones have come, which
     # would end a capture that forbids all threads to ask.
     of_ranks = dist.is_available() and dist.is_initialized()
     mode = "thread_local" if of_ranks else "global"
     try:
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode=mode):
             _in_turn(runs)
     except RuntimeError as error:
+        _leave_capture(device, before, pool)
         if is_out_of_memory(error):
             raise
         raise CaptureError(f"no CUDA graph holds it: {str(error)[:200]}") from error
     return graph.replay
+
+
+def _leave_capture(device: Device, before: torch.cuda.Stream, pool: tuple[int, int]) -> None:
+    """Makes torch as it was before a capture that failed.
+
+    Where the capture's end fails, torch.cuda.graph leaves its stream the current one, and torch
+    2.11's allocator goes on as inside of a capture (github.com/pytorch/pytorch/issues/180395). The
+    memory of such a capture stays taken: whether torch gives it back differs by its version.
+    """
+    torch.cuda.set_stream(before)
+    # Where torch did so itself, nothing is left to end, which is an error.
+    with contextlib.suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(device.torch_device.index, pool)
+    device.synchronize()
 
 
 @lru_cache
@@ -185,8 +202,7 @@ def _capture_stream(device: str) -> Any:  # noqa: ANN401 - torch.cuda.Stream has
 def _check_waits_for_nothing(run: Run) -> None:
     """Runs it once more, told if it waits for the device.
 
-    A capture that finds out itself leaves torch 2.11's allocator and current stream behind as
-    they are inside of one (github.com/pytorch/pytorch/issues/180395).
+    A capture that finds out itself keeps its memory (:func:`_leave_capture`).
 
     Raises:
         CaptureError: it does.

@@ -6,18 +6,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import profiler.timing
 from profiler.device import Device, open_device
 from profiler.timing import (
     DISTURBED_FLAG,
+    CaptureError,
     Effort,
     RunDelay,
     Timing,
+    captured,
     distribution,
     sample_runs,
     time_runs,
@@ -234,6 +238,72 @@ def test_a_lap_begins_where_the_last_one_ended():
         first = delay.lap_ms()
     second = delay.lap_ms()
     assert 0 <= second < first
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_capture_that_fails_is_left(monkeypatch, ended):
+    """Torch's own end of it raises before it has set its stream back."""
+    streams, pools = [], ["pool"]
+
+    @contextlib.contextmanager
+    def graph(_, pool, stream, **__):
+        streams.append(stream)
+        yield
+        if ended:
+            pools.remove(pool)
+        raise RuntimeError("the capture was invalid")
+
+    def end(index, pool):
+        if pool not in pools:
+            raise RuntimeError("not currently recording")
+        pools.remove(pool)
+
+    before, stream = (SimpleNamespace(wait_stream=lambda _: None) for _ in range(2))
+    waited = []
+    stubs = {
+        "CUDAGraph": object,
+        "Stream": lambda _: stream,
+        "current_stream": lambda _: before,
+        "graph": graph,
+        "graph_pool_handle": lambda: "pool",
+        "set_stream": streams.append,
+        "set_sync_debug_mode": lambda _: None,
+        "stream": contextlib.nullcontext,
+        "synchronize": lambda _: waited.append(streams[-1:]),
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(torch.cuda, name, stub)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end)
+    profiler.timing._capture_stream.cache_clear()
+    with pytest.raises(CaptureError, match="the capture was invalid"):
+        captured(CUDA, [lambda: None])
+    profiler.timing._capture_stream.cache_clear()
+    assert streams == [stream, before]
+    assert waited[-1] == [before]
+    assert not pools
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_after_a_capture_that_failed_another_works():
+    gpu = open_device("cuda:0")
+    total = torch.zeros(1, device=gpu.torch_device)
+    before = torch.cuda.current_stream()
+
+    def waits_when_captured():
+        total.add_(1)
+        if torch.cuda.is_current_stream_capturing():
+            total.item()
+
+    with pytest.raises(CaptureError, match="no CUDA graph holds it"):
+        captured(gpu, [waits_when_captured])
+    assert torch.cuda.current_stream() == before
+    torch.cuda.empty_cache()
+    run = captured(gpu, [lambda: total.add_(1)])
+    total.zero_()
+    run()
+    run()
+    assert float(total) == 2.0
 
 
 @pytest.mark.gpu

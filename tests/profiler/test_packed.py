@@ -61,8 +61,6 @@ def relative_error(found, exact):
 def opened(name, precision):
     if name != "cpu" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    if name != "cpu" and precision is Precision.INT8_WEIGHT_ONLY:
-        pytest.skip("torch has a kernel for GPUs since 2.9 alone")
     device = CPU if name == "cpu" else open_device(name)
     try:
         device.check(precision)

@@ -139,7 +139,10 @@ def measure_experts(
     draw = torch.Generator().manual_seed(0)
     for tokens in point.tokens:
         x = device.random(tokens, point.hidden_size, dtype=dtype)
-        weights = torch.full((tokens, point.top_k), 1 / point.top_k, device=device.torch_device)
+        # In the type that transformers' routers give them in.
+        weights = torch.full(
+            (tokens, point.top_k), 1 / point.top_k, dtype=dtype, device=device.torch_device
+        )
         runs: list[Run] = []
         for module in modules:
             order = torch.randperm(point.local_experts, generator=draw)

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -61,6 +60,15 @@ class PackedLinear(NamedTuple):
     multiply: Callable[..., torch.Tensor]
 
 
+def _padded(values: torch.Tensor, columns: int, rows: int = 1) -> torch.Tensor:
+    """Returns a matrix, zeros behind it up to multiples of so many columns and rows.
+
+    One that needs none is returned itself: torch's own would copy it, which takes time.
+    """
+    missing = -values.shape[1] % columns, -len(values) % rows
+    return F.pad(values, (0, missing[0], 0, missing[1])) if any(missing) else values
+
+
 def _scaled(values: torch.Tensor, largest: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns fp32 values up to ``largest`` and the scale of each row, (rows, 1)."""
     floats = values.float()
@@ -88,8 +96,7 @@ def _columns(
     Where ``narrow`` finds one scale for all, it is that one. Zeros are behind the columns:
     vocabularies and ranks' shares have any size.
     """
-    size = (0, -weight.shape[1] % _ALIGNED, 0, -len(weight) % _ALIGNED)
-    packed, scales = narrow(F.pad(weight, size))
+    packed, scales = narrow(_padded(weight, _ALIGNED, _ALIGNED))
     return packed.t(), scales.t(), len(weight)
 
 
@@ -106,7 +113,7 @@ def _multiply_weight_only(
 
 def _pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Returns packed weights, scales and zeros, (groups, n, 2), and how many columns count."""
-    padded = F.pad(weight, (0, -weight.shape[1] % _GROUP, 0, -len(weight) % _ALIGNED)).float()
+    padded = _padded(weight, _GROUP, _ALIGNED).float()
     groups = padded.view(len(padded), -1, _GROUP)
     low, high = groups.aminmax(dim=2, keepdim=True)
     scales = ((high - low) / _INT4_LEVELS).clamp(min=_LEAST)
@@ -121,7 +128,7 @@ def _pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 def _prepare_int4(x: torch.Tensor) -> tuple[torch.Tensor]:
-    return (F.pad(x, (0, -x.shape[1] % _GROUP)),)
+    return (_padded(x, _GROUP).contiguous(),)  # the last tokens of sequences are not
 
 
 def _multiply_int4(
@@ -138,7 +145,7 @@ def _rows(
 
     Where ``narrow`` finds one scale for all, it is that one.
     """
-    return narrow(F.pad(x, (0, -x.shape[1] % _ALIGNED)))
+    return narrow(_padded(x, _ALIGNED))
 
 
 def _prepare_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,11 +184,11 @@ def _multiply_fp8(
     weight: torch.Tensor,
     scales: torch.Tensor,
     columns: int,
-    *,
-    fast: bool = False,
 ) -> torch.Tensor:
+    # Sums stay in the multipliers' accumulators, narrower than 32 bits on Hopper, as they do in
+    # TensorRT-LLM's call of cuBLASLt and in vLLM's kernels: to carry them over takes time.
     product = torch._scaled_mm(
-        x, weight, scale_a=x_scales, scale_b=scales, out_dtype=torch.bfloat16, use_fast_accum=fast
+        x, weight, scale_a=x_scales, scale_b=scales, out_dtype=torch.bfloat16, use_fast_accum=True
     )
     return product[:, :columns]
 
@@ -199,11 +206,6 @@ def _pack_per_tensor(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
 
 def _prepare_per_tensor(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return _rows(x, _in_one_fp8)
-
-
-# Sums stay in the multipliers' accumulators, narrower than 32 bits on Hopper, as they do in
-# TensorRT-LLM's call of cuBLASLt and in vLLM's kernels: to carry them over takes time.
-_multiply_per_tensor = partial(_multiply_fp8, fast=True)
 
 
 def _in_fp8_blocks(values: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,14 +229,12 @@ def _pack_fp8_block(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, i
 
     Blocks are whole: columns and values of zeros are behind them.
     """
-    whole = F.pad(weight, (0, -weight.shape[1] % _BLOCK, 0, -len(weight) % _BLOCK))
-    packed, scales = _in_fp8_blocks(whole, _BLOCK)
-    return packed.t(), F.pad(scales, (0, -scales.shape[1] % _SCALES_ALIGNED)).t(), len(weight)
+    packed, scales = _in_fp8_blocks(_padded(weight, _BLOCK, _BLOCK), _BLOCK)
+    return packed.t(), _padded(scales, _SCALES_ALIGNED).t(), len(weight)
 
 
 def _prepare_fp8_block(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    whole = F.pad(x, (0, -x.shape[1] % _BLOCK, 0, -len(x) % _SCALES_ALIGNED))
-    packed, scales = _in_fp8_blocks(whole, 1)
+    packed, scales = _in_fp8_blocks(_padded(x, _BLOCK, _SCALES_ALIGNED), 1)
     return packed, scales.t().contiguous().t(), len(x)
 
 
@@ -269,7 +269,7 @@ PACKED = {
 }
 """Formats that linears are packed in."""
 
-PER_TENSOR = PackedLinear(_pack_per_tensor, _prepare_per_tensor, _multiply_per_tensor)
+PER_TENSOR = PackedLinear(_pack_per_tensor, _prepare_per_tensor, _multiply_fp8)
 """fp8 with one scale for the weights and one for the activations."""
 
 

@@ -99,6 +99,7 @@ class PlainDecoder(nn.Module):
 
     Attributes:
         architecture: its layers those of the rank.
+        rank: as given.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class PlainDecoder(nn.Module):
         self.architecture = architecture
         self.dtype = dtype_of(precision)
         self.device = device
+        self.rank = rank
         hidden, vocab = architecture.hidden_size, architecture.vocab_size
         own = head_rows(vocab, rank)
         rows = own.stop - own.start

@@ -77,7 +77,7 @@ class PlainModel:
         size = (sum(alike.tokens for alike in point.step), decoder.architecture.hidden_size)
         stream = device.random(*size, dtype=decoder.dtype)
         run = captured(device, [partial(decoder.run_layers, stream, shares)])
-        return sample_runs(device, [run], effort)
+        return sample_runs(device, [run], effort, decoder.rank)
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once; it has been warmed up."""

@@ -7,6 +7,8 @@ a sample is the span between two events.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ from profiler.process_limits import is_out_of_memory
 
 if TYPE_CHECKING:
     from profiler.device import Device
+    from profiler.ranks import Rank
 
 Run = Callable[[], object]
 
@@ -35,6 +38,8 @@ DISTURBED_FLAG = "disturbed"
 THROTTLED_FLAG = "throttled"
 """Marks a point after which heat, a power brake or a fault held the GPU's clocks down."""
 _WARM_UPS = 3
+_MOST_IN_A_SAMPLE = 256
+"""Runs on CUDA: more would fill the queue of launches, and the host would wait."""
 
 
 class CaptureError(RuntimeError):
@@ -90,15 +95,27 @@ def time_runs(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
     return timing_of(sample_runs(device, runs, effort), effort)
 
 
-def sample_runs(device: Device, runs: Sequence[Run], effort: Effort) -> list[tuple[float, bool]]:
+def sample_runs(
+    device: Device, runs: Sequence[Run], effort: Effort, rank: Rank | None = None
+) -> list[tuple[float, bool]]:
     """Returns samples of runs as :func:`time_runs` takes them, and which were disturbed.
 
-    A single run is run once a sample: ranks that take as many samples run it as often.
+    Args:
+        device: where they run.
+        runs: at least one.
+        effort: when repeating ends; of ranks one of a fixed number of samples.
+        rank: one of those that run together, all of which call this alike: each sample holds
+            as many runs on all of them.
     """
     runs[0]()
     device.synchronize()
     once = _sample(device, runs[-1:])[0]
-    block = max(1, min(len(runs), round(effort.sample_ms / max(once, 1e-4))))
+    if rank is not None:
+        (once,) = rank.slowest([once])
+    # On CUDA a sample begins on an idle GPU, so that the host's first launch counts: of a lone
+    # graph's one replay it is a third. Repeats are cold, as a graph goes over more than the cache.
+    most = _MOST_IN_A_SAMPLE if device.is_cuda else len(runs)
+    block = max(1, min(most, math.ceil(effort.sample_ms / max(once, 1e-4))))
     samples: list[tuple[float, bool]] = []
     end = time.perf_counter() + effort.seconds
     position = 0
@@ -145,19 +162,35 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
         _check_waits_for_nothing(runs[0])
     torch.cuda.current_stream(device.torch_device).wait_stream(stream)
     device.synchronize()
-    graph = torch.cuda.CUDAGraph()
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    before = torch.cuda.current_stream(device.torch_device)
     # Beside ranks' exchanges a thread of torch's asks how far earlier ones have come, which
     # would end a capture that forbids all threads to ask.
     of_ranks = dist.is_available() and dist.is_initialized()
     mode = "thread_local" if of_ranks else "global"
     try:
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode=mode):
             in_turn(runs)
     except RuntimeError as error:
+        _leave_capture(device, before, pool)
         if is_out_of_memory(error):
             raise
         raise CaptureError(f"no CUDA graph holds it: {str(error)[:200]}") from error
     return graph.replay
+
+
+def _leave_capture(device: Device, before: torch.cuda.Stream, pool: tuple[int, int]) -> None:
+    """Makes torch as it was before a capture that failed.
+
+    Where the capture's end fails, torch.cuda.graph leaves its stream the current one, and torch
+    2.11's allocator goes on as inside of a capture (github.com/pytorch/pytorch/issues/180395). The
+    memory of such a capture stays taken: whether torch gives it back differs by its version.
+    """
+    torch.cuda.set_stream(before)
+    # Where torch did so itself, nothing is left to end, which is an error.
+    with contextlib.suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(device.torch_device.index, pool)
+    device.synchronize()
 
 
 @lru_cache
@@ -169,8 +202,7 @@ def _capture_stream(device: str) -> Any:  # noqa: ANN401 - torch.cuda.Stream has
 def _check_waits_for_nothing(run: Run) -> None:
     """Runs it once more, told if it waits for the device.
 
-    A capture that finds out itself leaves torch 2.11's allocator and current stream behind as
-    they are inside of one (github.com/pytorch/pytorch/issues/180395).
+    A capture that finds out itself keeps its memory (:func:`_leave_capture`).
 
     Raises:
         CaptureError: it does.

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 _LONGEST_S = 3.0
 _BLIND_S = 0.5
 """Of work, where no clock can be read."""
+_STEADY_S = 0.5
+"""For so long readings must lie as close together as is asked: a rising clock may rest."""
 _READINGS = 4
-"""In a row, that lie as close together as is asked."""
+"""In that time, at the least."""
 _STEADY = 0.01
 _WIDTH, _PRODUCTS = 4096, 50
 """Of the work between two readings: some ten milliseconds on an H100, as slow as the driver
@@ -47,15 +49,27 @@ def settle(
         now: seconds of any beginning.
     """
     begin = now()
-    readings: list[float] = []
+    readings: list[tuple[float, float]] = []
     while now() - begin < (_LONGEST_S if readings else _BLIND_S):
         work()
         clock = clock_mhz()
-        if clock is not None:
-            readings.append(clock)
-        last = readings[-_READINGS:]
-        if len(last) == _READINGS and max(last) - min(last) <= _STEADY * max(last):
+        if clock is None:
+            continue
+        readings = _near([*readings, (now(), clock)])
+        if len(readings) >= _READINGS and readings[-1][0] - readings[0][0] >= _STEADY_S:
             return
+
+
+def _near(readings: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns the last of the readings, (seconds, clock), whose clocks lie close together."""
+    first = len(readings)
+    low = high = readings[-1][1]
+    for _, clock in reversed(readings):
+        low, high = min(low, clock), max(high, clock)
+        if high - low > _STEADY * high:
+            break
+        first -= 1
+    return readings[first:]
 
 
 def _work(device: Device, a: torch.Tensor) -> None:

@@ -105,6 +105,11 @@ def test_what_is_timed_is_the_chosen_experts_weighted_sum(timed, point, tokens):
     assert expected.abs().max() > 0 or tokens == 1
 
 
+def test_experts_are_weighted_in_their_own_type(timed):
+    list(measure_experts(RANK, Precision.BF16, SMALL_CACHE, QUICK))
+    assert {run.args[2].dtype for runs in timed for run in runs} == {torch.bfloat16}
+
+
 def test_runs_meet_all_experts_in_turn_and_weights_overflow_the_cache(timed):
     list(measure_experts(ALL, Precision.FP32, SMALL_CACHE, QUICK))
     for runs, tokens in zip(timed, ALL.tokens, strict=True):

@@ -61,8 +61,6 @@ def relative_error(found, exact):
 def opened(name, precision):
     if name != "cpu" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    if name != "cpu" and precision is Precision.INT8_WEIGHT_ONLY:
-        pytest.skip("torch has a kernel for GPUs since 2.9 alone")
     device = CPU if name == "cpu" else open_device(name)
     try:
         device.check(precision)
@@ -112,6 +110,35 @@ def test_a_model_that_transposes_its_weights_is_packed_too(precision):
     first, steps, _ = generate_once(model, GeneratePoint(2, 5, 3), CPU)
     assert first > 0
     assert len(steps) == 2
+
+
+@on_the_cpu
+@pytest.mark.parametrize("width", [128, 160])
+def test_the_last_tokens_of_sequences_are_multiplied_as_copies_of_them_are(precision, width):
+    linear = PackedModule(nn.Linear(width, 32).bfloat16(), precision)
+    last = torch.randn(3, 5, width).bfloat16()[:, -1]
+    assert not last.is_contiguous()
+    assert torch.equal(linear(last), linear(last.contiguous()))
+
+
+def test_aligned_activations_are_not_copied():
+    (prepared,) = PACKED[Precision.INT4].prepare(x := torch.zeros(2, 256).bfloat16())
+    assert prepared.data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("scaled", [PACKED[Precision.FP8], PER_TENSOR])
+def test_fp8_of_either_scaling_is_summed_alike(monkeypatch, scaled):
+    asked = []
+    multiply = torch._scaled_mm
+
+    def spy(*args, use_fast_accum=False, **named):
+        asked.append(use_fast_accum)
+        return multiply(*args, use_fast_accum=use_fast_accum, **named)
+
+    monkeypatch.setattr(torch, "_scaled_mm", spy)
+    x = torch.randn(32, 64).bfloat16()
+    scaled.multiply(*scaled.prepare(x), *scaled.pack(x))
+    assert asked == [True]
 
 
 @on_the_cpu

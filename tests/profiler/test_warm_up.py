@@ -10,13 +10,14 @@ from profiler.warm_up import settle, warm_up
 class Gpu:
     """A device whose time passes as it works."""
 
-    def __init__(self, clocks):
+    def __init__(self, clocks, work_s=1 / 16):
+        self.work_s = work_s
         self.seconds = 0.0
         self.worked = 0
         self._clocks = iter(clocks)
 
     def work(self):
-        self.seconds += 0.05
+        self.seconds += self.work_s
         self.worked += 1
 
     def clock_mhz(self):
@@ -32,22 +33,39 @@ def rounds(clocks):
     return gpu.worked
 
 
-def test_a_steady_clock_is_believed_after_a_few_readings():
-    assert rounds([1980.0] * 100) == 4
+def test_a_steady_clock_is_believed_after_half_a_second():
+    assert rounds([1980.0] * 100) == 1 + 8
+
+
+def test_a_clock_that_rests_for_a_moment_is_not():
+    resting = [1200.0] * 6
+    steady = rounds([1980.0] * 100)
+    assert rounds([*resting, *[1980.0] * 100]) == len(resting) + steady
+
+
+def test_a_clock_that_creeps_is_not():
+    creeping = [1500.0 * 1.004**i for i in range(30)]
+    assert rounds([*creeping, *[1980.0] * 100]) > len(creeping)
+
+
+def test_two_readings_far_apart_are_too_few():
+    gpu = Gpu([1980.0] * 100, work_s=0.6)
+    settle(gpu.work, gpu.clock_mhz, gpu.now)
+    assert gpu.worked == 4
 
 
 def test_a_rising_clock_is_waited_for():
     rising = [345.0, 900.0, 1500.0, 1900.0]
-    assert rounds([*rising, *[1980.0] * 100]) == len(rising) + 4
+    assert rounds([*rising, *[1980.0] * 100]) == len(rising) + rounds([1980.0] * 100)
 
 
 def test_a_clock_that_never_settles_is_left_after_seconds():
     restless = [1980.0, 1500.0] * 1000
-    assert rounds(restless) == pytest.approx(60, abs=1)
+    assert rounds(restless) == pytest.approx(48, abs=1)
 
 
 def test_without_a_clock_half_a_second_of_work_has_to_do():
-    assert rounds([None] * 100) == pytest.approx(10, abs=1)
+    assert rounds([None] * 100) == pytest.approx(8, abs=1)
 
 
 def test_elsewhere_nothing_is_done(monkeypatch):

@@ -190,7 +190,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A point that was left out, or one way to measure it, with the reason."""
+    """A point that was left out or made smaller, or one way to measure it, with the reason."""
 
     reason: str
 

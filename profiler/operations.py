@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 MAX_COPIES = 256
 """Runs that one point rotates over, at the most."""
+_WIDEST_GROUPED = 256
+"""Head dimension beyond which transformers takes no kernel of groups."""
+_GROUPED_BYTES = 2
+"""Of a value, beyond which torch has no kernel of groups on GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +130,23 @@ class AttentionPoint:
         """Returns an upper bound of the bytes that measuring it allocates."""
         item = dtype_of(precision).itemsize
         copies = 2 * item * attention_values(self) + device.cold_bytes
-        # In flight: keys and values joined, and repeated for each query head where a
-        # kernel takes no groups; the output; a mask.
-        rows = 2 * self.kv_tokens * (self.kv_heads + self.query_heads)
-        rows += self.query_tokens * self.query_heads
+        # In flight: keys and values joined, and repeated; the output, and it in order; a mask.
+        repeated = self.query_heads if self.repeats_keys(precision, device) else 0
+        rows = 2 * self.kv_tokens * (self.kv_heads + repeated)
+        rows += 2 * self.query_tokens * self.query_heads
         mask = self.query_tokens * self.kv_tokens
         return copies + item * self.sequences * (rows * self.head_dim + mask)
+
+    def repeats_keys(self, precision: Precision, device: Device) -> bool:
+        """Returns whether keys and values may be copied for each query head.
+
+        Kernels of groups take no mask and no wide heads, and on GPUs 16 bits alone.
+        """
+        if self.query_heads == self.kv_heads:
+            return False
+        masked = 1 < self.query_tokens < self.kv_tokens
+        wide = device.is_cuda and dtype_of(precision).itemsize > _GROUPED_BYTES
+        return masked or wide or self.head_dim > _WIDEST_GROUPED
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""

@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -25,7 +25,7 @@ from profiler.numerics import InaccurateError
 from profiler.pace import CONTENDED_FLAG, Pace
 from profiler.paged_kernels import installed_kernels
 from profiler.point_kinds import DENSE, MIXTURES, PAGED, PER_TENSOR, PLAIN
-from profiler.points import Measured
+from profiler.points import Measured, ShrinkablePoint
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import most_telling
 from profiler.telemetry import held_down_by
@@ -33,7 +33,7 @@ from profiler.timing import THROTTLED_FLAG, CaptureError
 from profiler.warm_up import warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from model.cost_model import FittedCostModel
     from model.measurement import Measurement
@@ -51,6 +51,10 @@ _TAKEN = 3
 _REFIT_S = 30.0
 _FREE_SHARE = 0.8
 """A point that needs more than this share of what is free is not measured."""
+_MOST_HALVINGS = 8
+"""Times that a point is halved until memory holds it."""
+_REASON = 200
+"""Characters of an error that a person is told."""
 
 
 class Campaign:
@@ -85,6 +89,7 @@ class Campaign:
         self._measures_others = request.budget_s >= OTHERS_FROM_S
         self.goal = Goal(request.target_error)
         self._rows = list(request.done)
+        self._measured = Measured(request.done)
         self._precisions = request.precisions or device.precisions
         for precision in self._precisions:
             device.check(precision)
@@ -143,40 +148,79 @@ class Campaign:
         self, track: _Track, kind: str, point: Point, cost_model: FittedCostModel | None
     ) -> Iterator[Measurement | Skipped]:
         begin = self._clock()
-        needed = point.needed_bytes(track.precision, self._device)
-        free = self._device.free_bytes()
         self.text = track.describe(cost_model)
         self._skipped_in_a_row += 1
-        reason = ""
-        if needed > _FREE_SHARE * free:
-            reason = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
-        else:
-            try:
-                self._pace.lap()
-                for event in point.measure(track.precision, self._device):
-                    if isinstance(event, Skipped):
-                        yield event
-                        continue
-                    self._skipped_in_a_row = 0
-                    kept = self._marked(event)
-                    self._rows.append(kept)
-                    yield kept
-                    if self._left() <= 0:
-                        break
-            except (MemoryError, RuntimeError, ValueError) as error:
-                skipped = (InaccurateError, CaptureError, InvalidFieldError)
-                if not (is_out_of_memory(error) or isinstance(error, skipped)):
-                    if not self._device.is_cuda:
-                        raise
-                    # No kernel for that shape is the point's misfortune alone; a context that
-                    # is lost raises here again.
-                    self._device.synchronize()
-                reason = str(error)[:200] or "out of memory"
-        if reason:
-            if self._device.is_cuda:
-                torch.cuda.empty_cache()
-            yield Skipped(reason=f"{point.group}: {reason}")
+        failure = yield from self._attempt(point, track.precision)
+        if failure is not None:
+            told = failure.text
+            if failure.is_memory and isinstance(point, ShrinkablePoint):
+                told = yield from self._measure_smaller(point, track.precision, failure)
+            yield Skipped(reason=f"{point.group}: {told}")
         track.record(kind, self._clock() - begin)
+
+    def _measure_smaller(
+        self, asked: ShrinkablePoint, precision: Precision, failure: _Failure
+    ) -> Generator[Measurement | Skipped, None, str]:
+        """Halves a point until memory holds it; returns what became of it, for a person."""
+        point: ShrinkablePoint = asked
+        for _ in range(_MOST_HALVINGS):
+            smaller = point.halved(precision, self._measured)
+            if smaller is None or self._left() <= 0:
+                break
+            point = smaller
+            again = yield from self._attempt(point, precision)
+            if again is None:
+                sizes = f"asked for {asked.sizes}, measured {point.sizes}"
+                return f"{sizes}: out of memory ({failure.text})"
+            if not again.is_memory:
+                break
+        return failure.text
+
+    def _attempt(
+        self, point: Point, precision: Precision
+    ) -> Generator[Measurement | Skipped, None, _Failure | None]:
+        """Measures the point as it is; returns why it cannot be, and None where it was."""
+        needed, free = point.needed_bytes(precision, self._device), self._device.free_bytes()
+        if needed > _FREE_SHARE * free:
+            text = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+            return _Failure(text, is_memory=True)
+        try:
+            self._pace.lap()
+            for event in point.measure(precision, self._device):
+                if isinstance(event, Skipped):
+                    yield event
+                    continue
+                self._skipped_in_a_row = 0
+                kept = self._marked(event)
+                self._rows.append(kept)
+                self._measured.add(kept)
+                yield kept
+                if self._left() <= 0:
+                    break
+        except (MemoryError, RuntimeError, ValueError) as error:
+            failure = self._failure_of(error)
+        else:
+            return None
+        # What the point held is let go of behind the handler alone.
+        if self._device.is_cuda:
+            torch.cuda.empty_cache()
+        return failure
+
+    def _failure_of(self, error: Exception) -> _Failure:
+        """Returns why a point is left out.
+
+        Raises:
+            Exception: the error itself where it is no misfortune of that point alone.
+        """
+        is_memory = is_out_of_memory(error)
+        skipped = (InaccurateError, CaptureError, InvalidFieldError)
+        if not (is_memory or isinstance(error, skipped)):
+            if not self._device.is_cuda:
+                raise error
+            # No kernel for that shape is the point's misfortune alone; a context that
+            # is lost raises here again.
+            self._device.synchronize()
+        return _Failure(str(error)[:_REASON] or "out of memory", is_memory)
 
     def _marked(self, measurement: Measurement) -> Measurement:
         """Returns the measurement, marked where a neighbour or heat slowed it down.
@@ -201,6 +245,18 @@ class Campaign:
             return fit_cost_model(self._rows, self._device.processors)
         except NotEnoughMeasurementsError:
             return None
+
+
+class _Failure(NamedTuple):
+    """Why a point could not be measured.
+
+    Attributes:
+        text: for a person.
+        is_memory: whether memory does not hold it.
+    """
+
+    text: str
+    is_memory: bool
 
 
 class _Track:

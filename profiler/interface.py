@@ -190,7 +190,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A point that was left out, or one way to measure it, with the reason."""
+    """A point that was left out or made smaller, or one way to measure it, with the reason."""
 
     reason: str
 
@@ -267,7 +267,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last event when all went well; the worker ends with exit code 0."""
+    """Last event when all went well; the worker ends with exit code 0.
+
+    Attributes:
+        text: what a campaign came to, for a person; empty where there is nothing to tell.
+    """
+
+    text: str = ""
 
 
 WorkerEvent = Started | Progressed | Measured | Skipped | Paused | LiveResult | Failed | Finished

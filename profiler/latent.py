@@ -8,9 +8,9 @@ as transformers runs them.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -25,7 +25,13 @@ from profiler.operations import (
     measurement_of,
     time_graphed,
 )
-from profiler.points import ATTENTION_EFFORT, MATRIX_EFFORT
+from profiler.points import (
+    ATTENTION_EFFORT,
+    MATRIX_EFFORT,
+    halved_rows,
+    halved_tokens,
+    tokens_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +88,19 @@ class LatentPoint:
         """Returns whether nothing of it is left to measure."""
         return measured.holds("mla", precision.activation, asdict(self))
 
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return tokens_text(self.sequences, self.query_tokens, self.kv_tokens)
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns the point half as large; None where there is none or it is measured."""
+        sizes = halved_tokens(self.sequences, self.query_tokens, self.kv_tokens)
+        if sizes is None:
+            return None
+        smaller = replace(self, sequences=sizes[0], query_tokens=sizes[1], kv_tokens=sizes[2])
+        return None if smaller.is_measured(precision, measured) else smaller
+
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurement of a campaign."""
         return measure_latent(self, precision, device, ATTENTION_EFFORT)
@@ -115,8 +134,17 @@ class BatchedLinearPoint:
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""
-        runs_in = precision.activation
-        return all(measured.holds("batched_linear", runs_in, self.shape(m)) for m in self.rows)
+        return all(self._holds(m, precision, measured) for m in self.rows)
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return f"up to {max(self.rows):,} rows"
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns what is left to measure up to half as many rows; None where nothing is."""
+        left = [m for m in halved_rows(self.rows) if not self._holds(m, precision, measured)]
+        return replace(self, rows=tuple(left)) if left else None
 
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurements of a campaign."""
@@ -125,6 +153,9 @@ class BatchedLinearPoint:
     def shape(self, m: int) -> dict[str, float]:
         """Returns the sizes at ``m`` rows as a measurement has them."""
         return {"m": m, "n": self.n, "k": self.k, "batch": self.batch}
+
+    def _holds(self, m: int, precision: Precision, measured: Measured) -> bool:
+        return measured.holds("batched_linear", precision.activation, self.shape(m))
 
 
 @torch.inference_mode()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
@@ -21,7 +21,13 @@ from profiler.device import Device, dtype_of
 from profiler.interface import ENGINE
 from profiler.numerics import CHECKED, check
 from profiler.packed import PACKED, PER_TENSOR
-from profiler.points import ATTENTION_EFFORT, MATRIX_EFFORT
+from profiler.points import (
+    ATTENTION_EFFORT,
+    MATRIX_EFFORT,
+    halved_rows,
+    halved_tokens,
+    tokens_text,
+)
 from profiler.timing import Effort, Run, Timing, captured, time_runs
 
 if TYPE_CHECKING:
@@ -34,6 +40,10 @@ if TYPE_CHECKING:
 
 MAX_COPIES = 256
 """Runs that one point rotates over, at the most."""
+_WIDEST_GROUPED = 256
+"""Head dimension beyond which transformers takes no kernel of groups."""
+_GROUPED_BYTES = 2
+"""Of a value, beyond which torch has no kernel of groups on GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,17 @@ class LinearPoint:
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""
-        return all(measured.holds(self.kind, precision, self.shape(m)) for m in self.rows)
+        return all(self._holds(m, precision, measured) for m in self.rows)
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return f"up to {max(self.rows):,} rows"
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns what is left to measure up to half as many rows; None where nothing is."""
+        left = [m for m in halved_rows(self.rows) if not self._holds(m, precision, measured)]
+        return replace(self, rows=tuple(left)) if left else None
 
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurements of a campaign."""
@@ -76,6 +96,9 @@ class LinearPoint:
     def shape(self, m: int) -> dict[str, float]:
         """Returns the sizes at ``m`` rows as a measurement has them."""
         return {"m": m, "n": self.n, "k": self.k}
+
+    def _holds(self, m: int, precision: Precision, measured: Measured) -> bool:
+        return measured.holds(self.kind, precision, self.shape(m))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +130,40 @@ class AttentionPoint:
         """Returns an upper bound of the bytes that measuring it allocates."""
         item = dtype_of(precision).itemsize
         copies = 2 * item * attention_values(self) + device.cold_bytes
-        # In flight: keys and values joined, and repeated for each query head where a
-        # kernel takes no groups; the output; a mask.
-        rows = 2 * self.kv_tokens * (self.kv_heads + self.query_heads)
-        rows += self.query_tokens * self.query_heads
+        # In flight: keys and values joined, and repeated; the output, and it in order; a mask.
+        repeated = self.query_heads if self.repeats_keys(precision, device) else 0
+        rows = 2 * self.kv_tokens * (self.kv_heads + repeated)
+        rows += 2 * self.query_tokens * self.query_heads
         mask = self.query_tokens * self.kv_tokens
         return copies + item * self.sequences * (rows * self.head_dim + mask)
+
+    def repeats_keys(self, precision: Precision, device: Device) -> bool:
+        """Returns whether keys and values may be copied for each query head.
+
+        Kernels of groups take no mask and no wide heads, and on GPUs 16 bits alone.
+        """
+        if self.query_heads == self.kv_heads:
+            return False
+        masked = 1 < self.query_tokens < self.kv_tokens
+        wide = device.is_cuda and dtype_of(precision).itemsize > _GROUPED_BYTES
+        return masked or wide or self.head_dim > _WIDEST_GROUPED
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""
         return measured.holds(self.kind, precision.activation, asdict(self))
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return tokens_text(self.sequences, self.query_tokens, self.kv_tokens)
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns the point half as large; None where there is none or it is measured."""
+        sizes = halved_tokens(self.sequences, self.query_tokens, self.kv_tokens)
+        if sizes is None:
+            return None
+        smaller = replace(self, sequences=sizes[0], query_tokens=sizes[1], kv_tokens=sizes[2])
+        return None if smaller.is_measured(precision, measured) else smaller
 
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement | Skipped]:
         """Yields the measurement of a campaign."""

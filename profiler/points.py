@@ -7,7 +7,7 @@ design draw it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from model.precision import Precision
 from profiler.timing import Effort
@@ -36,8 +36,12 @@ class Measured:
         self._shapes: set[tuple[str, Precision, frozenset[tuple[str, float]]]] = set()
         self._groups = Counter[tuple[str, Precision, str]]()
         for row in rows:
-            self._shapes.add((row.kind, row.precision, frozenset(row.shape.items())))
-            self._groups[row.kind, row.precision, row.group] += 1
+            self.add(row)
+
+    def add(self, row: Measurement) -> None:
+        """Counts one more measurement."""
+        self._shapes.add((row.kind, row.precision, frozenset(row.shape.items())))
+        self._groups[row.kind, row.precision, row.group] += 1
 
     def holds(self, kind: str, precision: Precision, shape: Mapping[str, float]) -> bool:
         """Returns whether that shape was measured."""
@@ -70,3 +74,43 @@ class Point(Protocol):
         Raises:
             MemoryError, RuntimeError: the device's memory does not hold it.
         """
+
+
+@runtime_checkable
+class ShrinkablePoint(Point, Protocol):
+    """A point that can be asked for in a smaller size where memory does not hold it."""
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns what is left to measure of the point half as large; None where nothing is."""
+
+
+def halved_tokens(sequences: int, query_tokens: int, kv_tokens: int) -> tuple[int, int, int] | None:
+    """Returns half as many sequences, or of a single one half of its tokens.
+
+    Queries and context shrink together: a whole prompt stays one, as a part of one takes a
+    mask and copies of its keys.
+
+    Returns:
+        Sequences, query tokens and context; None where there is but one token.
+    """
+    if sequences > 1:
+        return sequences // 2, query_tokens, kv_tokens
+    if kv_tokens <= 1:
+        return None
+    return sequences, max(1, query_tokens // 2), kv_tokens // 2
+
+
+def halved_rows(rows: Iterable[int]) -> tuple[int, ...]:
+    """Returns the rows, none of them beyond half of the most; none where that is a single one."""
+    asked = set(rows)
+    most = max(asked) // 2
+    return tuple(sorted({min(m, most) for m in asked})) if most else ()
+
+
+def tokens_text(sequences: int, query_tokens: int, kv_tokens: int) -> str:
+    """Returns the sizes of an attention for a person."""
+    return f"{sequences:,} x {query_tokens:,} over {kv_tokens:,} tokens"

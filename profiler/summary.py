@@ -24,7 +24,7 @@ def summary(
     Args:
         measured: all that is in the file.
         fresh: of these, by this run.
-        skipped: points left out in this run, by reason.
+        skipped: points left out or made smaller in this run, by reason.
         fitted: on all of them, or why none could be.
         goal: what came of the error that was asked for; empty where none was.
     """
@@ -45,7 +45,7 @@ def summary(
     if goal:
         lines.append(goal)
     if skipped:
-        lines.append(f"{sum(skipped.values())} points were left out:")
+        lines.append(f"{sum(skipped.values())} points were left out or made smaller:")
         lines += [
             f"  {reason}" + (f" ({n} times)" if n > 1 else "") for reason, n in skipped.items()
         ]

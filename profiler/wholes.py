@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 from model.blocks import LatentAttention
 from model.execution import layer_operations, projections_of
@@ -19,7 +19,7 @@ from model.measurement import Measurement
 from model.shapes import architecture_shape
 from model.workload import Sequences
 from profiler.device import Device, dtype_of
-from profiler.points import MODEL_EFFORT
+from profiler.points import MODEL_EFFORT, halved_tokens
 from profiler.timing import timing_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,22 @@ class ForwardPoint:
         beside = Sequences(count=self.decoding, query_tokens=1, kv_tokens=self.decoding_kv_tokens)
         return (first, beside)
 
+    @property
+    def held_tokens(self) -> int:
+        """Tokens that are in memory, of all sequences."""
+        return sum(alike.count * alike.kv_tokens for alike in self.step)
+
+    def halved(self) -> ForwardPoint | None:
+        """Returns the pass half as large; None where there is none."""
+        first = (self.sequences, self.query_tokens, self.kv_tokens)
+        beside = (self.decoding, 1, self.decoding_kv_tokens)
+        halves = halved_tokens(*first), halved_tokens(*beside)
+        if halves == (None, None):
+            return None
+        sequences, query_tokens, kv_tokens = halves[0] or first
+        decoding, _, decoding_kv_tokens = halves[1] or beside
+        return ForwardPoint(sequences, query_tokens, kv_tokens, decoding, decoding_kv_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class GeneratePoint:
@@ -73,6 +89,36 @@ class GeneratePoint:
     sequences: int
     input_tokens: int
     output_tokens: int
+
+    @property
+    def prefill(self) -> Step:
+        """What runs up to the first token."""
+        return (
+            Sequences(
+                count=self.sequences,
+                query_tokens=self.input_tokens,
+                kv_tokens=self.input_tokens,
+            ),
+        )
+
+    @property
+    def decode(self) -> Step:
+        """What runs in a later step, at the mean context."""
+        context = self.input_tokens + self.output_tokens // 2
+        return (Sequences(count=self.sequences, query_tokens=1, kv_tokens=context),)
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens that are in memory at the end, of all sequences."""
+        return self.sequences * (self.input_tokens + self.output_tokens)
+
+    def halved(self) -> GeneratePoint | None:
+        """Returns the request half as large; None where there is none."""
+        sizes = halved_tokens(self.sequences, self.input_tokens, self.input_tokens)
+        return GeneratePoint(sizes[0], sizes[1], self.output_tokens) if sizes else None
+
+
+_Run = TypeVar("_Run", ForwardPoint, GeneratePoint)
 
 
 class Once(NamedTuple):
@@ -113,6 +159,33 @@ class WholePoint(ABC):
         """Returns the model with random weights; memory is taken here."""
 
     @property
+    def held_tokens(self) -> int:
+        """Tokens that its widest pass has in memory."""
+        passes = [forward.held_tokens for forward in self.forwards]
+        return max(passes + [request.held_tokens for request in self.generates])
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return f"up to {self.held_tokens:,} tokens in a pass"
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns what is left to measure, no pass beyond half of the widest; None: nothing."""
+        most = self.held_tokens // 2
+        forwards, generates = _within(self.forwards, most), _within(self.generates, most)
+        if replace(self, forwards=forwards, generates=generates).held_tokens >= self.held_tokens:
+            return None
+
+        def is_left(kind: str, step: Step) -> bool:
+            return not measured.holds(kind, precision, architecture_shape(self.architecture, step))
+
+        forwards = tuple(each for each in forwards if is_left("layer", each.step))
+        generates = tuple(each for each in generates if is_left("decode", each.decode))
+        if not (forwards or generates):
+            return None
+        return replace(self, forwards=forwards, generates=generates)
+
+    @property
     def group(self) -> str:
         """All that one architecture is measured in is held out together."""
         return self.architecture.name
@@ -139,16 +212,12 @@ class WholePoint(ABC):
         """Returns an upper bound of the bytes that measuring it allocates."""
         del device  # that of the modules alone
         architecture = self.architecture
-        widest = max(
-            [sum(alike.count * alike.kv_tokens for alike in f.step) for f in self.forwards]
-            + [g.sequences * (g.input_tokens + g.output_tokens) for g in self.generates]
-        )
         layer = architecture.layers[0].layer
         row = 8 * architecture.hidden_size + 2 * layer.feed_forward.activation_values
         if isinstance(layer.attention, LatentAttention):
             row += layer.attention.activation_values  # keys and values are wider than their cache
         cache = 2 * architecture.layer_count * layer.attention.cached_values
-        values = 1.1 * architecture.parameter_count() + widest * (row + cache)
+        values = 1.1 * architecture.parameter_count() + self.held_tokens * (row + cache)
         return dtype_of(precision).itemsize * values
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
@@ -174,14 +243,9 @@ def measure_whole(
         yield make("layer", forward.step, model.layer(forward, effort))
     for run in point.generates:
         firsts, steps = repeated(model.runs(run), effort)
-        prefill = Sequences(
-            count=run.sequences, query_tokens=run.input_tokens, kv_tokens=run.input_tokens
-        )
-        yield make("prefill", (prefill,), firsts)
+        yield make("prefill", run.prefill, firsts)
         if steps is not None:
-            context = run.input_tokens + run.output_tokens // 2
-            decode = Sequences(count=run.sequences, query_tokens=1, kv_tokens=context)
-            yield make("decode", (decode,), steps)
+            yield make("decode", run.decode, steps)
 
 
 def repeated(run: Callable[[], Once], effort: Effort) -> tuple[Timing, Timing | None]:
@@ -199,6 +263,17 @@ def repeated(run: Callable[[], Once], effort: Effort) -> tuple[Timing, Timing | 
     firsts = [(row.first_ms, row.disturbed) for row in rows]
     means = [(sum(row.steps_ms) / len(row.steps_ms), row.disturbed) for row in rows if row.steps_ms]
     return timing_of(firsts, effort), timing_of(means, effort) if means else None
+
+
+def _within(runs: tuple[_Run, ...], most: int) -> tuple[_Run, ...]:
+    """Returns the runs, each halved until it has at most so many tokens in memory."""
+    fitting = []
+    for run in runs:
+        kept = run
+        while kept.held_tokens > most and (smaller := kept.halved()) is not None:
+            kept = smaller
+        fitting.append(kept)
+    return tuple(dict.fromkeys(fitting))
 
 
 def _measurement(

@@ -61,9 +61,10 @@ def serve(connection: Connection) -> int:
     """
     request = connection.recv()
     begin = time.monotonic()
+    text = ""
     try:
         if isinstance(request, CampaignRequest):
-            _campaign(connection, request, begin)
+            text = _campaign(connection, request, begin)
         elif isinstance(request, ExchangeRequest):
             _exchange(connection, request)
         elif isinstance(request, LiveRequest):
@@ -76,11 +77,12 @@ def serve(connection: Connection) -> int:
         traceback.print_exc()
         connection.send(Failed(code=_code_of(error), message=_text_of(error)))
         return 1
-    connection.send(Finished())
+    connection.send(Finished(text=text))
     return 0
 
 
-def _campaign(connection: Connection, request: CampaignRequest, begin: float) -> None:
+def _campaign(connection: Connection, request: CampaignRequest, begin: float) -> str:
+    """Runs a campaign; returns what came of the error that was asked for."""
     environment = current_environment(request.device)
     # Loading torch takes seconds; the limits above are in force before.
     with _no_collection():
@@ -97,8 +99,7 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
             connection.send(Measured(measurement=event))
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.text))
         _obey(connection)
-    if campaign.goal.is_set:
-        connection.send(Progressed(fraction=campaign.fraction, text=campaign.goal.text))
+    return campaign.goal.text
 
 
 def _exchange(connection: Connection, request: ExchangeRequest) -> None:

@@ -103,6 +103,7 @@ class CampaignRun:
         self._spent_before = job.spent_s
         self._began = time.monotonic()
         self._saved = 0.0
+        self._conclusion = ""
         self._finished = False
         self._environment: Environment | None = None
 
@@ -205,7 +206,8 @@ class CampaignRun:
                 case Paused():
                     turn.paused()
                     self._update(status="paused for a live measurement")
-                case Finished():
+                case Finished(text=text):
+                    self._conclusion = text
                     self._finished = True
                     return
                 case Failed(code=FailureCode.BUDGET):
@@ -277,6 +279,7 @@ class CampaignRun:
             state=JobState.SUCCEEDED,
             spent_s=self._spent(),
             progress=1.0,
+            status=self._conclusion,
             cost_model=fitted.record.id,
         )
 

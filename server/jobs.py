@@ -227,11 +227,11 @@ class JobManager:
             text = "the daemon failed at this job; its log tells why"
             self._end(self.board.get(job_id) or job, JobState.FAILED, text)
         else:
-            self._end(job, JobState.SUCCEEDED)
+            self._end(job, JobState.SUCCEEDED, status=job.status)
 
-    def _end(self, job: JobRecord, state: JobState, error: str = "") -> None:
+    def _end(self, job: JobRecord, state: JobState, error: str = "", status: str = "") -> None:
         ended = replace(
-            job, state=state, status="", error_message=error, end_time=datetime.now(UTC)
+            job, state=state, status=status, error_message=error, end_time=datetime.now(UTC)
         )
         self.board.put(ended)
         with self._changed:

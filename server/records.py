@@ -61,10 +61,11 @@ class JobRecord:
         measurement_count: rows committed. Counted by the store as rows are
             added; ``Jobs.update`` leaves it alone.
         progress: 0 to 1.
-        status: what it is doing, for a person.
+        status: what it is doing, for a person; at its end what came of the error that was asked
+            for, empty where none was.
         error_message: why it failed; empty otherwise.
         cost_model: id of the cost model it fitted; empty until then.
-        skipped: points left out, with the reason.
+        skipped: points left out or made smaller, with the reason.
         start_time, end_time: None until then.
     """
 

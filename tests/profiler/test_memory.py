@@ -1,8 +1,12 @@
 """A point's need for memory is bounded before anything is allocated."""
 
+from dataclasses import replace
+from itertools import accumulate
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
 
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
@@ -65,6 +69,50 @@ def test_an_attention_never_takes_more_than_its_bound(
     ):
         point = make(*sizes)
         assert bytes_made(measure, point, precision) <= point.needed_bytes(precision, CPU)
+
+
+def peak_bytes(run):
+    """The most bytes that a call holds at once, of those that it allocates."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        run()
+    events = [e for e in watched.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(held)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+@pytest.mark.parametrize(("query", "kv"), [(1, 2048), (256, 256), (32, 512)])
+def test_what_an_attention_has_in_flight_is_within_its_bound_and_not_far(
+    monkeypatch, query, kv, precision
+):
+    # Blocks of random values weigh nothing beside real points.
+    monkeypatch.setattr("profiler.device._RANDOM_VALUES", 1 << 10)
+    point = AttentionPoint(2, query, kv, 32, 4, 64)
+    peak = peak_bytes(lambda: list(measure_attention(point, precision, CPU, QUICK)))
+    bound = point.needed_bytes(precision, CPU)
+    assert peak <= bound <= 1.5 * peak
+
+
+GPU = Device("cuda:0", 1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("query", "head_dim", "precision", "device", "repeats"),
+    [
+        (1, 128, Precision.BF16, GPU, False),
+        (1, 128, Precision.FP32, CPU, False),
+        (1, 128, Precision.FP32, GPU, True),
+        (1, 512, Precision.BF16, GPU, True),
+        (900, 128, Precision.BF16, GPU, False),
+        (90, 128, Precision.BF16, GPU, True),
+    ],
+)
+def test_keys_are_counted_for_each_query_head_only_where_they_are_copied(
+    query, head_dim, precision, device, repeats
+):
+    groups = AttentionPoint(2, query, 900, 32, 4, head_dim)
+    assert groups.repeats_keys(precision, device) is repeats
+    assert not replace(groups, kv_heads=32).repeats_keys(precision, device)
 
 
 @settings(max_examples=20, deadline=None)

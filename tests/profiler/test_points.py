@@ -13,7 +13,7 @@ from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
 from profiler.paged_attention import PagedAttentionPoint
-from profiler.points import Measured
+from profiler.points import Measured, ShrinkablePoint
 from profiler.static_attention import StaticAttentionPoint
 from profiler.wholes import ForwardPoint, GeneratePoint
 
@@ -66,6 +66,56 @@ def test_a_point_is_measured_once_all_of_it_is(rows, point):
     assert not point.is_measured(Precision.FP32, Measured([*others, *rows[point][:-1]]))
     assert point.is_measured(Precision.FP32, Measured(rows[point]))
     assert not point.is_measured(Precision.BF16, Measured(rows[point]))
+
+
+def halvings(point, rows=()):
+    """All that a point can be made, the largest first."""
+    while (point := point.halved(Precision.FP32, Measured(rows))) is not None:
+        yield point
+
+
+SHRINKABLE = [point for point in [*ALONE, MODEL] if isinstance(point, ShrinkablePoint)]
+
+
+@pytest.mark.parametrize("point", SHRINKABLE, ids=lambda point: point.group)
+def test_a_point_gets_smaller_until_nothing_is_left(rows, point):
+    smaller = list(halvings(point))
+    assert 1 <= len(smaller) <= 8
+    assert {it.group for it in smaller} == {point.group}
+    assert len({it.sizes for it in (point, *smaller)}) == len(smaller) + 1
+    need = [it.needed_bytes(Precision.FP32, CPU) for it in (point, *smaller)]
+    assert need == sorted(need, reverse=True)
+    found = list(smaller[0].measure(Precision.FP32, CPU))
+    assert point.halved(Precision.FP32, Measured(found)) is None
+
+
+def test_sequences_are_halved_first_and_a_whole_prompt_stays_one():
+    sizes = [
+        (it.sequences, it.query_tokens, it.kv_tokens)
+        for it in halvings(AttentionPoint(5, 8, 8, 4, 2, 16))
+    ]
+    assert sizes == [(2, 8, 8), (1, 8, 8), (1, 4, 4), (1, 2, 2), (1, 1, 1)]
+    decode = [it.kv_tokens for it in halvings(AttentionPoint(1, 1, 9, 4, 2, 16))]
+    assert decode == [4, 2, 1]
+
+
+def test_no_rows_are_beyond_half_of_the_most_and_the_others_stay():
+    rows = [it.rows for it in halvings(LinearPoint(64, 32, (1, 2, 5, 33)))]
+    assert rows == [(1, 2, 5, 16), (1, 2, 5, 8), (1, 2, 4), (1, 2), (1,)]
+
+
+def test_of_a_model_the_widest_passes_are_halved_and_what_is_measured_is_left_out(rows):
+    wide = ForwardPoint(4, 1, 64, decoding=3, decoding_kv_tokens=20)
+    point = ModelPoint(
+        SMALL, (ForwardPoint(1, 1, 9), wide), (GeneratePoint(1, 8, 4), GeneratePoint(40, 8, 3))
+    )
+    smaller = next(halvings(point))
+    assert smaller.held_tokens <= point.held_tokens // 2
+    assert smaller.forwards == (ForwardPoint(1, 1, 9), ForwardPoint(2, 1, 64, 1, 20))
+    assert smaller.generates == (GeneratePoint(1, 8, 4), GeneratePoint(20, 8, 3))
+    left = next(halvings(point, rows[MODEL]))
+    assert left.forwards == smaller.forwards[1:]
+    assert left.generates == smaller.generates[1:]
 
 
 def test_linears_in_fp8_are_measured_and_priced_by_their_scaling():

@@ -130,7 +130,7 @@ def test_the_summary_tells_points_errors_and_what_was_left_out(synthetic_device)
     assert f"{len(rows)} points, 3 of them new" in told
     assert f"{kinds['decode']} decode" in told
     assert re.search(r"fp32 decode: \d+\.\d%, \d+\.\d% \(\d+ points\)", told)
-    assert "3 points were left out:\n  too large (2 times)\n  vast" in told
+    assert "3 points were left out or made smaller:\n  too large (2 times)\n  vast" in told
     assert "no error can be told: too few" in summary(rows, 0, {}, "too few")
 
 

@@ -111,12 +111,12 @@ def worker(request):
         started.close()
 
 
-def campaign(budget_s):
+def campaign(budget_s, target_error=0.0):
     return CampaignRequest(
         device="cpu",
         budget_s=budget_s,
         reserve_s=0.0,
-        target_error=0.0,
+        target_error=target_error,
         precisions=(),
         done=(),
     )
@@ -193,7 +193,7 @@ def pass_by(monkeypatch):
 
 
 def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served, pass_by):
-    connection, code = served(campaign(budget_s=300.0))
+    connection, code = served(campaign(budget_s=300.0, target_error=0.05))
     started, *events = until(connection, Measured)
     assert started == Started(environment=current_environment("cpu"))
     connection.send(Pause())
@@ -208,7 +208,8 @@ def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served, pass_
     pass_by(300.0)
     events += events_of(connection)
     assert code.result(timeout=ENDING_S) == 0
-    assert events[-1] == Finished()
+    told = "the asked error of 5.0% was not reached: it could not be told yet"
+    assert events[-1] == Finished(text=told)
     assert {type(event) for event in events} <= {Measured, Progressed, Skipped, Finished}
     fractions = [event.fraction for event in events if isinstance(event, Progressed)]
     assert fractions == sorted(fractions)

@@ -90,6 +90,12 @@ def apart(connection, request):
     five(connection, request)
 
 
+def asked(connection, request):
+    """Says at its end what came of the error that was asked for."""
+    campaign(connection, request, most=5)
+    connection.send(Finished(text=f"the asked error of {request.target_error:.1%} took 5 points"))
+
+
 def told_budget(connection, request):
     campaign(connection, request, most=5)
     connection.send(Skipped(reason=repr(request.budget_s)))
@@ -179,6 +185,7 @@ BEHAVIOURS = {
         five,
         apart,
         sixty,
+        asked,
         told_budget,
         echo,
         live,

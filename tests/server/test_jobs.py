@@ -75,6 +75,16 @@ def test_a_job_measures_fits_and_succeeds(manager, state, cpu, workers):
     assert not workers()
 
 
+def test_a_job_that_has_ended_says_what_came_of_the_error_that_was_asked_for(manager, state, cpu):
+    jobs = manager("asked")
+    job = ended(jobs, jobs.create(cpu, budget_s=30, target_error=0.05))
+    assert job.state is JobState.SUCCEEDED
+    assert job.status == "the asked error of 5.0% took 5 points"
+    assert state.store.jobs.get(job.id).status == job.status
+    plain = manager("five")
+    assert ended(plain, plain.create(cpu, budget_s=30)).status == ""
+
+
 def test_the_worker_is_told_the_budget_and_what_was_measured_before(manager, state, cpu, point):
     state.store.measurements.append([point(1), point(2)], device="cpu", environment=cpu.environment)
     jobs = manager("echo")

@@ -251,6 +251,17 @@ def test_profile_waits_and_ends_with_the_fitted_error(campaign, tokenpace):
     assert "CancelProfileJob" not in campaign.called()
 
 
+def test_profile_says_at_its_end_what_came_of_the_error_that_was_asked_for(campaign, tokenpace):
+    told = "the asked error of 5.0% took 1,312 points"
+    ended = job(types_pb2.JOB_STATE_SUCCEEDED, 1, cost_model="7f3a", status=told)
+    campaign.answers["WatchProfileJob"] = lambda *_: iter(
+        [profiler_pb2.WatchProfileJobResponse(profile_job=ended)]
+    )
+    code, out, _ = tokenpace("profile", "--target-error", "0.05")
+    assert code == 0
+    assert out.splitlines()[-1] == told
+
+
 def test_profile_json_is_the_job_as_it_changes(campaign, tokenpace):
     code, out, _ = tokenpace("profile", "--json")
     assert code == 0

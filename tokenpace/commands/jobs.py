@@ -76,6 +76,8 @@ def profile(
         fitted = session.client.cost_model(job.cost_model).cost_model if job.cost_model else None
     if fitted:
         session.say(catalog.cost_model(fitted))
+    if job.status:
+        session.say(job.status)
 
 
 @app.callback(invoke_without_command=True)

@@ -18,7 +18,7 @@ from reference.plain import PRECISIONS
 from reference.rows import LONGEST_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FORMAT = "tokenpace campaign"
@@ -117,6 +117,12 @@ def read(path: Path) -> CampaignFile | None:
     if problems:
         raise MeasurementFileError(problems)
     return CampaignFile(header=header, rows=rows, states=states, complete_bytes=complete)
+
+
+def engine_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the engine that a file's measurements stand for; there is one at least."""
+    # Whole layers tell whose code ran; kernels are any engine's.
+    return str(next((row["engine"] for row in rows if row["kind"] == "layer"), rows[0]["engine"]))
 
 
 def _header(line: bytes, path: Path) -> Header:

@@ -140,9 +140,7 @@ def _device_of(path: Path, file: CampaignFile, asked: str) -> str:
 
 def _rows_of(device: str, files: Sequence[CampaignFile], origin: str) -> Rows[Mapping[str, Any]]:
     rows = [row for file in files for row in file.rows]
-    # Whole layers tell whose code ran; kernels are any engine's.
-    engine = next((row["engine"] for row in rows if row["kind"] == "layer"), rows[0]["engine"])
-    return Rows(device, engine, _source(files, origin), rows, _message)
+    return Rows(device, campaigns.engine_of(rows), _source(files, origin), rows, _message)
 
 
 def _source(files: Sequence[CampaignFile], origin: str) -> str:

@@ -39,6 +39,7 @@ class Origin:
     Attributes:
         device: name of the card's data sheet.
         engine: that the measurements stand for.
+        source: what tells all of the below in one line.
         device_name: of the card as its driver states it.
         memory_bytes: of the card.
         driver_version: of the card's driver.
@@ -50,6 +51,7 @@ class Origin:
 
     device: str
     engine: str
+    source: str
     device_name: str
     memory_bytes: int
     driver_version: str

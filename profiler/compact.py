@@ -79,6 +79,7 @@ def _origin(path: Path, header: Header, engine: str) -> Origin:
     return Origin(
         device=device,
         engine=engine,
+        source=header.description,
         device_name=name,
         memory_bytes=header.memory_bytes,
         driver_version=str(environment.get("driver_version", "")),

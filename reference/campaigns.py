@@ -29,6 +29,8 @@ TIME = "time"
 """Key of when a measurement or a state was written; files of old have it with states alone."""
 _BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
 _LARGEST_BYTES = 256 << 20
+_LONGEST_NAME = 80
+_LONGEST_VERSION = 40
 _TEXTS = ("kind", "precision", "engine", "group")
 
 
@@ -59,6 +61,25 @@ class Header:
     def device_name(self) -> str:
         """Name of the device as its driver or processor states it."""
         return str(self.environment.get("device_name", ""))
+
+    @property
+    def description(self) -> str:
+        """What was measured with what, in a line of some 300 characters at most."""
+        environment = self.environment
+        parts = [
+            f"campaign of {self.create_time[:10]} on {self.device_name[:_LONGEST_NAME]}",
+            *(
+                f"{label} {str(value)[:_LONGEST_VERSION]}"
+                for label, value in (
+                    ("driver", environment.get("driver_version")),
+                    ("torch", environment.get("torch_version")),
+                    ("transformers", environment.get("transformers_version")),
+                    ("commit", self.commit),
+                )
+                if value
+            ),
+        ]
+        return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the line as an object."""

@@ -75,6 +75,7 @@ def test_a_campaign_is_read_as_it_was_measured(campaign, rows, tmp_path, capsys)
         "NVIDIA H200",
     )
     assert (origin.driver_version, origin.commit) == ("580.1", "0" * 40)
+    assert origin.source.startswith("campaign of 2026-01-02 on NVIDIA H200, driver 580.1, torch")
     assert origin.versions == {"torch": "2.11.0", "numpy": "2.4.0"}
     assert (origin.create_time, origin.command) == (HEADER.create_time, HEADER.command)
     read = committed.measurements_of(content, out)

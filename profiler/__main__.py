@@ -1,7 +1,8 @@
 """``python -m profiler campaign --budget 8m --out FILE``: a campaign without a daemon.
 
 For a machine with a GPU and little else. ``python -m profiler collectives --out FILE`` adds what
-several GPUs send each other; ``tokenpace measurements import FILE`` brings the file home.
+several GPUs send each other; ``tokenpace measurements import FILE`` brings the file home, and
+``python -m profiler compact FILE`` makes of it what is committed with the project.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from model.committed import FOLDER
 from model.precision import Precision
 from profiler import process_limits, processor
 
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 1 failed, 2 wrong usage, 128 + signal."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
+    if options.compact:
+        return _compact(options)
     came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -111,6 +115,19 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     return _DONE
 
 
+def _compact(options: argparse.Namespace) -> int:
+    from profiler.compact import NotCommittableError, compact  # noqa: PLC0415 - campaigns need none
+
+    try:
+        out = compact(options.file, options.folder)
+    except NotCommittableError as error:
+        return _fail(_USAGE, error)
+    except OSError as error:
+        return _fail(_FAILED, error)
+    print(f"{out}: {out.stat().st_size:,} bytes; commit it", flush=True)
+    return _DONE
+
+
 def _fail(code: int, error: Exception) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
@@ -150,7 +167,19 @@ def _parser() -> argparse.ArgumentParser:
         "--ranks", type=int, default=0, metavar="N", help="else one a GPU, and two on the CPU"
     )
     collectives.set_defaults(budget=0.0, error=0.0, design_only=False)
+    compact = commands.add_parser(
+        "compact",
+        help="make of a campaign's file what is committed with the project",
+        description="Makes of a campaign's file the compact one that is committed: the card's name"
+        " then answers by it wherever the daemon starts.",
+    )
+    compact.add_argument("file", type=Path, metavar="FILE", help="of a campaign on a GPU")
+    compact.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where it goes; else model/reference"
+    )
+    compact.set_defaults(compact=True)
     for command in (campaign, collectives):
+        command.set_defaults(compact=False)
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
         command.add_argument(
             "--force", action="store_true", help="measure beside other processes on the GPU"

@@ -18,7 +18,7 @@ from reference.plain import PRECISIONS
 from reference.rows import LONGEST_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FORMAT = "tokenpace campaign"
@@ -29,6 +29,8 @@ TIME = "time"
 """Key of when a measurement or a state was written; files of old have it with states alone."""
 _BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
 _LARGEST_BYTES = 256 << 20
+_LONGEST_NAME = 80
+_LONGEST_VERSION = 40
 _TEXTS = ("kind", "precision", "engine", "group")
 
 
@@ -59,6 +61,25 @@ class Header:
     def device_name(self) -> str:
         """Name of the device as its driver or processor states it."""
         return str(self.environment.get("device_name", ""))
+
+    @property
+    def description(self) -> str:
+        """What was measured with what, in a line of some 300 characters at most."""
+        environment = self.environment
+        parts = [
+            f"campaign of {self.create_time[:10]} on {self.device_name[:_LONGEST_NAME]}",
+            *(
+                f"{label} {str(value)[:_LONGEST_VERSION]}"
+                for label, value in (
+                    ("driver", environment.get("driver_version")),
+                    ("torch", environment.get("torch_version")),
+                    ("transformers", environment.get("transformers_version")),
+                    ("commit", self.commit),
+                )
+                if value
+            ),
+        ]
+        return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the line as an object."""
@@ -117,6 +138,12 @@ def read(path: Path) -> CampaignFile | None:
     if problems:
         raise MeasurementFileError(problems)
     return CampaignFile(header=header, rows=rows, states=states, complete_bytes=complete)
+
+
+def engine_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the engine that a file's measurements stand for; there is one at least."""
+    # Whole layers tell whose code ran; kernels are any engine's.
+    return str(next((row["engine"] for row in rows if row["kind"] == "layer"), rows[0]["engine"]))
 
 
 def _header(line: bytes, path: Path) -> Header:

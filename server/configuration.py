@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from model.committed import FOLDER
 from server.settings import (
     address,
     choice,
@@ -68,6 +69,10 @@ class Configuration:
     )
     database_url: str = field(
         default="", metadata=_setting(text, "SQLAlchemy URL; empty: an SQLite file in data_dir")
+    )
+    reference_dir: Path = field(
+        default=FOLDER,
+        metadata=_setting(directory, "folder of measurements of cards, taken in after the start"),
     )
     profile_on_start: str = field(
         default="off",

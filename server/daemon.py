@@ -44,6 +44,7 @@ class Daemon:
     def __init__(self, configuration: Configuration) -> None:
         # Loaded here, so that --help and a wrong setting do not wait for it.
         from server.calibrations import Calibrations  # noqa: PLC0415
+        from server.committed import CommittedMeasurements  # noqa: PLC0415
         from server.cost_models import CostModels  # noqa: PLC0415
         from server.devices import DeviceRegistry  # noqa: PLC0415
         from server.predictor import Predictor  # noqa: PLC0415
@@ -73,6 +74,7 @@ class Daemon:
             calibrations = Calibrations(self._store, base)
             predictor = Predictor(devices, cost_models, calibrations)
             self._profiling = Profiling(self.state, predictor)
+            self._committed = CommittedMeasurements(configuration.reference_dir, self.state)
             self._server = RpcServer(configuration, self._services(predictor, calibrations))
             undo.pop_all()
 
@@ -85,14 +87,19 @@ class Daemon:
         """Begins to answer."""
         self._server.start()
 
-    def begin_profiling(self) -> None:
-        """Goes on with the jobs of before a restart, and profiles on start if asked to."""
+    def begin_work(self) -> None:
+        """Goes on with the jobs of before a restart, profiles if asked to, takes in measurements.
+
+        All of it in the background.
+        """
         self._profiling.start()
+        self._committed.start()
 
     def stop(self) -> None:
         """Drains the calls in flight, lays campaigns aside and closes the store."""
         self._server.stop(self._configuration.drain_seconds)
         self._profiling.drain()
+        self._committed.stop()
         self.state.cost_models.stop()
         self._server.join()
         self._store.close()
@@ -161,7 +168,7 @@ def serve(configuration: Configuration) -> int:
     daemon.start()
     print(f"listening on {daemon.address}", flush=True)
     _log.info("started", address=daemon.address, data_dir=str(configuration.data_dir))
-    daemon.begin_profiling()
+    daemon.begin_work()
     # A wait without end may sleep through the signal that was to end it.
     while not ending.wait(_SIGNAL_POLL_S):
         pass

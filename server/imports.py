@@ -106,11 +106,11 @@ def _measurement(message: types_pb2.Measurement, engine: str) -> Measurement:
         group=message.group[:_LONGEST_GROUP] or _sizes(message),
         flags=tuple(message.flags),
     )
-    _check_shape(row)
+    check_shape(row)
     return row
 
 
-def _check_shape(row: Measurement) -> None:
+def check_shape(row: Measurement) -> None:
     """Refuses what :func:`operations_of` cannot read, and what it would not look at.
 
     Raises:

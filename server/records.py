@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from model.plausibility import Remark
     from model.precision import Precision
 
+COMMITTED = "committed with tokenpace:"
+"""How the source of measurements begins that came with the project; users' come before them."""
+
 
 class JobState(IntEnum):
     """State of a profile job; numbers as in the API."""

@@ -10,9 +10,9 @@ from sqlalchemy import delete, insert, select, update
 from model.estimate import Provenance, ValidationScore
 from model.precision import Precision
 from server.records import CostModelRecord
-from server.store.environments import ensure
+from server.store.environments import committed, ensure
 from server.store.paging import Page, PageRequest, newest_first
-from server.store.tables import cost_model_blobs, cost_models
+from server.store.tables import cost_model_blobs, cost_models, environments
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -79,14 +79,18 @@ class CostModels:
         return None if row is None else (_record(row), row.blob)
 
     def imported(self) -> tuple[CostModelRecord, ...]:
-        """Returns the current cost models of all imported measurements, newest first."""
+        """Returns the current cost models of all imported measurements, newest first.
+
+        Those of committed measurements come last: what a user imports is before them.
+        """
         query = (
             select(cost_models)
+            .join(environments, environments.c.fingerprint == cost_models.c.fingerprint)
             .where(
                 cost_models.c.provenance == int(Provenance.REFERENCE_DATA),
                 cost_models.c.current.is_(True),
             )
-            .order_by(cost_models.c.number.desc())
+            .order_by(committed(), cost_models.c.number.desc())
         )
         with self._database.read() as connection:
             return tuple(_record(row) for row in connection.execute(query))

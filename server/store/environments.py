@@ -6,14 +6,15 @@ import contextlib
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import case, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from profiler.interface import Environment
+from server.records import COMMITTED
 from server.store.tables import environments, measurements
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.engine import Connection
 
     from server.store.database import Database
@@ -34,13 +35,16 @@ class Environments:
         return None if row is None else _environment(row)
 
     def newest_imported(self, device: str, engine: str) -> Environment | None:
-        """Returns the environment of the rows imported last for a device and engine."""
+        """Returns the environment of the rows imported last for a device and engine.
+
+        Of committed ones where a user has imported none.
+        """
         query = (
             select(environments)
             .join(measurements, measurements.c.fingerprint == environments.c.fingerprint)
             .where(measurements.c.device == device, environments.c.engine == engine)
             .where(environments.c.source != "")
-            .order_by(measurements.c.number.desc())
+            .order_by(committed(), measurements.c.number.desc())
             .limit(1)
         )
         with self._database.read() as connection:
@@ -50,6 +54,11 @@ class Environments:
 
 def _environment(row: Row[Any]) -> Environment:
     return Environment(**{field.name: row._mapping[field.name] for field in fields(Environment)})
+
+
+def committed() -> ColumnElement[int]:
+    """Returns what orders environments: those of committed measurements behind all others."""
+    return case((environments.c.source.startswith(COMMITTED, autoescape=True), 1), else_=0)
 
 
 def ensure(connection: Connection, environment: Environment) -> str:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List the stored measurements, newest first; or import a campaign's.")
 
 _LONGEST_ORIGIN = 150
-_LONGEST_NAME = 80
 _DIGITS = 16
 
 
@@ -140,9 +139,7 @@ def _device_of(path: Path, file: CampaignFile, asked: str) -> str:
 
 def _rows_of(device: str, files: Sequence[CampaignFile], origin: str) -> Rows[Mapping[str, Any]]:
     rows = [row for file in files for row in file.rows]
-    # Whole layers tell whose code ran; kernels are any engine's.
-    engine = next((row["engine"] for row in rows if row["kind"] == "layer"), rows[0]["engine"])
-    return Rows(device, engine, _source(files, origin), rows, _message)
+    return Rows(device, campaigns.engine_of(rows), _source(files, origin), rows, _message)
 
 
 def _source(files: Sequence[CampaignFile], origin: str) -> str:
@@ -151,23 +148,8 @@ def _source(files: Sequence[CampaignFile], origin: str) -> str:
     for file in files:
         content = [file.header.to_json(), *file.rows]
         digest.update(json_format.dumps(content, sort_keys=True).encode())
-    header = files[0].header
-    environment = header.environment
-    parts = [
-        f"campaign of {header.create_time[:10]} on {header.device_name[:_LONGEST_NAME]}",
-        *(
-            f"{label} {str(value)[:40]}"
-            for label, value in (
-                ("driver", environment.get("driver_version")),
-                ("torch", environment.get("torch_version")),
-                ("transformers", environment.get("transformers_version")),
-                ("commit", header.commit),
-            )
-            if value
-        ),
-        f"sha256 {digest.hexdigest()[:_DIGITS]}",
-    ]
-    return "; ".join(filter(None, (", ".join(parts), origin)))
+    measured = f"{files[0].header.description}, sha256 {digest.hexdigest()[:_DIGITS]}"
+    return "; ".join(filter(None, (measured, origin)))
 
 
 def _message(row: Mapping[str, Any]) -> types_pb2.Measurement:

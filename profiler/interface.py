@@ -238,7 +238,8 @@ class LiveResult:
 
     ``phases`` are those of a trace, empty where none was asked for or written.
     ``energy_per_token_joules`` is that of the device for each token that was generated, the
-    prompt's pass included; None where it cannot be read or few layers stand for the model.
+    prompt's pass included; None where it cannot be read, few layers stand for the model or the
+    budget cut the tokens short.
     """
 
     ttft_ms: Distribution

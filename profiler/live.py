@@ -106,7 +106,8 @@ def measure_live(
         phases, untraced = _traced(request.trace_path, model, run, end - trace_s)
         notes += untraced
     is_whole = built.layer_count == whole.layer_count and workload.output_tokens > 0
-    is_all = rank is None  # the meter is of one device
+    # The meter is of one device, and of fewer tokens the prompt would have a larger share.
+    is_all = rank is None and run.output_tokens == workload.output_tokens
     yield LiveResult(
         ttft_ms=distribution(repeats.ttft_ms),
         tpot_ms=repeats.tpot if workload.output_tokens > 1 else None,

@@ -192,7 +192,8 @@ class _Plain:
         context = point.input_tokens + point.output_tokens // 2
         step = ForwardPoint(point.sequences, 1, context)
         missing = [self._missing_ms(forward) for forward in (prompt, step)]
-        request = GreedyRequest(self._decoder, point)
+        # Energy is told of whole models alone; the mean step of others needs no more than a few.
+        request = GreedyRequest(self._decoder, point, whole=not self._missing)
         return partial(_deepened, request, *missing)
 
     def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:

@@ -95,10 +95,13 @@ class GreedyRequest:
     Args:
         decoder: that runs.
         point: sequences and tokens.
+        whole: runs a step for each token, those that are not captured by the nearest that is:
+            energy is that of a prompt with all its steps. Else each captured one runs once, whose
+            mean is that of all.
     """
 
     @torch.inference_mode()
-    def __init__(self, decoder: PlainDecoder, point: GeneratePoint) -> None:
+    def __init__(self, decoder: PlainDecoder, point: GeneratePoint, *, whole: bool = False) -> None:
         self._decoder = decoder
         self._device = device = decoder.device
         last = point.input_tokens + point.output_tokens - 1
@@ -107,14 +110,16 @@ class GreedyRequest:
             (point.sequences, point.input_tokens), dtype=torch.long, device=device.torch_device
         )
         self._token = torch.zeros_like(self._prompt[:, :1])
-        contexts: Sequence[int] = range(point.input_tokens, last)
-        if device.is_cuda:
-            contexts = spread(contexts, _GRAPHS)
+        contexts = range(point.input_tokens, last)
+        chosen = spread(contexts, _GRAPHS) if device.is_cuda else contexts
         # None of these holds the request itself: it would live until a collection of garbage.
         step = partial(_step, decoder, self._cache, self._token)
         self._first = captured(device, [partial(step, self._prompt, 0)])
+        steps = {
+            context: captured(device, [partial(step, self._token, context)]) for context in chosen
+        }
         self._steps = [
-            captured(device, [partial(step, self._token, context)]) for context in contexts
+            steps[context] for context in (nearest(contexts, chosen) if whole else chosen)
         ]
 
     @torch.inference_mode()
@@ -160,3 +165,10 @@ def spread(items: Sequence[int], count: int) -> Sequence[int]:
     if len(items) <= count:
         return items
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def nearest(items: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
+    """Returns for each item the chosen one that is nearest to it."""
+    if len(chosen) == len(items):
+        return chosen
+    return [min((abs(one - item), one) for one in chosen)[1] for item in items]

@@ -174,6 +174,13 @@ def test_energy_is_told_by_token_of_whole_models(monkeypatch):
         assert result.energy_per_token_joules is None
 
 
+def test_energy_of_fewer_tokens_is_not_told(monkeypatch):
+    monkeypatch.setattr(profiler.telemetry, "energy_joules", lambda _: time.monotonic())
+    _, result = measure(request(budget_s=1.5, output_tokens=100_000, engine="torch"))
+    assert any("of 100000 tokens" in note for note in result.notes)
+    assert result.energy_per_token_joules is None
+
+
 def test_heat_is_told_beside_what_was_measured(monkeypatch):
     monkeypatch.setattr(profiler.live, "held_down_by", lambda device: ("power brake", "heat"))
     _, result = measure(request())

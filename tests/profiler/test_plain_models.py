@@ -1,6 +1,7 @@
 """Plain decoders are timed: as many passes, steps and points as asked, on GPUs from graphs."""
 
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import profiler.plain_attention
+import profiler.plain_models
 from model.dimensions import architecture_of_dimensions
 from model.operations import OperationKind
 from model.precision import Precision
 from model.shapes import operations_of, step_of_shape
 from profiler.device import Device, open_device
 from profiler.plain import PlainDecoder
-from profiler.plain_models import GreedyRequest, PlainModel, PlainModelPoint, spread
+from profiler.plain_models import GreedyRequest, PlainModel, PlainModelPoint, nearest, spread
 from profiler.points import Measured
 from profiler.static_attention import StaticAttentionPoint, measure_static_attention
 from profiler.timing import Effort, captured
@@ -91,6 +93,38 @@ def test_a_request_decodes_greedily_over_its_own_tokens(monkeypatch):
     assert not torch.equal(prompt, passes[4][1])
 
 
+class Graphed(Device):
+    """The CPU, taken for a device of graphs."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize(
+    ("tokens", "whole", "steps"), [(41, False, 8), (41, True, 40), (3, True, 2)]
+)
+def test_few_graphs_stand_for_all_steps_of_a_whole_request(monkeypatch, tokens, whole, steps):
+    made, ran = [], []
+
+    def captured(_, runs):
+        context = runs[0].args[-1]
+        made.append(context)
+        return partial(ran.append, context)
+
+    monkeypatch.setattr(profiler.plain_models, "captured", captured)
+    decoder = PlainDecoder(TINY, Precision.FP32, CPU)
+    decoder.device = Graphed("cpu", 1 << 20)
+    told = []
+    GreedyRequest(decoder, GeneratePoint(2, 100, tokens), whole=whole).run(lambda: told.append(1))
+    first, *contexts = ran
+    assert first == 0
+    assert len(told) == 1 + steps == len(ran)
+    assert made == [0, *sorted(set(contexts))]
+    assert len(made) == 1 + min(8, steps)
+    assert sum(contexts) / steps == pytest.approx(100 + (tokens - 2) / 2, abs=0.5)
+    if whole:
+        assert all(abs(at - real) <= 3 for at, real in zip(contexts, range(100, 140), strict=False))
+
+
 def test_layers_are_timed_in_a_pass_of_their_own(monkeypatch):
     calls = []
     attend = profiler.plain_attention.attend
@@ -118,6 +152,12 @@ def test_few_of_many_are_spread_evenly(length, count):
     assert found == sorted(set(found))
     if found:
         assert (found[0], found[-1]) == (items[0], items[-1])
+        standing = nearest(items, found)
+        assert sorted(set(standing)) == found
+        assert all(
+            abs(one - item) == min(abs(other - item) for other in found)
+            for one, item in zip(standing, items, strict=True)
+        )
 
 
 @devices

@@ -18,11 +18,12 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
+from evaluation import overhead
 from evaluation.heading import ROOT, heading
 from model.estimate import Phase
 from model.execution import layer_operations, projections_of, step_operations
@@ -103,13 +104,17 @@ class Case(NamedTuple):
         return self.predicted_ms / self.measured_ms - 1
 
 
-def fitted(path: Path, device: Device) -> FittedCostModel:
-    """Returns the cost model of a campaign's file."""
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Returns the measurements of a campaign's file."""
     held = campaigns.read(path)
     if held is None:
         raise SystemExit(f"{path} is no file of a campaign")
-    rows = [measurement_of(row) for row in held.rows]
-    return fit_cost_model(rows, device.processors)
+    return held.rows
+
+
+def fitted(rows: Sequence[dict[str, Any]], device: Device) -> FittedCostModel:
+    """Returns the cost model of a campaign's measurements."""
+    return fit_cost_model([measurement_of(row) for row in rows], device.processors)
 
 
 def layers(cost_model: FittedCostModel, device: Device, kind: str) -> Iterator[Timed]:
@@ -244,9 +249,11 @@ def main() -> int:
     options = parser.parse_args()
     device = open_device(options.device or default_device())
     kind = "cuda" if device.is_cuda else "cpu"
-    cost_model = fitted(options.campaign, device)
+    rows = rows_of(options.campaign)
+    cost_model = fitted(rows, device)
     all_held = True
-    lines = [f"The campaign made {cost_model.measurement_count:,} measurements that count.", ""]
+    made = f"The campaign made {cost_model.measurement_count:,} measurements that count."
+    lines = [f"{made} {overhead.sentence(rows)}".strip(), ""]
     head = "model | engine | pass | measured ms | predicted ms | error"
     timed = {
         "layers": list(layers(cost_model, device, kind)),
@@ -263,7 +270,7 @@ def main() -> int:
     if device.is_cuda:
         all_held &= all(abs(case.error) <= RATE_LIMIT for case in found)
     if options.again:
-        other = fitted(options.again, device)
+        other = fitted(rows_of(options.again), device)
         apart = [
             it.predicted_ms(other) / it.predicted_ms(cost_model) - 1
             for each in timed.values()

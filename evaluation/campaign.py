@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation import plots
+from evaluation import overhead, plots
 from evaluation.heading import heading
 from evaluation.page import Section, markdown
 from evaluation.requirements import PACKAGES
@@ -52,7 +52,7 @@ def write(file: Path, out: Path, command: str) -> Path:
     measured = [measurement_of(row) for row in held.rows]
     sheet = _sheet(held.header)
     sections = [
-        _made(held.header, measured),
+        _made(held.header, measured, overhead.sentence(held.rows)),
         _errors(measured, sheet),
         _rooflines(measured, sheet, out),
         *_states(held.states, out),
@@ -71,7 +71,7 @@ def _sheet(header: Header) -> DataSheet | None:
         return None
 
 
-def _made(header: Header, measured: Sequence[Measurement]) -> Section:
+def _made(header: Header, measured: Sequence[Measurement], spent: str) -> Section:
     """Returns what was measured, where, and how far repeated timings lie apart."""
     by_kind: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for one in measured:
@@ -100,6 +100,7 @@ def _made(header: Header, measured: Sequence[Measurement]) -> Section:
             "*Spread* is the median of how far a point's repeated timings lie apart (90th less"
             " 10th percentile over the median), *disturbed* the points that others slowed down.",
             "",
+            *([spent, ""] if spent else []),
             *markdown(("kind", "precision", "points", "groups", "spread", "disturbed"), lines),
         ],
     )

@@ -22,6 +22,7 @@ from profiler.device import Device, dtype_of
 from profiler.goal import Goal
 from profiler.interface import Skipped
 from profiler.numerics import InaccurateError
+from profiler.overhead import Tally
 from profiler.pace import CONTENDED_FLAG, Pace
 from profiler.paged_kernels import installed_kernels
 from profiler.point_kinds import DENSE, MIXTURES, PAGED, PER_TENSOR, PLAIN
@@ -69,6 +70,7 @@ class Campaign:
     Attributes:
         goal: the error that was asked for.
         text: what is being done, for a person.
+        measuring: time spent in points.
 
     Raises:
         InvalidFieldError: the device does not run one of the precisions.
@@ -98,6 +100,7 @@ class Campaign:
         self._skipped_in_a_row = 0
         self._pace = Pace(device)
         self.text = "starting"
+        self.measuring = Tally()
 
     @property
     def fraction(self) -> float:
@@ -186,7 +189,7 @@ class Campaign:
             return _Failure(text, is_memory=True)
         try:
             self._pace.lap()
-            for event in point.measure(precision, self._device):
+            for event in self.measuring.over(point.measure(precision, self._device)):
                 if isinstance(event, Skipped):
                     yield event
                     continue

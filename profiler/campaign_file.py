@@ -17,6 +17,7 @@ from reference import campaigns
 from reference.errors import MeasurementFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -64,14 +65,19 @@ class CampaignFile:
     ) -> None:
         os.close(self._descriptor)
 
-    def append(self, measurement: Measurement) -> None:
+    def append(self, measurement: Measurement, seconds: Mapping[str, float] | None = None) -> None:
         """Adds a measurement and brings it to the disk.
+
+        Args:
+            measurement: to add.
+            seconds: since the one before by what they went to; None where it is not known.
 
         Raises:
             OSError: it cannot be written; what was written of it counts as cut off.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._write({**asdict(measurement), campaigns.TIME: now})
+        spent = {campaigns.SECONDS: dict(seconds)} if seconds else {}
+        self._write({**asdict(measurement), campaigns.TIME: now, **spent})
 
     def note(self, state: Telemetry) -> None:
         """Adds how the device stands.

@@ -15,6 +15,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 
 from profiler.interface import ENGINE
 from profiler.modules import build_model
+from profiler.overhead import TIMED
 from profiler.timing import DISTURBED_SHARE, RunDelay, Stopwatch, timing_of
 from profiler.wholes import Once, WholePoint
 
@@ -157,8 +158,9 @@ class ForwardTimer:
             positions = torch.arange(past, point.kv_tokens, device=self._device.torch_device)
             self._spans.reset()
             delay = RunDelay()
-            self._run(ids, cache, position_ids=positions.unsqueeze(0))
-            (elapsed,) = self._spans.milliseconds()
+            with TIMED.running():
+                self._run(ids, cache, position_ids=positions.unsqueeze(0))
+                (elapsed,) = self._spans.milliseconds()
             if repeat == 0:  # warm-up
                 end = time.perf_counter() + effort.seconds
                 continue

@@ -20,6 +20,7 @@ from model.precision import Precision
 from profiler.device import Device, dtype_of
 from profiler.interface import ENGINE
 from profiler.numerics import CHECKED, check
+from profiler.overhead import TIMED
 from profiler.packed import PACKED, PER_TENSOR
 from profiler.points import (
     ATTENTION_EFFORT,
@@ -259,9 +260,11 @@ def attention_values(point: AttentionPoint) -> int:
 def time_graphed(device: Device, runs: Sequence[Run], effort: Effort) -> Timing:
     """Times runs in turn; on CUDA one graph holds them all, so that launches cost nothing."""
     if not device.is_cuda:
-        return time_runs(device, runs, effort)
-    timing = time_runs(device, [captured(device, runs)], effort)
-    return timing.per(len(runs))
+        with TIMED.running():
+            return time_runs(device, runs, effort)
+    graph = captured(device, runs)
+    with TIMED.running():
+        return time_runs(device, [graph], effort).per(len(runs))
 
 
 class AttentionModule(nn.Module):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from profiler.interface import PLAIN_ENGINE
+from profiler.overhead import TIMED
 from profiler.plain import PlainDecoder, Share
 from profiler.timing import (
     DISTURBED_SHARE,
@@ -77,7 +78,8 @@ class PlainModel:
         size = (sum(alike.tokens for alike in point.step), decoder.architecture.hidden_size)
         stream = device.random(*size, dtype=decoder.dtype)
         run = captured(device, [partial(decoder.run_layers, stream, shares)])
-        return sample_runs(device, [run], effort, decoder.rank)
+        with TIMED.running():
+            return sample_runs(device, [run], effort, decoder.rank)
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once; it has been warmed up."""

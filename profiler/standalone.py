@@ -17,6 +17,7 @@ from profiler.campaign_file import CampaignFile
 from profiler.device import open_device
 from profiler.identity import default_device, header_of, identify
 from profiler.interface import CampaignRequest, Skipped, reserve_s
+from profiler.overhead import Overhead
 from profiler.summary import summary
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def run(plan: Plan, progress: Progress) -> str:
             design_only=plan.design_only,
         )
         campaign = Campaign(request, device, plan.begin, plan.space)
+        overhead = Overhead(plan.begin, campaign.measuring)
         skipped = Counter[str]()
         watch = _Watch(name, file)
         progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
@@ -123,7 +125,7 @@ def run(plan: Plan, progress: Progress) -> str:
                 if isinstance(event, Skipped):
                     skipped[event.reason] += 1
                 else:
-                    file.append(event)
+                    file.append(event, overhead.lap())
                     measured.append(event)
                 watch.look()
                 progress.show(campaign.fraction, end - time.monotonic(), campaign.text)

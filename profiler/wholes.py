@@ -19,6 +19,7 @@ from model.measurement import Measurement
 from model.shapes import architecture_shape
 from model.workload import Sequences
 from profiler.device import Device, dtype_of
+from profiler.overhead import TIMED
 from profiler.points import MODEL_EFFORT, halved_tokens
 from profiler.timing import timing_of
 
@@ -257,7 +258,8 @@ def repeated(run: Callable[[], Once], effort: Effort) -> tuple[Timing, Timing | 
     rows: list[Once] = []
     end = time.perf_counter() + effort.seconds
     while len(rows) < effort.max_samples:
-        rows.append(run())
+        with TIMED.running():
+            rows.append(run())
         if len(rows) >= _FEWEST_RUNS and time.perf_counter() > end:
             break
     firsts = [(row.first_ms, row.disturbed) for row in rows]

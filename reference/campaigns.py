@@ -27,6 +27,8 @@ STATE = "telemetry"
 """Key of a line that is no measurement."""
 TIME = "time"
 """Key of when a measurement or a state was written; files of old have it with states alone."""
+SECONDS = "seconds"
+"""Key of what the time since the measurement before went to; files of old lack it."""
 _BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
 _LARGEST_BYTES = 256 << 20
 _LONGEST_NAME = 80
@@ -189,8 +191,9 @@ def _fault(row: Mapping[str, Any]) -> str:
         return "shape is damaged"
     if not (isinstance(flags, list) and all(isinstance(flag, str) for flag in flags)):
         return "flags are damaged"
-    if TIME in row and not _is_time(row[TIME]):
-        return f"{TIME} is damaged"
+    for name, is_whole in ((TIME, _is_time), (SECONDS, _is_seconds)):
+        if name in row and not is_whole(row[name]):
+            return f"{name} is damaged"
     return _latency_fault(latency)
 
 
@@ -213,6 +216,10 @@ def _is_time(value: object) -> bool:
         return isinstance(value, str) and bool(datetime.fromisoformat(value))
     except ValueError:
         return False
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
 def _is_number(value: object) -> bool:

@@ -67,6 +67,29 @@ def test_it_tells_what_was_measured_and_how_far_the_fit_is_off(page, measured, t
         assert (tmp_path / "page" / picture).stat().st_size > 1_000
 
 
+def test_it_tells_what_the_time_of_the_campaign_went_to(page, measured):
+    """Lines of a file that was begun by another version say nothing of it."""
+    spent = [
+        {"timing": 6.0, "building": 2.0, "choosing": 9.0},
+        {"timing": 1.0, "building": 1.0, "choosing": 1.0},
+    ]
+    lines = [row | {"seconds": each} for row, each in zip(measured, spent, strict=False)]
+    _, _, text = page([*lines, *measured[2:]])
+    told = (
+        "Of 20 seconds up to the last measurement: 35% timing, 15% building and capturing what is"
+        " timed, 50% choosing points, fitting and starting."
+    )
+    assert told in text.partition("## How far")[0]
+    _, _, text = page(measured)
+    assert "up to the last measurement" not in text
+
+
+def test_damaged_seconds_are_named(page, measured):
+    code, printed, _ = page([measured[0] | {"seconds": {"timing": "long"}}])
+    assert code == 2
+    assert ":2: seconds is damaged; remove the line" in printed
+
+
 def test_what_is_missing_is_said_and_not_drawn(page, measured):
     code, _, text = page([row for row in measured if row["kind"] == "decode"])
     assert code == 0

@@ -135,6 +135,8 @@ def test_what_is_no_campaigns_file_is_left_alone(path, content):
         ({"shape": {"m": "1"}}, "shape is damaged"),
         ({"flags": "slow"}, "flags are damaged"),
         ({"time": "noon"}, "time is damaged"),
+        ({"seconds": {"timing": None}}, "seconds is damaged"),
+        ({"seconds": 3.0}, "seconds is damaged"),
         ({"latency_ms": {"median": 1.0}}, "latency_ms is damaged"),
         (
             {"latency_ms": {"median": -1.0, "p10": 1.0, "p90": 1.0, "samples": 1}},

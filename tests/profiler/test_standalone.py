@@ -99,6 +99,9 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path, stopping):
     first = rows_of(path)
     assert f"{len(first)} points, {len(first)} of them new" in text
     assert "left  starting" in said
+    spent = [row[campaigns.SECONDS] for row in first]
+    assert all(sum(each[what] for each in spent) > 0 for what in ("timing", "building"))
+    assert spent[0]["choosing"] > 0
     text, said = measure(path, budget_s=300.0)
     both = rows_of(path)
     assert both[: len(first)] == first

@@ -26,7 +26,7 @@ from profiler.overhead import Tally
 from profiler.pace import CONTENDED_FLAG, Pace
 from profiler.paged_kernels import installed_kernels
 from profiler.point_kinds import DENSE, MIXTURES, PAGED, PER_TENSOR, PLAIN
-from profiler.points import Measured, ShrinkablePoint
+from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.selection import most_telling
 from profiler.telemetry import held_down_by
@@ -156,16 +156,16 @@ class Campaign:
         failure = yield from self._attempt(point, track.precision)
         if failure is not None:
             told = failure.text
-            if failure.is_memory and isinstance(point, ShrinkablePoint):
+            if failure.is_memory:
                 told = yield from self._measure_smaller(point, track.precision, failure)
             yield Skipped(reason=f"{point.group}: {told}")
         track.record(kind, self._clock() - begin)
 
     def _measure_smaller(
-        self, asked: ShrinkablePoint, precision: Precision, failure: _Failure
+        self, asked: Point, precision: Precision, failure: _Failure
     ) -> Generator[Measurement | Skipped, None, str]:
         """Halves a point until memory holds it; returns what became of it, for a person."""
-        point: ShrinkablePoint = asked
+        point = asked
         for _ in range(_MOST_HALVINGS):
             smaller = point.halved(precision, self._measured)
             if smaller is None or self._left() <= 0:

@@ -7,9 +7,9 @@ pass of its own does not.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from model.operations import experts
 from profiler.device import Device, dtype_of
 from profiler.operations import MAX_COPIES, copies_beyond_cache, measurement_of, time_graphed
 from profiler.packed import PACKED
-from profiler.points import MATRIX_EFFORT
+from profiler.points import MATRIX_EFFORT, halved_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,17 @@ class ExpertsPoint:
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""
-        return all(measured.holds("experts", precision, self.shape(t)) for t in self.tokens)
+        return all(self._holds(t, precision, measured) for t in self.tokens)
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return f"up to {max(self.tokens):,} tokens"
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns what is left to measure up to half as many tokens; None where nothing is."""
+        left = [t for t in halved_rows(self.tokens) if not self._holds(t, precision, measured)]
+        return replace(self, tokens=tuple(left)) if left else None
 
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurements of a campaign."""
@@ -108,6 +118,9 @@ class ExpertsPoint:
         if self.imbalance != 1.0:
             sizes["imbalance"] = self.imbalance
         return sizes
+
+    def _holds(self, tokens: int, precision: Precision, measured: Measured) -> bool:
+        return measured.holds("experts", precision, self.shape(tokens))
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ design draw it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self
 
 from model.precision import Precision
 from profiler.timing import Effort
@@ -68,24 +68,19 @@ class Point(Protocol):
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
         """Returns whether nothing of it is left to measure."""
 
+    @property
+    def sizes(self) -> str:
+        """What is made smaller where memory does not hold it, for a person."""
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns what is left to measure of the point half as large; None where nothing is."""
+
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement | Skipped]:
         """Yields the measurements of a campaign, and what was left out of them but not the point.
 
         Raises:
             MemoryError, RuntimeError: the device's memory does not hold it.
         """
-
-
-@runtime_checkable
-class ShrinkablePoint(Point, Protocol):
-    """A point that can be asked for in a smaller size where memory does not hold it."""
-
-    @property
-    def sizes(self) -> str:
-        """What is made smaller, for a person."""
-
-    def halved(self, precision: Precision, measured: Measured) -> Self | None:
-        """Returns what is left to measure of the point half as large; None where nothing is."""
 
 
 def halved_tokens(sequences: int, query_tokens: int, kv_tokens: int) -> tuple[int, int, int] | None:

@@ -13,7 +13,7 @@ from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.models import ModelPoint
 from profiler.operations import AttentionPoint, LinearPoint
 from profiler.paged_attention import PagedAttentionPoint
-from profiler.points import Measured, ShrinkablePoint
+from profiler.points import Measured
 from profiler.static_attention import StaticAttentionPoint
 from profiler.wholes import ForwardPoint, GeneratePoint
 
@@ -74,10 +74,7 @@ def halvings(point, rows=()):
         yield point
 
 
-SHRINKABLE = [point for point in [*ALONE, MODEL] if isinstance(point, ShrinkablePoint)]
-
-
-@pytest.mark.parametrize("point", SHRINKABLE, ids=lambda point: point.group)
+@pytest.mark.parametrize("point", [*ALONE, MODEL], ids=lambda point: point.group)
 def test_a_point_gets_smaller_until_nothing_is_left(rows, point):
     smaller = list(halvings(point))
     assert 1 <= len(smaller) <= 8

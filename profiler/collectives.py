@@ -34,8 +34,9 @@ KINDS = (
     OperationKind.ALL_TO_ALL,
     OperationKind.POINT_TO_POINT,
 )
+SAMPLES = 12
+"""Of an exchange; half as many do where time is short."""
 _WARM_UP = 3
-_SAMPLES = 12
 _SAMPLE_MS = 30.0
 """A sample repeats quick exchanges until it lasts so long: one alone takes anything from a third of
 a millisecond to five on the CPU, as the threads that carry it find a core or wait for one."""
@@ -49,6 +50,7 @@ def measure_collectives(
     rank: Rank,
     precision: Precision,
     sizes: Sequence[int] = MESSAGE_BYTES,
+    samples: int = SAMPLES,
 ) -> list[Measurement]:
     """Returns one measurement a kind and size, as its slowest rank saw it.
 
@@ -57,13 +59,14 @@ def measure_collectives(
         precision: of the values that are sent.
         sizes: bytes of the messages, as :func:`model.operations.all_reduce` and the others
             count them: what a rank holds in the end.
+        samples: of each, at least one.
     """
     between = _kernels(rank)
     found = []
     for kind in KINDS:
         spans = [_Spans(rank, precision, kind, size, between) for size in sizes]
         # In rounds: what slows the machine down for seconds meets all sizes alike.
-        for _ in range(_SAMPLES):
+        for _ in range(samples):
             for each in spans:
                 each.sample()
         found += [each.measurement() for each in spans]

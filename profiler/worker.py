@@ -105,14 +105,21 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
 def _exchange(connection: Connection, request: ExchangeRequest) -> None:
     environment = current_environment(request.device)
     with _no_collection():
-        from profiler.collectives import MESSAGE_BYTES, measure_collectives  # noqa: PLC0415
+        from profiler.collectives import MESSAGE_BYTES, SAMPLES, measure_collectives  # noqa: PLC0415
         from profiler.ranks import run_on_ranks  # noqa: PLC0415
 
     connection.send(Started(environment=environment))
-    # The largest is among them: what is larger still is told by it.
-    sizes = MESSAGE_BYTES[1::2] if request.brief else MESSAGE_BYTES
+    sizes, samples = MESSAGE_BYTES, SAMPLES
+    if request.brief:
+        # The largest is among them: what is larger still is told by it.
+        sizes, samples = MESSAGE_BYTES[1::2], SAMPLES // 2
     rows = run_on_ranks(
-        request.rank_devices, environment.threads, measure_collectives, request.precision, sizes
+        request.rank_devices,
+        environment.threads,
+        measure_collectives,
+        request.precision,
+        sizes,
+        samples,
     )
     for row in rows:
         connection.send(Measured(measurement=row))

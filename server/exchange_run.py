@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from server.state import State
 
 _FEWEST_S, _AMPLE_S = 15.0, 90.0
-"""Processes take seconds to start, on a GPU more; below the second every other size is left out."""
+"""Processes take seconds to start, on a GPU more; below the second fewer sizes and samples do."""
 
 
 class ExchangeError(Exception):

@@ -35,7 +35,7 @@ KINDS = (
     OperationKind.POINT_TO_POINT,
 )
 SAMPLES = 12
-"""Of an exchange; half as many do where time is short."""
+"""Of an exchange; a third of them does where time is short."""
 _WARM_UP = 3
 _SAMPLE_MS = 30.0
 """A sample repeats quick exchanges until it lasts so long: one alone takes anything from a third of

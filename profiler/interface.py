@@ -116,7 +116,7 @@ class ExchangeRequest:
         device: that the measurements are of.
         rank_devices: of each rank, two or more.
         precision: of the values that are sent.
-        brief: whether every other size and half as many samples will do.
+        brief: whether every other size and a third of the samples will do.
     """
 
     device: str

@@ -246,7 +246,7 @@ def test_what_ranks_send_each_other_is_told(served, monkeypatch, brief, sizes):
     assert [shape["message_bytes"] for kind, shape in found if kind == "all_gather"] == sizes
     assert len(found) == 4 * len(sizes)
     samples = {event.measurement.latency_ms.samples for event in measured}
-    assert samples == {profiler.collectives.SAMPLES // (2 if brief else 1)}
+    assert samples == {profiler.collectives.SAMPLES // (3 if brief else 1)}
     assert finished == Finished()
     assert code.result() == 0
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model.blocks import LatentAttention
-from model.operations import batched_linear, mla
+from model.operations import OperationKind, batched_linear, mla
 from profiler.device import Device, dtype_of
 from profiler.operations import (
     AttentionModule,
@@ -28,9 +28,8 @@ from profiler.operations import (
 from profiler.points import (
     ATTENTION_EFFORT,
     MATRIX_EFFORT,
+    AttendingPoint,
     halved_rows,
-    halved_tokens,
-    tokens_text,
 )
 
 if TYPE_CHECKING:
@@ -44,17 +43,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LatentPoint:
+class LatentPoint(AttendingPoint):
     """Latent attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
 
-    sequences: int
-    query_tokens: int
-    kv_tokens: int
     query_heads: int
     kv_rank: int
     rope_dim: int
     head_dim: int
     value_dim: int
+    kind: ClassVar[OperationKind] = OperationKind.MLA
 
     @property
     def group(self) -> str:
@@ -83,23 +80,6 @@ class LatentPoint:
         scores = 3 * self.query_tokens * self.kv_tokens * self.query_heads
         values = 2 * latent_values(self) + self.sequences * (keys + scores)
         return dtype_of(precision).itemsize * values + device.cold_bytes
-
-    def is_measured(self, precision: Precision, measured: Measured) -> bool:
-        """Returns whether nothing of it is left to measure."""
-        return measured.holds("mla", precision.activation, asdict(self))
-
-    @property
-    def sizes(self) -> str:
-        """What is made smaller, for a person."""
-        return tokens_text(self.sequences, self.query_tokens, self.kv_tokens)
-
-    def halved(self, precision: Precision, measured: Measured) -> Self | None:
-        """Returns the point half as large; None where there is none or it is measured."""
-        sizes = halved_tokens(self.sequences, self.query_tokens, self.kv_tokens)
-        if sizes is None:
-            return None
-        smaller = replace(self, sequences=sizes[0], query_tokens=sizes[1], kv_tokens=sizes[2])
-        return None if smaller.is_measured(precision, measured) else smaller
 
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurement of a campaign."""

@@ -25,9 +25,8 @@ from profiler.packed import PACKED, PER_TENSOR
 from profiler.points import (
     ATTENTION_EFFORT,
     MATRIX_EFFORT,
+    AttendingPoint,
     halved_rows,
-    halved_tokens,
-    tokens_text,
 )
 from profiler.timing import Effort, Run, Timing, captured, time_runs
 
@@ -103,12 +102,9 @@ class LinearPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionPoint:
+class AttentionPoint(AttendingPoint):
     """Attention of ``query_tokens`` over ``kv_tokens``, the cache's update included."""
 
-    sequences: int
-    query_tokens: int
-    kv_tokens: int
     query_heads: int
     kv_heads: int
     head_dim: int
@@ -119,13 +115,17 @@ class AttentionPoint:
         """Points of one set of heads are held out together."""
         return f"{self.kind}-{self.query_heads}-{self.kv_heads}-{self.head_dim}"
 
-    def operations(self, precision: Precision) -> list[Operation]:
-        """Returns what a cost model prices it by."""
-        heads = Attention(
+    @property
+    def heads(self) -> Attention:
+        """Heads of the layer."""
+        return Attention(
             query_heads=self.query_heads, kv_heads=self.kv_heads, head_dim=self.head_dim
         )
+
+    def operations(self, precision: Precision) -> list[Operation]:
+        """Returns what a cost model prices it by."""
         sizes = (self.sequences, self.query_tokens, self.kv_tokens)
-        return [attention(*sizes, heads, precision, kind=self.kind)]
+        return [attention(*sizes, self.heads, precision, kind=self.kind)]
 
     def needed_bytes(self, precision: Precision, device: Device) -> float:
         """Returns an upper bound of the bytes that measuring it allocates."""
@@ -148,23 +148,6 @@ class AttentionPoint:
         masked = 1 < self.query_tokens < self.kv_tokens
         wide = device.is_cuda and dtype_of(precision).itemsize > _GROUPED_BYTES
         return masked or wide or self.head_dim > _WIDEST_GROUPED
-
-    def is_measured(self, precision: Precision, measured: Measured) -> bool:
-        """Returns whether nothing of it is left to measure."""
-        return measured.holds(self.kind, precision.activation, asdict(self))
-
-    @property
-    def sizes(self) -> str:
-        """What is made smaller, for a person."""
-        return tokens_text(self.sequences, self.query_tokens, self.kv_tokens)
-
-    def halved(self, precision: Precision, measured: Measured) -> Self | None:
-        """Returns the point half as large; None where there is none or it is measured."""
-        sizes = halved_tokens(self.sequences, self.query_tokens, self.kv_tokens)
-        if sizes is None:
-            return None
-        smaller = replace(self, sequences=sizes[0], query_tokens=sizes[1], kv_tokens=sizes[2])
-        return None if smaller.is_measured(precision, measured) else smaller
 
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement | Skipped]:
         """Yields the measurement of a campaign."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from model.blocks import Attention
 from model.operations import OperationKind
 from profiler.device import Device, dtype_of
 from profiler.flashinfer_kernel import WORKSPACE_BYTES
@@ -42,13 +41,6 @@ class PagedAttentionPoint(AttentionPoint):
     """Attention of ``query_tokens`` over ``kv_tokens``, written into their pages first."""
 
     kind: ClassVar[OperationKind] = OperationKind.PAGED_ATTENTION
-
-    @property
-    def heads(self) -> Attention:
-        """Heads of the layer."""
-        return Attention(
-            query_heads=self.query_heads, kv_heads=self.kv_heads, head_dim=self.head_dim
-        )
 
     def layer_values(self) -> int:
         """Returns the values that one layer has: queries, what is new, and whole pages."""

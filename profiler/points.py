@@ -7,7 +7,8 @@ design draw it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol, Self
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from model.precision import Precision
 from profiler.timing import Effort
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from model.measurement import Measurement
-    from model.operations import Operation
+    from model.operations import Operation, OperationKind
     from profiler.device import Device
     from profiler.interface import Skipped
 
@@ -83,6 +84,40 @@ class Point(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class AttendingPoint:
+    """What is alike of all attentions that are timed alone: of queries over a context.
+
+    Attributes:
+        sequences: that are alike.
+        query_tokens: of each.
+        kv_tokens: of each, its queries' own among them.
+        kind: of the operation; its measurements have the fields of the point as their shape.
+    """
+
+    sequences: int
+    query_tokens: int
+    kv_tokens: int
+    kind: ClassVar[OperationKind]
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return measured.holds(self.kind, precision.activation, asdict(self))
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return f"{self.sequences:,} x {self.query_tokens:,} over {self.kv_tokens:,} tokens"
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns the point half as large; None where there is none or it is measured."""
+        sizes = halved_tokens(self.sequences, self.query_tokens, self.kv_tokens)
+        if sizes is None:
+            return None
+        smaller = replace(self, sequences=sizes[0], query_tokens=sizes[1], kv_tokens=sizes[2])
+        return None if smaller.is_measured(precision, measured) else smaller
+
+
 def halved_tokens(sequences: int, query_tokens: int, kv_tokens: int) -> tuple[int, int, int] | None:
     """Returns half as many sequences, or of a single one half of its tokens.
 
@@ -104,8 +139,3 @@ def halved_rows(rows: Iterable[int]) -> tuple[int, ...]:
     asked = set(rows)
     most = max(asked) // 2
     return tuple(sorted({min(m, most) for m in asked})) if most else ()
-
-
-def tokens_text(sequences: int, query_tokens: int, kv_tokens: int) -> str:
-    """Returns the sizes of an attention for a person."""
-    return f"{sequences:,} x {query_tokens:,} over {kv_tokens:,} tokens"

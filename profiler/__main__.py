@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 1 failed, 2 wrong usage, 128 + signal."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
-    if options.compact:
+    if options.command == "compact":
         return _compact(options)
     came: list[int] = []
 
@@ -135,7 +135,7 @@ def _fail(code: int, error: Exception) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m profiler")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     campaign = commands.add_parser(
         "campaign",
         help="measure this device into a file",
@@ -177,9 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     compact.add_argument(
         "--folder", type=Path, default=FOLDER, help="where it goes; else model/reference"
     )
-    compact.set_defaults(compact=True)
     for command in (campaign, collectives):
-        command.set_defaults(compact=False)
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
         command.add_argument(
             "--force", action="store_true", help="measure beside other processes on the GPU"

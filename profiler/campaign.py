@@ -34,7 +34,7 @@ from profiler.timing import THROTTLED_FLAG, CaptureError
 from profiler.warm_up import warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
 
     from model.cost_model import FittedCostModel
     from model.measurement import Measurement
@@ -112,7 +112,7 @@ class Campaign:
         warm_up(self._device)
         space = self._space or _space_of(self._device)
         tracks = [
-            _Track(precision, Design(space, self._seed), self._rows, group)
+            _Track(precision, Design(space, self._seed), self._measured, group)
             for precision in self._precisions
             for group in self._groups(precision)
         ]
@@ -271,7 +271,7 @@ class _Track:
     Args:
         precision: of all its points.
         design: that they are drawn from.
-        rows: what was measured already.
+        measured: what was measured, in this campaign, too.
         group: kinds of its points.
     """
 
@@ -279,7 +279,7 @@ class _Track:
         self,
         precision: Precision,
         design: Design,
-        rows: Sequence[Measurement],
+        measured: Measured,
         group: KindGroup,
     ) -> None:
         self.precision = precision
@@ -293,7 +293,7 @@ class _Track:
         self._seconds = dict.fromkeys(self._kinds, 0.0)
         self._taken = Counter[str]()
         self._dealt = Counter[str]()
-        self._measured = Measured(rows)
+        self._measured = measured
         for kind in self._kinds:
             self._fill(kind, 1)
 

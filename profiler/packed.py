@@ -38,7 +38,8 @@ _FP8_LARGEST = 448.0
 _FEWEST_ROWS = 32
 """That torch's int8 product takes on a GPU."""
 _ALIGNED = 16
-"""Sizes that torch's products of 8 bits take on a GPU are multiples of it."""
+"""Sizes that torch's products of 8 bits take on a GPU are multiples of it; beyond them that of int8
+weights reads past the end of a row on the CPU."""
 _LEAST = 1e-12
 _BLOCK = 128
 """Values of a row, and rows of the weights, with one scale in fp8-block."""
@@ -101,8 +102,12 @@ def _columns(
 
 
 def _pack_weight_only(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    packed, scales = _in_int8(weight)
+    packed, scales = _in_int8(_padded(weight, _ALIGNED))
     return packed, scales[:, 0].to(torch.bfloat16)
+
+
+def _prepare_weight_only(x: torch.Tensor) -> tuple[torch.Tensor]:
+    return (_padded(x, _ALIGNED),)
 
 
 def _multiply_weight_only(
@@ -260,7 +265,7 @@ def _multiply_fp8_block(
 
 PACKED = {
     Precision.INT8_WEIGHT_ONLY: PackedLinear(
-        _pack_weight_only, lambda x: (x,), _multiply_weight_only
+        _pack_weight_only, _prepare_weight_only, _multiply_weight_only
     ),
     Precision.INT4: PackedLinear(_pack_int4, _prepare_int4, _multiply_int4),
     Precision.INT8: PackedLinear(_pack_int8, _prepare_int8, _multiply_int8),

@@ -50,6 +50,9 @@ GPT2 = architecture_of_dimensions(
     tied_embeddings=True,
 )
 
+ROUNDING = {Precision.FP8: 0.05, BLOCKS: 0.05, Precision.INT4: 0.13}
+"""Largest relative errors, of formats that round more than int8."""
+
 formats = pytest.mark.parametrize("precision", list(PACKED))
 on_the_cpu = pytest.mark.parametrize("precision", [p for p in PACKED if p is not BLOCKS])
 
@@ -86,8 +89,18 @@ def test_a_linear_is_as_near_to_floats_as_its_format_rounds(device, precision, b
         found = PackedModule(linear.to(torch.bfloat16), precision)(x.to(torch.bfloat16))
     assert found.shape == exact.shape
     assert found.dtype is torch.bfloat16
-    rounding = {Precision.FP8: 0.05, BLOCKS: 0.05, Precision.INT4: 0.13}
-    assert relative_error(found, exact) < rounding.get(precision, 0.025)
+    assert relative_error(found, exact) < ROUNDING.get(precision, 0.025)
+
+
+@on_the_cpu
+@pytest.mark.parametrize("width", [72, 100])
+def test_any_width_is_multiplied(precision, width):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(width, 60), torch.randn(3, width)
+    exact = linear(x).detach()
+    with torch.inference_mode():
+        found = PackedModule(linear.bfloat16(), precision)(x.bfloat16())
+    assert relative_error(found, exact) < ROUNDING.get(precision, 0.025)
 
 
 @on_the_cpu

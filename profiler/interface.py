@@ -222,13 +222,16 @@ class TracedPhase:
     Attributes:
         phase: whose pass it is.
         milliseconds: that it took.
-        busy_ms: in which kernels ran.
+        busy_ms: in which kernels ran, those of collectives among them.
+        communication_ms: of it, in which collectives alone ran; on the CPU gloo's, waiting for
+            other ranks included.
         kernels: those that took the longest, the longest first.
     """
 
     phase: Phase
     milliseconds: float
     busy_ms: float
+    communication_ms: float
     kernels: tuple[TracedKernel, ...]
 
 

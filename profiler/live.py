@@ -103,7 +103,10 @@ def measure_live(
     phases: tuple[TracedPhase, ...] = ()
     if request.trace_path:
         yield Progressed(fraction=0.99, text="tracing")
-        phases, untraced = _traced(request.trace_path, model, run, end - trace_s)
+        if clock() > end - trace_s:
+            untraced = ["no time was left for a trace; give more budget"]
+        else:
+            phases, untraced = _traced(request.trace_path, model, run)
         notes += untraced
     is_whole = built.layer_count == whole.layer_count and workload.output_tokens > 0
     # The meter is of one device, and of fewer tokens the prompt would have a larger share.
@@ -210,11 +213,9 @@ def _notes_on(request: LiveRequest, layer_count: int, rank: Rank | None) -> list
 
 
 def _traced(
-    path: str, model: LiveModel, run: GeneratePoint, latest: float
+    path: str, model: LiveModel, run: GeneratePoint
 ) -> tuple[tuple[TracedPhase, ...], list[str]]:
-    """Returns the phases of a traced run begun by then (monotonic), or why there are none."""
-    if time.monotonic() > latest:
-        return (), ["no time was left for a trace; give more budget"]
+    """Returns the phases of a traced run, or why there are none."""
     shorter = replace(run, output_tokens=min(run.output_tokens, 1 + _TRACED_STEPS))
     try:
         return model.trace(shorter, Path(path)), []

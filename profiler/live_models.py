@@ -45,8 +45,12 @@ class LiveModel(Protocol):
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what runs a request once, its milliseconds those of the whole depth."""
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Runs what is built once under torch's profiler.
+
+        Args:
+            point: sequences and tokens.
+            path: that the trace is written to; None: it is not.
 
         Raises:
             OSError, RuntimeError: the trace cannot be written.
@@ -109,13 +113,12 @@ class _Together:
         """Returns what runs a request once."""
         return partial(self._slowest, self._model.runs(point))
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
-        """Traces nothing.
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
+        """Runs what is built once under torch's profiler; the first rank writes its trace.
 
-        Raises:
-            RuntimeError: always.
+        The profiler slows all ranks alike: else the one that has it would never wait.
         """
-        raise RuntimeError("one rank alone is traced")
+        return self._model.trace(point, None if self._rank.index else path)
 
     def _slowest(self, run: Callable[[], Once]) -> Once:
         dist.barrier()  # none waits in its first exchange for one that is not ready
@@ -147,7 +150,7 @@ class _Transformers:
         """Returns what runs ``generate()`` once."""
         return partial(self._once, point)
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Runs ``generate()`` once under torch's profiler."""
 
         def run(told: Callable[[], None]) -> None:
@@ -196,7 +199,7 @@ class _Plain:
         request = GreedyRequest(self._decoder, point, whole=not self._missing)
         return partial(_deepened, request, *missing)
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Decodes a request once under torch's profiler."""
         request = GreedyRequest(self._decoder, point)
         return trace_run(request.run, self._decoder.device, path)

@@ -119,8 +119,8 @@ def live_plan(
         )
     question = resolution.question
     ranks = ranks_of(device, question.parallelism.tensor, question.architecture, devices)
-    if len(ranks.devices) > 1 and (request.trace or request.torch_compile):
-        ranks = Ranks((device,), "one alone is traced and compiled")
+    if len(ranks.devices) > 1 and request.torch_compile:
+        ranks = Ranks((device,), "one alone is compiled")
     plan = LivePlan(
         resolution=resolution,
         scope=_SCOPES[request.scope],

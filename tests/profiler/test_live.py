@@ -115,8 +115,11 @@ def test_without_later_tokens_there_is_no_time_for_them(tokens, engine):
     assert result.tpot_ms is None
 
 
-def test_ranks_run_together_and_say_so():
-    asked = replace(request(tensor=2), rank_devices=("cpu", "cpu"))
+@engines
+def test_ranks_run_together_and_say_so_and_the_first_writes_its_trace(engine, tmp_path):
+    path = tmp_path / "x.trace.json.gz"
+    asked = request(tensor=2, engine=engine)
+    asked = replace(asked, rank_devices=("cpu", "cpu"), trace_path=str(path))
     *progress, result = measure_on_ranks(asked, 1, time.monotonic())
     assert [event.text for event in progress] == ["2 ranks measure together"]
     assert result.notes[0] == "2 tensor-parallel ranks were run, which exchanged over gloo"
@@ -125,6 +128,16 @@ def test_ranks_run_together_and_say_so():
         assert 0 < spread.p10 <= spread.median <= spread.p90
         assert 5 <= spread.samples <= 30
     assert result.energy_per_token_joules is None
+    assert [phase.phase for phase in result.phases] == [Phase.PREFILL, Phase.DECODE]
+    for phase in result.phases:
+        calls = {kernel.name: kernel.calls for kernel in phase.kernels}
+        # Behind attention and feed-forward of both layers, and behind the head.
+        assert (calls["gloo:all_reduce"], calls["gloo:all_gather"]) == (4, 1)
+        exchanged = sum(k.milliseconds for k in phase.kernels if k.name.startswith("gloo:"))
+        assert 0 < exchanged <= phase.communication_ms < phase.busy_ms <= phase.milliseconds
+    assert list(tmp_path.iterdir()) == [path]
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert sum(event.get("name") == "gloo:all_reduce" for event in events) == 4 * 4
 
 
 def measured_without_cache(rank, *requests):
@@ -280,6 +293,7 @@ def test_a_trace_lists_the_kernels_of_each_phase_and_opens(scope, tmp_path):
         times = [kernel.milliseconds for kernel in phase.kernels]
         assert times == sorted(times, reverse=True)
         assert 0 < sum(times) <= phase.busy_ms <= phase.milliseconds
+        assert phase.communication_ms == 0
     # Seven matrices a layer and the head, each pass.
     layers = 24 if scope is Scope.MODEL else 2
     for phase in result.phases:

@@ -8,13 +8,14 @@ from model.estimate import Phase
 from profiler.tracing import phases_of
 
 
-def event(name, start, end, device="CPU", own=0.0):
+def event(name, start, end, device="CPU", own=0.0, *, annotation=False):
     span = SimpleNamespace(start=start, end=end)
     return SimpleNamespace(
         name=name,
         time_range=span,
         device_type=SimpleNamespace(name=device),
         self_cpu_time_total=own,
+        is_user_annotation=annotation,
     )
 
 
@@ -45,6 +46,25 @@ def test_a_graphs_kernels_count_though_no_operator_launched_them():
     ]
     assert decode.milliseconds == pytest.approx(0.5)
     assert decode.busy_ms == pytest.approx(0.27)
+    assert decode.communication_ms == 0
+
+
+def test_nccls_kernels_communicate_where_no_other_runs_beside_them():
+    kernels = [
+        event("gemm", 1420, 1520, "CUDA"),
+        event("nccl:all_reduce", 1500, 1600, "CUDA", annotation=True),
+        event("ncclDevKernel_AllReduce_Sum_bf16_RING_LL", 1500, 1600, "CUDA"),
+        event("gemm", 1580, 1700, "CUDA"),
+        event("ncclDevKernel_AllGather_RING_LL", 1750, 1800, "CUDA"),
+    ]
+    _, decode = phases_of([*SPANS, *kernels])
+    assert decode.communication_ms == pytest.approx(0.06 + 0.05)
+    assert decode.busy_ms == pytest.approx(0.28 + 0.05)
+    assert [kernel.name for kernel in decode.kernels] == [
+        "gemm",
+        "ncclDevKernel_AllReduce_Sum_bf16_RING_LL",
+        "ncclDevKernel_AllGather_RING_LL",
+    ]
 
 
 def test_without_a_gpu_operators_count_by_their_own_time():
@@ -55,3 +75,26 @@ def test_without_a_gpu_operators_count_by_their_own_time():
         ("aten::linear", pytest.approx(0.01)),
     ]
     assert decode.kernels == ()
+    assert prefill.busy_ms == pytest.approx(0.89)
+    assert prefill.communication_ms == 0
+
+
+def test_an_operator_waits_in_gloos_message_which_is_listed_with_all_of_it():
+    operators = [
+        event("aten::mm", 10, 110, own=100),
+        event("c10d::_allgather_base_", 120, 180, own=40),
+        event("aten::chunk", 130, 150, own=20),
+        event("gloo:all_gather", 150, 400),
+        event("aten::copy_", 300, 380, own=80),  # on gloo's thread
+        event("aten::mm", 410, 510, own=100),
+        event("c10d::allreduce_", 980, 990, own=10),
+        event("gloo:all_reduce", 985, 1005),  # its thread notes the end late
+    ]
+    prefill, _ = phases_of([*SPANS, *operators])
+    assert prefill.communication_ms == pytest.approx(0.28 + 0.02)
+    assert prefill.busy_ms == pytest.approx(0.1 + 0.28 + 0.1 + 0.02)
+    assert [(k.name, k.calls, k.milliseconds) for k in prefill.kernels] == [
+        ("gloo:all_gather", 1, pytest.approx(0.25)),
+        ("aten::mm", 2, pytest.approx(0.2)),
+        ("gloo:all_reduce", 1, pytest.approx(0.015)),
+    ]

@@ -85,12 +85,13 @@ def live_model(
         return _Together(_Transformers(share, built, whole, device), rank)
     decoder = PlainDecoder(built, precision, device, rank)
     missing = whole.layer_count / built.layer_count - 1
-    if rank is not None:
-        return _Together(_Plain(decoder, missing, _RANKS_EFFORT), rank)
-    if not request.torch_compile:
-        return _Plain(decoder, missing)
-    decoder.compile_layers()
-    return _Compiled(decoder, missing)
+    kind = _Plain
+    if request.torch_compile:
+        decoder.compile_layers()
+        kind = _Compiled
+    if rank is None:
+        return kind(decoder, missing)
+    return _Together(kind(decoder, missing, _RANKS_EFFORT), rank)
 
 
 class _Together:
@@ -195,14 +196,16 @@ class _Plain:
         context = point.input_tokens + point.output_tokens // 2
         step = ForwardPoint(point.sequences, 1, context)
         missing = [self._missing_ms(forward) for forward in (prompt, step)]
-        # Energy is told of whole models alone; the mean step of others needs no more than a few.
-        request = GreedyRequest(self._decoder, point, whole=not self._missing)
-        return partial(_deepened, request, *missing)
+        return partial(_deepened, self._request(point), *missing)
 
     def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Decodes a request once under torch's profiler."""
         request = GreedyRequest(self._decoder, point)
         return trace_run(request.run, self._decoder.device, path)
+
+    def _request(self, point: GeneratePoint) -> GreedyRequest:
+        # Energy is told of whole models alone; the mean step of others needs no more than a few.
+        return GreedyRequest(self._decoder, point, whole=not self._missing)
 
     def _missing_ms(self, forward: ForwardPoint) -> float:
         if not self._missing:
@@ -221,15 +224,23 @@ class _Compiled(_Plain):
             InvalidFieldError: torch cannot compile here; names ``torch_compile``.
         """
         try:
-            # Its first step is compiled for that context, its second for any.
+            # Its first step is compiled for that context, its second for any; a cache of another
+            # length than the first for any length.
             tokens = min(3, point.output_tokens)
             GreedyRequest(self._decoder, replace(point, output_tokens=tokens)).once()
+            super().warm_up(point)
         except TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise InvalidFieldError(
                 "torch_compile", f"torch cannot compile here ({reason}); leave it out"
             ) from error
         return super().warm_up(point)
+
+    def _request(self, point: GeneratePoint) -> GreedyRequest:
+        request = super()._request(point)
+        # A step that does not fill its cache is compiled apart from those of the warm-up, which do.
+        request.warm_up()
+        return request
 
 
 def _deepened(request: GreedyRequest, first_ms: float, step_ms: float) -> Once:

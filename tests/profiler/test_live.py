@@ -23,10 +23,11 @@ from model.workload import Workload
 from profiler.device import Device, open_device
 from profiler.interface import LiveRequest, LiveResult, Progressed, Scope
 from profiler.live import cold_depth, measure_live
+from profiler.live_models import live_model
 from profiler.live_ranks import measure_on_ranks
 from profiler.models import LayerSpans
 from profiler.ranks import RankError, run_on_ranks
-from profiler.wholes import Once
+from profiler.wholes import GeneratePoint, Once
 
 CPU = Device("cpu", 1 << 40)
 """Nothing overflows its cache: whole models run."""
@@ -255,6 +256,37 @@ def test_compiled_layers_are_measured_and_said_so():
     assert any("torch compiled the layers" in note for note in result.notes)
     # Nothing is left to compile once the clock runs.
     assert result.ttft_ms.p90 < 100 * result.ttft_ms.p10
+
+
+@compiles
+def test_nothing_is_compiled_in_what_the_warm_up_or_a_request_tells():
+    torch.compiler.reset()
+    asked = replace(request(engine="torch"), torch_compile=True)
+    model = live_model(asked, TINY, TINY, CPU)
+    point = GeneratePoint(2, 12, 4)
+    begin = time.monotonic()
+    first, steps, _ = model.warm_up(point)
+    spent = time.monotonic() - begin
+    # Of five graphs that are compiled one alone takes a tenth of the time.
+    assert (first + sum(steps)) / 1e3 < spent / 20
+    once = model.runs(point)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert len(once().steps_ms) == 3
+
+
+def test_ranks_compile_their_layers_with_what_they_exchange(tmp_path):
+    asked = request(budget_s=120.0, tensor=2, engine="torch", output_tokens=2)
+    path = str(tmp_path / "x.trace.json.gz")
+    asked = replace(asked, rank_devices=("cpu", "cpu"), torch_compile=True, trace_path=path)
+    *_, result = measure_on_ranks(asked, 1, time.monotonic())
+    assert result.tpot_ms.median > 0
+    assert any("torch compiled the layers" in note for note in result.notes)
+    assert any("2 tensor-parallel ranks were run" in note for note in result.notes)
+    for phase in result.phases:
+        calls = {kernel.name: kernel.calls for kernel in phase.kernels}
+        assert (calls["gloo:all_reduce"], calls["gloo:all_gather"]) == (4, 1)
+        # A graph a layer: none is broken where ranks exchange.
+        assert sum(n for name, n in calls.items() if "CompiledFxGraph" in name) == 2
 
 
 @compiles

@@ -138,8 +138,8 @@ def told(connection, request):
     r = request
     ranks = "+".join(r.rank_devices) or r.alone
     asked = f"{r.engine} {r.scope} {r.tensor} {ranks} {r.precision}"
-    traced = " traced" if r.trace_path else ""
-    text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}{traced}"
+    marks = (" traced" if r.trace_path else "") + (" compiled" if r.torch_compile else "")
+    text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}{marks}"
     fail(connection, FailureCode.FAULT, text)
 
 

@@ -185,17 +185,10 @@ def test_the_worker_is_told_what_is_asked(serve, cores):
         budget=seconds(9),
         engine="torch",
         trace=True,
+        torch_compile=True,
     )
     found = failure(serve("told").stub.Measure, request)
-    assert found.message == "not measured: torch model 3 cpu+cpu+cpu bf16 9 32 traced"
-
-
-def test_one_rank_alone_is_compiled_and_that_is_told(serve, cores):
-    cores(3)
-    parallelism = types_pb2.Parallelism(tensor=3)
-    request = measure_request(engine="torch", parallelism=parallelism, torch_compile=True)
-    found = failure(serve("told").stub.Measure, request)
-    assert " 3 one alone is compiled fp32" in found.message
+    assert found.message == "not measured: torch model 3 cpu+cpu+cpu bf16 9 32 traced compiled"
 
 
 def test_a_trace_of_ranks_tells_what_they_exchange(serve, cores):

@@ -80,7 +80,8 @@ def measure_live(
     left = end - clock()
     if left < first_s:
         raise TimeoutError(f"one run takes {first_s:.1f} s and {left:.1f} s are left")
-    trace_s = _TRACE_S + 2 * (first_s + _TRACED_STEPS * step_s) if request.trace_path else 0.0
+    is_cut = built.layer_count < whole.layer_count
+    trace_s = _trace_s(first_s, step_s, is_cut=is_cut) if request.trace_path else 0.0
     left = max(first_s, left - trace_s)
     run, shortened = _that_fits(run, first_s, step_s, left)
     notes += shortened
@@ -108,7 +109,7 @@ def measure_live(
         else:
             phases, untraced = _traced(request.trace_path, model, run)
         notes += untraced
-    is_whole = built.layer_count == whole.layer_count and workload.output_tokens > 0
+    is_whole = not is_cut and workload.output_tokens > 0
     # The meter is of one device, and of fewer tokens the prompt would have a larger share.
     is_all = rank is None and run.output_tokens == workload.output_tokens
     yield LiveResult(
@@ -210,6 +211,12 @@ def _notes_on(request: LiveRequest, layer_count: int, rank: Rank | None) -> list
     if layer_count < depth:
         notes.append(f"{layer_count} of {depth} layers were run and scaled")
     return notes
+
+
+def _trace_s(first_s: float, step_s: float, *, is_cut: bool) -> float:
+    """Returns how long a trace takes at most, by what a first token and a later one take."""
+    # Of a few layers, these run alone, too, and a prompt fills a cache for them.
+    return _TRACE_S + (4 if is_cut else 2) * (first_s + _TRACED_STEPS * step_s)
 
 
 def _traced(

@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch._dynamo.exc import TorchDynamoException
 
 from model.errors import InvalidFieldError
+from model.estimate import Phase
 from profiler.interface import PLAIN_ENGINE
-from profiler.models import LayerSpans, generate_once, prepared_run
+from profiler.models import ForwardTimer, LayerSpans, generate_once, prepared_run
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
 from profiler.plain_models import GreedyRequest, PlainModel
@@ -137,6 +138,7 @@ class _Transformers:
         self._model = model
         self._device = device
         self._counts = [group.count for group in built.layers]
+        self._missing = whole.layer_count / built.layer_count - 1
         pairs = zip(whole.layers, built.layers, strict=True)
         self._scales = [of_whole.count / group.count for of_whole, group in pairs]
 
@@ -157,7 +159,12 @@ class _Transformers:
         def run(told: Callable[[], None]) -> None:
             prepared_run(self._model, point, self._device, told)()
 
-        return trace_run(run, self._device, path)
+        layers: dict[Phase, Callable[[], object]] = {}
+        if self._missing:
+            timer = ForwardTimer(self._model, self._device)
+            layers = {phase: timer.once(forward) for phase, forward in _passes(point).items()}
+            timer.close()
+        return trace_run(run, self._device, path, layers, self._missing)
 
     def _once(self, point: GeneratePoint) -> Once:
         spans = LayerSpans(self._model, self._device, self._counts)
@@ -192,16 +199,17 @@ class _Plain:
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once."""
-        prompt = ForwardPoint(point.sequences, point.input_tokens, point.input_tokens)
-        context = point.input_tokens + point.output_tokens // 2
-        step = ForwardPoint(point.sequences, 1, context)
-        missing = [self._missing_ms(forward) for forward in (prompt, step)]
+        missing = [self._missing_ms(forward) for forward in _passes(point).values()]
         return partial(_deepened, self._request(point), *missing)
 
     def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Decodes a request once under torch's profiler."""
         request = GreedyRequest(self._decoder, point)
-        return trace_run(request.run, self._decoder.device, path)
+        layers: dict[Phase, Callable[[], object]] = {}
+        if self._missing:
+            model = PlainModel(self._decoder)
+            layers = {phase: model.pass_of(forward) for phase, forward in _passes(point).items()}
+        return trace_run(request.run, self._decoder.device, path, layers, self._missing)
 
     def _request(self, point: GeneratePoint) -> GreedyRequest:
         # Energy is told of whole models alone; the mean step of others needs no more than a few.
@@ -241,6 +249,15 @@ class _Compiled(_Plain):
         # A step that does not fill its cache is compiled apart from those of the warm-up, which do.
         request.warm_up()
         return request
+
+
+def _passes(point: GeneratePoint) -> dict[Phase, ForwardPoint]:
+    """Returns the prompt's pass of a request and the one of its mean later step."""
+    context = point.input_tokens + point.output_tokens // 2
+    return {
+        Phase.PREFILL: ForwardPoint(point.sequences, point.input_tokens, point.input_tokens),
+        Phase.DECODE: ForwardPoint(point.sequences, 1, context),
+    }
 
 
 def _deepened(request: GreedyRequest, first_ms: float, step_ms: float) -> Once:

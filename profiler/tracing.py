@@ -14,7 +14,7 @@ from model.estimate import Phase
 from profiler.interface import TracedKernel, TracedPhase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch.autograd.profiler_util import FunctionEvent
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from profiler.device import Device
 
 _SPANS = {Phase.PREFILL: "tokenpace prefill", Phase.DECODE: "tokenpace decode step"}
+_LAYER_SPANS = {
+    Phase.PREFILL: "tokenpace layers of prefill",
+    Phase.DECODE: "tokenpace layers of decode step",
+}
+_OWN = frozenset([*_SPANS.values(), *_LAYER_SPANS.values()])
 _GPU_COLLECTIVES = "nccl"
 """How the names of NCCL's kernels begin."""
 _GLOO = "gloo:"
@@ -35,7 +40,11 @@ _NAME_CHARACTERS = 200
 
 @torch.inference_mode()
 def trace_run(
-    run: Callable[[Callable[[], None]], None], device: Device, path: Path | None
+    run: Callable[[Callable[[], None]], None],
+    device: Device,
+    path: Path | None,
+    layers: Mapping[Phase, Callable[[], object]],
+    missing: float,
 ) -> tuple[TracedPhase, ...]:
     """Runs a request once under torch's profiler and returns what each phase consists of.
 
@@ -46,6 +55,9 @@ def trace_run(
             behind each later step, of which the last one is told of.
         device: that the model is on.
         path: of the trace that is written, gzipped JSON that Perfetto opens; None: none is.
+        layers: of each phase, a pass through the layers without what is before and behind them;
+            none where no layers are missing.
+        missing: layers that were not built, as a multiple of those that were.
 
     Raises:
         OSError, RuntimeError: the trace cannot be written.
@@ -57,12 +69,16 @@ def trace_run(
     with profile(activities=activities) as profiler:
         if dist.is_available() and dist.is_initialized():
             dist.barrier()  # else the prompt's pass waits for a rank whose profiler starts
-        spans.open(Phase.PREFILL)
+        spans.open(_SPANS[Phase.PREFILL])
         run(spans.next_step)
         spans.close()
+        for phase, run_layers in layers.items():
+            spans.open(_LAYER_SPANS[phase])
+            run_layers()
+            spans.close()
     if path is not None:
         profiler.export_chrome_trace(str(path))
-    return phases_of(list(profiler.events() or ()))
+    return phases_of(list(profiler.events() or ()), missing)
 
 
 class _Spans:
@@ -74,24 +90,29 @@ class _Spans:
     def next_step(self) -> None:
         """Ends the span of a pass and begins that of a decode step."""
         self.close()
-        self.open(Phase.DECODE)
+        self.open(_SPANS[Phase.DECODE])
 
     def close(self) -> None:
         """Ends the span once the device has done what was launched in it."""
         self._device.synchronize()
         self._span.__exit__(None, None, None)
 
-    def open(self, phase: Phase) -> None:
+    def open(self, name: str) -> None:
         """Begins a span."""
-        self._span = record_function(_SPANS[phase])
+        self._span = record_function(name)
         self._span.__enter__()  # type: ignore[no-untyped-call]
 
 
-def phases_of(events: list[FunctionEvent]) -> tuple[TracedPhase, ...]:
+def phases_of(events: list[FunctionEvent], missing: float = 0.0) -> tuple[TracedPhase, ...]:
     """Returns what the spans in a trace consist of.
 
     Of a GPU its own events count, wherever on the host they were launched: a graph's kernels
     belong to no operator. The device is waited for at a span's ends, so none runs across them.
+
+    Args:
+        events: of a trace.
+        missing: layers that were not built, as a multiple of those that were; above 0 each
+            phase has a span of the layers alone.
     """
     host = [event for event in events if event.device_type.name == "CPU"]
     found = []
@@ -100,20 +121,13 @@ def phases_of(events: list[FunctionEvent]) -> tuple[TracedPhase, ...]:
         # What follows the last token is in a span, too, which holds no pass.
         spans = spans[:-1] if phase is Phase.DECODE else spans
         if spans:
-            found.append(_phase(phase, spans[-1], events))
+            layers = [event for event in host if event.name == _LAYER_SPANS[phase]]
+            alone = [_ran_in(span, events) for span in layers] if missing else []
+            found.append(_phase(phase, _ran_in(spans[-1], events), alone, missing))
     return tuple(found)
 
 
-def _phase(phase: Phase, span: FunctionEvent, events: list[FunctionEvent]) -> TracedPhase:
-    inside = [
-        event
-        for event in events
-        # A span shows on the device, too.
-        if event.name not in _SPANS.values()
-        and span.time_range.start <= event.time_range.start < span.time_range.end
-    ]
-    on_device = [event for event in inside if event.device_type.name != "CPU"]
-    ran = _on_gpu(on_device) if on_device else _on_host(inside, span.time_range.end)
+def _phase(phase: Phase, ran: _Ran, layers: Sequence[_Ran], missing: float) -> TracedPhase:
     calls: dict[str, int] = defaultdict(int)
     microseconds: dict[str, float] = defaultdict(float)
     for name, spent in ran.spent:
@@ -127,11 +141,14 @@ def _phase(phase: Phase, span: FunctionEvent, events: list[FunctionEvent]) -> Tr
         ),
         key=lambda kernel: -kernel.milliseconds,
     )
+    whole = ran.lasted + missing * sum(each.lasted for each in layers)
+    busy = ran.busy + missing * sum(each.busy for each in layers)
+    exchanged = ran.communication + missing * sum(each.communication for each in layers)
     return TracedPhase(
         phase=phase,
-        milliseconds=(span.time_range.end - span.time_range.start) / 1e3,
-        busy_ms=ran.busy / 1e3,
-        communication_ms=ran.communication / 1e3,
+        milliseconds=ran.lasted / 1e3,
+        idle_share=max(0.0, 1 - busy / whole),
+        communication_share=exchanged / whole,
         kernels=tuple(kernels[:_MAX_KERNELS]),
     )
 
@@ -141,45 +158,55 @@ class _Ran(NamedTuple):
 
     Attributes:
         spent: names of kernels, and what each run took.
+        lasted: the span.
         busy: in which any ran.
         communication: of it, in which collectives alone ran.
     """
 
     spent: list[tuple[str, float]]
+    lasted: float
     busy: float
     communication: float
 
 
-def _on_gpu(events: list[FunctionEvent]) -> _Ran:
+def _ran_in(span: FunctionEvent, events: list[FunctionEvent]) -> _Ran:
+    begin, end = _range(span)
+    inside = [
+        event
+        for event in events
+        # A span shows on the device, too.
+        if event.name not in _OWN and begin <= event.time_range.start < end
+    ]
+    on_device = [event for event in inside if event.device_type.name != "CPU"]
+    return _on_gpu(on_device, end - begin) if on_device else _on_host(inside, begin, end)
+
+
+def _on_gpu(events: list[FunctionEvent], lasted: float) -> _Ran:
     """Returns what ran on a GPU, whose streams run side by side."""
     # What the host calls a collective shows on the device beside its kernel.
     kernels = [event for event in events if not event.is_user_annotation]
     others = [event for event in kernels if not event.name.startswith(_GPU_COLLECTIVES)]
     busy = _covered(map(_range, kernels))
     spent = [(event.name, end - start) for event in kernels for start, end in [_range(event)]]
-    return _Ran(spent, busy, busy - _covered(map(_range, others)))
+    return _Ran(spent, lasted, busy, busy - _covered(map(_range, others)))
 
 
-def _on_host(events: list[FunctionEvent], latest: float) -> _Ran:
-    """Returns which operators ran until then; they nest, and wait in their collectives.
+def _on_host(events: list[FunctionEvent], begin: float, end: float) -> _Ran:
+    """Returns which operators ran in a span; they nest, and wait in their collectives.
 
-    Of a collective gloo's span is listed, not the operators that carry it.
+    Of a collective gloo's span is listed, not the operators that carry it. It may be noted to
+    end after the operator that waited for it, and after the span.
     """
-    exchanges = [
-        (start, min(end, latest))
-        for event in events
-        if event.name.startswith(_HOST_COLLECTIVES)
-        for start, end in [_range(event)]
-    ]
+    ranges = [(start, min(last, end)) for start, last in map(_range, events)]
+    both = list(zip(events, ranges, strict=True))
+    exchanges = [each for event, each in both if event.name.startswith(_HOST_COLLECTIVES)]
     spent = []
-    for event in events:
-        start, end = _range(event)
+    for event, (start, last) in both:
         if event.name.startswith(_GLOO):
-            spent.append((event.name, min(end, latest) - start))
-        elif not any(begin <= start and end <= last for begin, last in exchanges):
+            spent.append((event.name, last - start))
+        elif not any(first <= start and last <= latest for first, latest in exchanges):
             spent.append((event.name, event.self_cpu_time_total))
-    every = [(start, min(end, latest)) for start, end in map(_range, events)]
-    return _Ran(spent, _covered(every), _covered(exchanges))
+    return _Ran(spent, end - begin, _covered(ranges), _covered(exchanges))
 
 
 def _range(event: FunctionEvent) -> tuple[float, float]:

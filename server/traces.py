@@ -74,13 +74,13 @@ def trace_message(
         if measured is not None:
             work = planner.prefill(sequences) if prompt else planner.decode(sequences)
             added = exchanged.get(phase.phase, 0.0)
-            scale = (measured.median - added) / phase.milliseconds
+            ran_ms = measured.median - added
             found = bottleneck(
                 work.operations,
                 sheet,
                 measured.median,
-                overhead_ms=scale * max(0.0, phase.milliseconds - phase.busy_ms),
-                communication_ms=scale * phase.communication_ms + added,
+                overhead_ms=phase.idle_share * ran_ms,
+                communication_ms=phase.communication_share * ran_ms + added,
             )
             message.phases.add(
                 phase=PHASES[phase.phase],

@@ -45,8 +45,8 @@ def test_a_graphs_kernels_count_though_no_operator_launched_them():
         ("flash", 1, pytest.approx(0.04)),
     ]
     assert decode.milliseconds == pytest.approx(0.5)
-    assert decode.busy_ms == pytest.approx(0.27)
-    assert decode.communication_ms == 0
+    assert decode.idle_share == pytest.approx(1 - 0.27 / 0.5)
+    assert decode.communication_share == 0
 
 
 def test_nccls_kernels_communicate_where_no_other_runs_beside_them():
@@ -58,8 +58,8 @@ def test_nccls_kernels_communicate_where_no_other_runs_beside_them():
         event("ncclDevKernel_AllGather_RING_LL", 1750, 1800, "CUDA"),
     ]
     _, decode = phases_of([*SPANS, *kernels])
-    assert decode.communication_ms == pytest.approx(0.06 + 0.05)
-    assert decode.busy_ms == pytest.approx(0.28 + 0.05)
+    assert decode.communication_share == pytest.approx((0.06 + 0.05) / 0.5)
+    assert decode.idle_share == pytest.approx(1 - (0.28 + 0.05) / 0.5)
     assert [kernel.name for kernel in decode.kernels] == [
         "gemm",
         "ncclDevKernel_AllReduce_Sum_bf16_RING_LL",
@@ -75,8 +75,8 @@ def test_without_a_gpu_operators_count_by_their_own_time():
         ("aten::linear", pytest.approx(0.01)),
     ]
     assert decode.kernels == ()
-    assert prefill.busy_ms == pytest.approx(0.89)
-    assert prefill.communication_ms == 0
+    assert prefill.idle_share == pytest.approx(1 - 0.89)
+    assert prefill.communication_share == 0
 
 
 def test_an_operator_waits_in_gloos_message_which_is_listed_with_all_of_it():
@@ -91,10 +91,26 @@ def test_an_operator_waits_in_gloos_message_which_is_listed_with_all_of_it():
         event("gloo:all_reduce", 985, 1005),  # its thread notes the end late
     ]
     prefill, _ = phases_of([*SPANS, *operators])
-    assert prefill.communication_ms == pytest.approx(0.28 + 0.02)
-    assert prefill.busy_ms == pytest.approx(0.1 + 0.28 + 0.1 + 0.02)
+    assert prefill.communication_share == pytest.approx(0.28 + 0.02)
+    assert prefill.idle_share == pytest.approx(1 - (0.1 + 0.28 + 0.1 + 0.02))
     assert [(k.name, k.calls, k.milliseconds) for k in prefill.kernels] == [
         ("gloo:all_gather", 1, pytest.approx(0.25)),
         ("aten::mm", 2, pytest.approx(0.2)),
         ("gloo:all_reduce", 1, pytest.approx(0.015)),
     ]
+
+
+def test_layers_that_are_missing_idle_and_communicate_as_those_that_ran_alone():
+    decoding = [event("gemm", 1400, 1800, "CUDA"), event("nccl", 1800, 1850, "CUDA")]
+    alone = [
+        event("tokenpace layers of decode step", 2000, 2100),
+        event("tokenpace layers of decode step", 2000, 2090, "CUDA"),
+        event("gemm", 2010, 2060, "CUDA"),
+        event("nccl", 2060, 2090, "CUDA"),
+    ]
+    _, decode = phases_of([*SPANS, *decoding, *alone], missing=7.0)
+    # A head of 400 us and layers of 100 us, which stand for eight times as many.
+    assert decode.milliseconds == pytest.approx(0.5)
+    assert decode.communication_share == pytest.approx((50 + 7 * 30) / (500 + 7 * 100))
+    assert decode.idle_share == pytest.approx(1 - (450 + 7 * 80) / (500 + 7 * 100))
+    assert [(k.name, k.calls) for k in decode.kernels] == [("gemm", 1), ("nccl", 1)]

@@ -117,8 +117,8 @@ def live(connection, request):
             TracedPhase(
                 phase=phase,
                 milliseconds=10.0,
-                busy_ms=8.0,
-                communication_ms=1.0 if request.rank_devices else 0.0,
+                idle_share=0.2,
+                communication_share=0.1 if request.rank_devices else 0.0,
                 kernels=kernels,
             )
             for phase in Phase

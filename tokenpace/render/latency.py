@@ -29,7 +29,7 @@ _RATES = (
 )
 _KERNELS = 8
 """Of each phase of a trace, that are shown; the answer has more."""
-_KERNEL_CHARACTERS = 60
+_KERNEL_CHARACTERS = 44
 
 
 def prediction(answer: latency_pb2.PredictResponse, confidence: float) -> RenderableType:
@@ -112,7 +112,8 @@ def _trace(trace: profiler_pb2.Trace) -> list[RenderableType]:
         parts = (getattr(phase, f"{name}_ms") for phase in trace.phases)
         bounds.add_row(name, *(f"{text.figure(part)} ms" for part in parts))
     bounds.add_row("roofline", *(f"{phase.roofline_share:.0%}" for phase in trace.phases))
-    kernels = text.table("", "kernel", "calls", "time", "share", right=("calls", "time", "share"))
+    figures = ("calls", "time", "share")
+    kernels = text.table("", "kernel of the traced pass", *figures, right=figures)
     for label, phase in zip(labels, trace.phases, strict=True):
         for index, kernel in enumerate(phase.kernels[:_KERNELS]):
             kernels.add_row(

@@ -318,6 +318,15 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
             "parallelism.pipeline",
         ),
         (
+            {
+                "model": types_pb2.ModelSpec(preset="qwen3-30b-a3b"),
+                "parallelism": types_pb2.Parallelism(tensor=2, expert=2),
+            },
+            "UNIMPLEMENTED",
+            "PARALLELISM_NOT_MEASURED",
+            "parallelism.expert",
+        ),
+        (
             {"parallelism": types_pb2.Parallelism(tensor=7)},
             "INVALID_ARGUMENT",
             "INVALID_FIELD",

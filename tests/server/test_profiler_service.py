@@ -555,6 +555,7 @@ def test_a_job_from_its_creation_to_its_end(serve, state):
     ).profile_job
     assert job.state == types_pb2.JOB_STATE_QUEUED
     assert job.budget == seconds(30)
+    assert not job.HasField("spent")
     *_, last = stub.WatchProfileJob(pb.WatchProfileJobRequest(id=job.id), timeout=20)
     done = last.profile_job
     assert done.state == types_pb2.JOB_STATE_SUCCEEDED
@@ -563,6 +564,7 @@ def test_a_job_from_its_creation_to_its_end(serve, state):
     assert done.cost_model == state.cost_models.current(state.devices.get("cpu")).record.id
     assert done.HasField("start_time")
     assert done.end_time.ToDatetime() >= done.start_time.ToDatetime()
+    assert 0.0 < done.spent.ToTimedelta().total_seconds() < 30.0
     assert stub.GetProfileJob(pb.GetProfileJobRequest(id=job.id)).profile_job == done
     listed = stub.ListProfileJobs(pb.ListProfileJobsRequest())
     assert (list(listed.profile_jobs), listed.total_size) == ([done], 1)

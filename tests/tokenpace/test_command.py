@@ -2,6 +2,7 @@ import functools
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -267,6 +268,30 @@ def test_profile_json_is_the_job_as_it_changes(campaign, tokenpace):
     assert code == 0
     states = [json.loads(line)["profileJob"]["state"] for line in out.splitlines()]
     assert states == ["JOB_STATE_RUNNING", "JOB_STATE_SUCCEEDED"]
+
+
+def test_a_running_job_shows_the_time_that_is_left(campaign, tokenpace):
+    running = job(types_pb2.JOB_STATE_RUNNING, spent=Duration(seconds=37, nanos=600_000_000))
+    campaign.answers |= {
+        "WatchProfileJob": lambda *_: iter(
+            [profiler_pb2.WatchProfileJobResponse(profile_job=running)]
+        ),
+        "GetProfileJob": profiler_pb2.GetProfileJobResponse(profile_job=running),
+        "ListProfileJobs": profiler_pb2.ListProfileJobsResponse(profile_jobs=[running]),
+    }
+    assert re.search(r"50% 1:\d\d left", tokenpace("profile")[2])
+    assert "left 1:22" in " ".join(tokenpace("jobs", "get", "job-1")[1].split())
+    assert "50% 1:22" in " ".join(tokenpace("jobs")[1].split())
+    over = job(types_pb2.JOB_STATE_RUNNING, spent=Duration(seconds=125))
+    campaign.answers["GetProfileJob"] = profiler_pb2.GetProfileJobResponse(profile_job=over)
+    assert "left 0:00" in " ".join(tokenpace("jobs", "get", "job-1")[1].split())
+
+
+def test_a_job_that_waits_or_has_ended_has_no_time_left(campaign, tokenpace):
+    assert re.search(r"100% \d:\d\d:\d\d", tokenpace("profile")[2])
+    ended = job(types_pb2.JOB_STATE_SUCCEEDED, 1, spent=Duration(seconds=37))
+    campaign.answers["ListProfileJobs"] = profiler_pb2.ListProfileJobsResponse(profile_jobs=[ended])
+    assert "100% - -" in " ".join(tokenpace("jobs")[1].split())
 
 
 def test_a_job_that_fails_ends_with_its_reason(campaign, tokenpace):

@@ -152,7 +152,7 @@ def follow(
     for event in until_interrupted(session.client.watch_profile_job(job.id), noted):
         session.emit(event)
         job = event.profile_job
-        report(job.progress, _doing(job))
+        report(job.progress, _doing(job), render.left_s(job))
     return job
 
 

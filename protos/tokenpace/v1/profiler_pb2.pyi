@@ -144,7 +144,7 @@ class MeasureResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[LiveMeasurement, _Mapping]] = ...) -> None: ...
 
 class ProfileJob(_message.Message):
-    __slots__ = ("id", "state", "device", "budget", "measurement_count", "progress", "error_message", "create_time", "start_time", "end_time", "status", "cost_model", "schedule_id", "skipped")
+    __slots__ = ("id", "state", "device", "budget", "measurement_count", "progress", "error_message", "create_time", "start_time", "end_time", "status", "cost_model", "schedule_id", "skipped", "spent")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +159,7 @@ class ProfileJob(_message.Message):
     COST_MODEL_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: _types_pb2.JobState
     device: str
@@ -173,7 +174,8 @@ class ProfileJob(_message.Message):
     cost_model: str
     schedule_id: str
     skipped: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.JobState, str]] = ..., device: _Optional[str] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measurement_count: _Optional[int] = ..., progress: _Optional[float] = ..., error_message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[str] = ..., cost_model: _Optional[str] = ..., schedule_id: _Optional[str] = ..., skipped: _Optional[_Iterable[str]] = ...) -> None: ...
+    spent: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.JobState, str]] = ..., device: _Optional[str] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measurement_count: _Optional[int] = ..., progress: _Optional[float] = ..., error_message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[str] = ..., cost_model: _Optional[str] = ..., schedule_id: _Optional[str] = ..., skipped: _Optional[_Iterable[str]] = ..., spent: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class CreateProfileJobRequest(_message.Message):
     __slots__ = ("device", "budget", "target_error", "precisions", "force", "ranks")

@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--campaign",
         type=Path,
         metavar="FILE",
-        help="write the page of a campaign without a daemon instead",
+        help="write the page of a campaign's file instead",
     )
     parser.add_argument("--list", action="store_true", help="print the tables there are, and end")
     return parser

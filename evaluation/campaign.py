@@ -1,4 +1,4 @@
-"""What a campaign without a daemon measured, as a page: rooflines, errors, clocks over time."""
+"""What a campaign measured, as a page: rooflines, errors, clocks over time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(file: Path, out: Path, command: str) -> Path:
     """Writes the page of a campaign, and returns its path.
 
     Args:
-        file: that ``python -m profiler campaign`` wrote.
+        file: that ``python -m profiler campaign`` or ``tokenpace jobs export`` wrote.
         out: folder of the page and its pictures; exists.
         command: that makes the page.
 
@@ -90,12 +90,14 @@ def _made(header: Header, measured: Sequence[Measurement], spent: str) -> Sectio
     environment = ", ".join(
         f"{name} {value}" for name, value in header.environment.items() if value
     )
+    # A daemon's job knows those of its environment alone.
     versions = ", ".join(f"{name} {value}" for name, value in header.versions.items())
+    with_what = ". ".join(filter(None, (environment, versions)))
     return Section(
         "What was measured",
         [
             f"Begun {header.create_time} by `{header.command}` at commit"
-            f" {header.commit or 'unknown'}. {environment}. {versions}.",
+            f" {header.commit or 'unknown'}. {with_what}.",
             "",
             "*Spread* is the median of how far a point's repeated timings lie apart (90th less"
             " 10th percentile over the median), *disturbed* the points that others slowed down.",

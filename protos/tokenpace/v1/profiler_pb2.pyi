@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from tokenpace.v1 import catalog_pb2 as _catalog_pb2
 from tokenpace.v1 import latency_pb2 as _latency_pb2
 from tokenpace.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
@@ -252,6 +253,34 @@ class WatchProfileJobResponse(_message.Message):
     PROFILE_JOB_FIELD_NUMBER: _ClassVar[int]
     profile_job: ProfileJob
     def __init__(self, profile_job: _Optional[_Union[ProfileJob, _Mapping]] = ...) -> None: ...
+
+class ExportProfileJobRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ProfileJobOrigin(_message.Message):
+    __slots__ = ("profile_job", "environment", "data_sheet", "memory_bytes")
+    PROFILE_JOB_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    DATA_SHEET_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    profile_job: ProfileJob
+    environment: _types_pb2.Environment
+    data_sheet: str
+    memory_bytes: int
+    def __init__(self, profile_job: _Optional[_Union[ProfileJob, _Mapping]] = ..., environment: _Optional[_Union[_types_pb2.Environment, _Mapping]] = ..., data_sheet: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ExportProfileJobResponse(_message.Message):
+    __slots__ = ("origin", "measurement", "state")
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    origin: ProfileJobOrigin
+    measurement: _types_pb2.Measurement
+    state: _catalog_pb2.Telemetry
+    def __init__(self, origin: _Optional[_Union[ProfileJobOrigin, _Mapping]] = ..., measurement: _Optional[_Union[_types_pb2.Measurement, _Mapping]] = ..., state: _Optional[_Union[_catalog_pb2.Telemetry, _Mapping]] = ...) -> None: ...
 
 class ScheduleRun(_message.Message):
     __slots__ = ("time", "outcome", "reason", "job_id", "drift")

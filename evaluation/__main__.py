@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         width = max(map(len, TABLES))
         print("\n".join(f"{name:{width}}  {text}" for name, (_, text) in TABLES.items()))
         return DONE
-    if remedy := requirements.missing():
+    needed = requirements.PACKAGES if options.campaign is None else requirements.CAMPAIGN
+    if remedy := requirements.missing(needed):
         return _fail(remedy)
     names = [name for name in TABLES if name in (options.table or TABLES)]
     try:

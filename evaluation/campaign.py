@@ -11,7 +11,7 @@ import numpy as np
 from evaluation import overhead, plots
 from evaluation.heading import heading
 from evaluation.page import Section, markdown
-from evaluation.requirements import PACKAGES
+from evaluation.requirements import CAMPAIGN
 from model.errors import NotEnoughMeasurementsError, UnknownNameError
 from model.hardware import data_sheet
 from model.measurement import WHOLES, measurement_of
@@ -58,7 +58,7 @@ def write(file: Path, out: Path, command: str) -> Path:
         *_states(held.states, out),
     ]
     title = f"A campaign on {held.header.device_name}"
-    parts = [heading(title, command, PACKAGES.values()), *(section.text for section in sections)]
+    parts = [heading(title, command, CAMPAIGN.values()), *(section.text for section in sections)]
     path = out / NAME
     path.write_text("\n".join(parts), encoding="utf-8")
     return path

@@ -37,6 +37,18 @@ def test_it_fits_on_what_stood_after_each_minute(
     assert printed.strip() in page
 
 
+def test_one_campaign_alone_is_told_by_layers(
+    learning_curve, command, campaign_file, campaign_rows
+):
+    chosen = campaign_file("chosen", campaign_rows["first"], minutes=0.9)
+    code, printed = command(learning_curve, chosen, "--layers-only", "--device", "cpu")
+    assert code == 0
+    head, _, line, _, verdict = printed.strip().splitlines()
+    assert head == "| points | minutes | rows | layers, transformers of 4 | layers, torch of 4 |"
+    assert line.startswith("| chosen | 1 |")
+    assert re.fullmatch(r"All in the end: chosen \d+\.\d% \(\d+\.\d%\)\.", verdict)
+
+
 def test_too_little_to_fit_on_has_no_cost_model(learning_curve, campaign_rows):
     begun, *more = campaign_rows["first"]
     rows = [(0.5, begun), *((1.5, row) for row in more)]

@@ -74,7 +74,7 @@ def plan(out: Path, seconds: float, device: str) -> list[Step]:
     tests = ("-m", "gpu", "-o", "filterwarnings=default", "--durations=10", "tests/profiler")
     curve = ("benchmarks/learning_curve.py", file, "--layers-only")
     steps = [
-        Step("check", 0.05, (*python, "-m", "profiler", "check")),
+        Step("check", 0.05, (*python, "-m", "profiler", "check", *named)),
         Step("tests", 0.14, (*python, "-m", "pytest", *tests)),
         Step(
             "campaign",

@@ -30,7 +30,7 @@ def test_the_campaign_has_eight_of_fourteen_minutes_and_all_shares_leave_some(ca
 def test_a_processor_has_no_compact_file(card_checks):
     steps = card_checks.plan(Path("/out"), 60.0, "cpu")
     assert "compact" not in [step.name for step in steps]
-    for name in ("campaign", "held_out", "learning_curve"):
+    for name in ("check", "campaign", "held_out", "learning_curve"):
         (step,) = [step for step in steps if step.name == name]
         assert step.command[-2:] == ("--device", "cpu")
 

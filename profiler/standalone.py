@@ -19,6 +19,7 @@ from profiler.identity import default_device, header_of, identify
 from profiler.interface import CampaignRequest, Skipped, reserve_s
 from profiler.overhead import Overhead
 from profiler.summary import summary
+from profiler.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _OVERRUN_S = 5.0
 """The point at hand may take longer than was foreseen, as in a job of the daemon."""
 _FEWEST_FIT_S = 2.0
-_LOOK_EVERY_S = 5.0
 
 
 class NoDeviceError(Exception):
@@ -118,7 +118,8 @@ def run(plan: Plan, progress: Progress) -> str:
         campaign = Campaign(request, device, plan.begin, plan.space)
         overhead = Overhead(plan.begin, campaign.measuring)
         skipped = Counter[str]()
-        watch = _Watch(name, file)
+        watch = Watch(name, file.note)
+        watch.look(always=True)
         progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
         with _until(end - reserve + min(_OVERRUN_S, reserve / 2)):
             for event in campaign.run():
@@ -129,6 +130,7 @@ def run(plan: Plan, progress: Progress) -> str:
                     measured.append(event)
                 watch.look()
                 progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+        watch.look(always=True)
     fresh = len(measured) - len(file.measured)
     if not measured:
         raise NothingMeasuredError(
@@ -150,35 +152,6 @@ def open_named(name: str) -> Device:
         return open_device(name, processor.threads())
     except RuntimeError as error:
         raise NoDeviceError(f"device: {error}") from error
-
-
-class _Watch:
-    """Notes now and then how a device stands.
-
-    Args:
-        name: "cpu" or "cuda:0".
-        file: that it is noted in.
-    """
-
-    def __init__(self, name: str, file: CampaignFile) -> None:
-        self._name = name
-        self._file = file
-        self._next = 0.0
-
-    def look(self) -> None:
-        """Notes it if it is time to, and if it can be told.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _LOOK_EVERY_S
-        try:
-            state = telemetry.read(self._name)
-        except (OSError, ValueError):
-            return
-        self._file.note(state)
 
 
 def check_unused(plan: Plan, name: str) -> None:

@@ -1,7 +1,8 @@
-"""The file that a campaign without a daemon writes: a header, then a measurement a line.
+"""The file of a campaign: a header, then a measurement a line.
 
-Each line is a JSON object; some tell how the device stood meanwhile. A line is written whole
-and brought to the disk before the next one is measured; what a kill cut off has no end of line
+``profiler`` writes it without a daemon, ``tokenpace jobs export`` of a daemon's job. Each line
+is a JSON object; some tell how the device stood meanwhile. ``profiler`` writes a line whole
+and brings it to the disk before the next one is measured; what a kill cut off has no end of line
 and counts as never written.
 """
 

@@ -1,6 +1,7 @@
 """A campaign without a daemon: what it needs, what it keeps, how it ends and goes on."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -102,6 +103,9 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path, stopping):
     spent = [row[campaigns.SECONDS] for row in first]
     assert all(sum(each[what] for each in spent) > 0 for what in ("timing", "building"))
     assert spent[0]["choosing"] > 0
+    header, *lines = map(json.loads, path.read_text().splitlines())
+    assert "format" in header
+    assert [campaigns.STATE in line for line in (lines[0], lines[-1])] == [True, True]
     text, said = measure(path, budget_s=300.0)
     both = rows_of(path)
     assert both[: len(first)] == first

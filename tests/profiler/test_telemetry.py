@@ -158,7 +158,7 @@ class Driver:
 
 @pytest.fixture
 def driver(monkeypatch):
-    monkeypatch.setattr(nvml, "pynvml", Driver())
+    monkeypatch.setattr(nvml, "library", Driver())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     nvml.gpus.cache_clear()
     yield monkeypatch

@@ -106,9 +106,7 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
             _read(lambda: library.nvmlDeviceGetTemperature(handle, library.NVML_TEMPERATURE_GPU))
         ),
         power_watts=power / 1000 if power is not None else None,
-        clock_mhz=_float(
-            _read(lambda: library.nvmlDeviceGetClockInfo(handle, library.NVML_CLOCK_SM))
-        ),
+        clock_mhz=clock_mhz(gpu),
         throttle_reasons=throttle_reasons(gpu),
         processes=tuple(
             f"{process.pid} {_process_name(process.pid)}"
@@ -126,6 +124,11 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
         mig_enabled=_read(lambda: bool(library.nvmlDeviceGetMigMode(handle)[0])),
         persistence_mode=_read(lambda: bool(library.nvmlDeviceGetPersistenceMode(handle))),
     )
+
+
+def clock_mhz(gpu: Gpu) -> float | None:
+    """Returns the clock of a GPU's multiprocessors."""
+    return _float(_read(lambda: library.nvmlDeviceGetClockInfo(gpu.handle, library.NVML_CLOCK_SM)))
 
 
 def throttle_reasons(gpu: Gpu) -> tuple[str, ...]:

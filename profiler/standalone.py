@@ -125,7 +125,8 @@ def run(plan: Plan, progress: Progress) -> str:
                 if isinstance(event, Skipped):
                     skipped[event.reason] += 1
                 else:
-                    file.append(event, overhead.lap())
+                    clock_mhz = telemetry.clock_mhz(name)
+                    file.append(event, overhead.lap(), clock_mhz)
                     measured.append(event)
                 watch.look()
                 progress.show(campaign.fraction, end - time.monotonic(), campaign.text)

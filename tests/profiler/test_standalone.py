@@ -1,6 +1,7 @@
 """A campaign without a daemon: what it needs, what it keeps, how it ends and goes on."""
 
 import io
+import itertools
 import os
 import re
 import signal
@@ -110,6 +111,16 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path, stopping):
     again = Counter(points_of(both)) - Counter(dict.fromkeys(points_of(both), 1))
     assert sum(again.values()) <= 0.2 * len(both)  # a design of so small a space has some twice
     assert set(points_of(both[len(first) :])) - set(points_of(first))
+
+
+def test_each_measurement_is_kept_with_its_clock(tmp_path, stopping, monkeypatch):
+    stopping(1)
+    path = tmp_path / "campaign.jsonl"
+    clocks = itertools.count(1980.0, -1.0)
+    monkeypatch.setattr("profiler.telemetry.clock_mhz", lambda name: next(clocks))
+    measure(path, budget_s=300.0)
+    rows = rows_of(path)
+    assert [row[campaigns.CLOCK] for row in rows] == [1980.0 - index for index in range(len(rows))]
 
 
 def test_it_ends_by_its_budget_whatever_a_point_takes(tmp_path, monkeypatch):

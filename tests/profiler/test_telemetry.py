@@ -176,6 +176,16 @@ def test_a_gpu_is_read_and_what_cannot_be_read_is_unset(driver):
     assert state.persistence_mode is None
 
 
+def test_the_clock_of_a_gpu_is_read_alone(driver):
+    assert telemetry.clock_mhz("cuda:1") == 1980.0
+    Driver.nvmlDeviceGetClockInfo = Driver._refuse
+    try:
+        assert telemetry.clock_mhz("cuda:1") is None
+    finally:
+        del Driver.nvmlDeviceGetClockInfo
+    assert telemetry.clock_mhz("cuda:7") is telemetry.clock_mhz("cpu") is None
+
+
 def test_what_holds_clocks_down_is_told_but_for_a_power_cap(driver):
     assert telemetry.held_down_by("cuda:0") == ("thermal slowdown (hardware)",)
     Driver.nvmlDeviceGetCurrentClocksThrottleReasons = lambda self, handle: 0x1 | 0x4

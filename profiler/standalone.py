@@ -95,7 +95,7 @@ def run(plan: Plan, progress: Progress) -> str:
         OSError: the file cannot be written.
     """
     name = plan.device or default_device()
-    check_unused(plan, name)
+    check_unused(name, force=plan.force)
     device = open_named(name)
     for precision in plan.precisions:
         device.check(precision)
@@ -182,15 +182,19 @@ class _Watch:
         self._file.note(state)
 
 
-def check_unused(plan: Plan, name: str) -> None:
+def check_unused(name: str, *, force: bool) -> None:
     """Checks that no other process is on a GPU, before this one is.
 
     Where the driver's library is not installed nothing can be told.
 
+    Args:
+        name: of the device.
+        force: whether to go on all the same.
+
     Raises:
-        DeviceInUseError: one is, and the plan is not forced.
+        DeviceInUseError: one is, and it is not forced.
     """
-    if plan.force or name == "cpu":
+    if force or name == "cpu":
         return
     try:
         processes = telemetry.read(name).processes

@@ -302,11 +302,11 @@ def test_a_gpu_that_others_compute_on_is_refused_unless_forced(tmp_path, monkeyp
     monkeypatch.setattr("profiler.telemetry.read", lambda name: busy)
     with pytest.raises(DeviceInUseError, match=r"12 train; .* --force"):
         run(asked, Progress(io.StringIO()))
-    check_unused(replace(asked, force=True), "cuda:0")
-    check_unused(asked, "cpu")
+    check_unused("cuda:0", force=True)
+    check_unused("cpu", force=False)
 
     def no_driver(name):
         raise ValueError("no NVML")
 
     monkeypatch.setattr("profiler.telemetry.read", no_driver)
-    check_unused(asked, "cuda:0")
+    check_unused("cuda:0", force=False)

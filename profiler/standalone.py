@@ -95,7 +95,7 @@ def run(plan: Plan, progress: Progress) -> str:
         OSError: the file cannot be written.
     """
     name = plan.device or default_device()
-    check_unused(plan, name)
+    check_unused(name, force=plan.force)
     device = open_named(name)
     for precision in plan.precisions:
         device.check(precision)
@@ -126,7 +126,8 @@ def run(plan: Plan, progress: Progress) -> str:
                 if isinstance(event, Skipped):
                     skipped[event.reason] += 1
                 else:
-                    file.append(event, overhead.lap())
+                    clock_mhz = telemetry.clock_mhz(name)
+                    file.append(event, overhead.lap(), clock_mhz)
                     measured.append(event)
                 watch.look()
                 progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
@@ -154,15 +155,19 @@ def open_named(name: str) -> Device:
         raise NoDeviceError(f"device: {error}") from error
 
 
-def check_unused(plan: Plan, name: str) -> None:
+def check_unused(name: str, *, force: bool) -> None:
     """Checks that no other process is on a GPU, before this one is.
 
     Where the driver's library is not installed nothing can be told.
 
+    Args:
+        name: of the device.
+        force: whether to go on all the same.
+
     Raises:
-        DeviceInUseError: one is, and the plan is not forced.
+        DeviceInUseError: one is, and it is not forced.
     """
-    if plan.force or name == "cpu":
+    if force or name == "cpu":
         return
     try:
         processes = telemetry.read(name).processes

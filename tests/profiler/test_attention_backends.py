@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from profiler import attention_backends
+from model.dimensions import architecture_of_dimensions
+from model.precision import Precision
+from profiler import attention_backends, plain_attention
 from profiler.attention_backends import (
     BACKENDS,
     Choices,
@@ -22,8 +24,12 @@ from profiler.attention_backends import (
     choices_of,
 )
 from profiler.device import Device, open_device
+from profiler.plain import PlainDecoder
 from profiler.plain_attention import attend_to
-from profiler.timing import captured
+from profiler.plain_models import PlainModel
+from profiler.static_attention import StaticAttentionPoint, measure_static_attention
+from profiler.timing import Effort, captured
+from profiler.wholes import ForwardPoint
 
 CPU = Device("cpu", 0)
 DECODE = Sight(2, 300, is_causal=False)
@@ -223,6 +229,31 @@ def test_nothing_is_chosen_while_a_graph_is_captured(monkeypatch):
     found = Choices(Device("cuda:0", 0), [counted]).attend(CHUNK, *given)
     assert error(found, exact(CHUNK, *given)) < 1e-5
     assert counted.plans == 0
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 24), (2, 24, 24), (2, 8, 24)], ids=str)
+def test_layers_and_the_kernel_alone_share_a_choice(monkeypatch, sizes):
+    counted = Counted()
+    choices = Choices(CPU, [counted])
+    monkeypatch.setattr(plain_attention, "attend_by_fastest", choices.attend)
+    effort = Effort(seconds=0.0, min_samples=1, max_samples=1)
+    point = StaticAttentionPoint(*sizes, 4, 2, 8)
+    list(measure_static_attention(point, Precision.FP32, CPU, effort))
+    assert counted.plans == 1
+    decoder = PlainDecoder(
+        architecture_of_dimensions(
+            hidden_size=32,
+            layer_count=2,
+            intermediate_size=64,
+            vocab_size=96,
+            query_heads=4,
+            kv_heads=2,
+        ),
+        Precision.FP32,
+        CPU,
+    )
+    PlainModel(decoder).layer(ForwardPoint(*sizes), effort)
+    assert counted.plans == 1
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 # make run    installs, serves, profiles this device and prints what it predicts
 # make test   runs all tests          make lint   runs all checks
 # make reference brings published measurements of GPUs into the running daemon
-# make gpu-check runs the GPU's tests and a minute's campaign; installs nothing
+# make gpu-check runs the GPU's tests, a point of each kind and a minute's campaign; installs nothing
 # make protos generates the gRPC code anew
 #
 # PYTHON=python3.12 picks an interpreter; ARGS="--address 127.0.0.1:50052" goes to the daemon.
@@ -49,7 +49,8 @@ gpu-check:
 	@echo '$(GPU_TESTS)'; \
 	$(GPU_TESTS); passed=$$?; \
 	if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
-		out=$$(mktemp) && trap 'rm -f "$$out"' EXIT && set -x && \
+		out=$$(mktemp) && trap 'rm -f "$$out"' EXIT && set -x || exit $$?; \
+		$(PYTHON) -m profiler check || passed=$$?; \
 		$(PYTHON) -m profiler campaign --budget 60s --out "$$out" || exit $$?; \
 	else \
 		echo "torch of $(PYTHON) sees no CUDA device: the GPU's tests were skipped, nothing was checked" >&2; \

@@ -107,8 +107,8 @@ class Case(NamedTuple):
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """Returns the measurements of a campaign's file."""
     held = campaigns.read(path)
-    if held is None:
-        raise SystemExit(f"{path} is no file of a campaign")
+    if held is None or not held.rows:
+        raise SystemExit(f"{path} holds no measurement; run the campaign for longer")
     return held.rows
 
 
@@ -255,12 +255,13 @@ def main() -> int:
     made = f"The campaign made {cost_model.measurement_count:,} measurements that count."
     lines = [f"{made} {overhead.sentence(rows)}".strip(), ""]
     head = "model | engine | pass | measured ms | predicted ms | error"
-    timed = {
-        "layers": list(layers(cost_model, device, kind)),
-        "whole models": list(whole_models(cost_model, device, kind)),
-    }
-    for name, each in timed.items():
-        cases = [Case(it.what, it.measured_ms, it.predicted_ms(cost_model)) for it in each]
+    timed: dict[str, list[Timed]] = {}
+    # One after the other: what is cut off by a time limit has printed what it measured.
+    for name, measure in (("layers", layers), ("whole models", whole_models)):
+        timed[name] = list(measure(cost_model, device, kind))
+        if not timed[name]:
+            raise SystemExit(f"{options.campaign} fits no engine in {device.default_precision}")
+        cases = [Case(it.what, it.measured_ms, it.predicted_ms(cost_model)) for it in timed[name]]
         lines += table(cases, head)
         text, held = summary(name, [case.error for case in cases], on_gpu=device.is_cuda)
         lines += [text, ""]

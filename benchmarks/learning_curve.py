@@ -7,6 +7,7 @@ its points as the design has them, beside layers and whole models that neither s
     python -m profiler campaign --budget 8m --out design.jsonl --design-only
     PYTHONPATH=.:benchmarks python benchmarks/learning_curve.py chosen.jsonl design.jsonl
 
+The first campaign alone tells what its minutes bought; --layers-only leaves whole models out.
 It installs nothing. On a GPU it ends with code 1 where choosing is worth nothing; a processor that
 others share is another one during each campaign, which hides what choosing does.
 """
@@ -54,7 +55,7 @@ class Prefix(NamedTuple):
 def dated(path: Path) -> list[tuple[float, Measurement]]:
     """Returns a campaign's rows, with the minutes since it was begun."""
     held = campaigns.read(path)
-    if held is None or not all(campaigns.TIME in row for row in held.rows):
+    if held is None or not held.rows or not all(campaigns.TIME in row for row in held.rows):
         raise SystemExit(f"{path} is no file of a campaign that tells when it measured")
     begin = datetime.fromisoformat(held.header.create_time)
     times = [datetime.fromisoformat(row[campaigns.TIME]) for row in held.rows]
@@ -99,21 +100,23 @@ def shown(pair: tuple[float, float]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("chosen", type=Path)
-    parser.add_argument("design", type=Path)
+    parser.add_argument("design", type=Path, nargs="?", help="a campaign with --design-only")
+    parser.add_argument("--layers-only", action="store_true", help="measure no whole models")
     parser.add_argument("--device", default="", help="cpu or cuda:0; the GPU if there is one")
     parser.add_argument("--write-page", action="store_true")
     options = parser.parse_args()
     device = open_device(options.device or default_device())
     kind = "cuda" if device.is_cuda else "cpu"
-    curves = {
-        "chosen": prefixes(dated(options.chosen), device.processors),
-        "design": prefixes(dated(options.design), device.processors),
-    }
+    files = {"chosen": options.chosen, "design": options.design}
+    curves = {how: prefixes(dated(file), device.processors) for how, file in files.items() if file}
     longest = curves["chosen"][-1].cost_model
     if longest is None:
         raise SystemExit(f"{options.chosen} holds too little to fit on")
     timed: dict[str, list[Timed]] = defaultdict(list)
-    for what, measure in (("layers", layers), ("whole", whole_models)):
+    measures = (
+        {"layers": layers} if options.layers_only else {"layers": layers, "whole": whole_models}
+    )
+    for what, measure in measures.items():
         for it in measure(longest, device, kind):
             timed[f"{what}, {it.engine}"].append(it)
     names = [f"{name} of {len(each)}" for name, each in timed.items()]
@@ -127,11 +130,13 @@ def main() -> int:
             lines.append(f"| {how} | {prefix.minutes} | {prefix.rows} | {' | '.join(cells)} |")
     every = [it for each in timed.values() for it in each]
     ends = {how: errors(curve[-1].cost_model, every) for how, curve in curves.items()}
-    verdict = (
-        f"All in the end: chosen {shown(ends['chosen'])}, by the design alone"
-        f" {shown(ends['design'])}; in brackets, chosen over design:"
-        f" {ends['chosen'][1] / ends['design'][1]:.2f}."
-    )
+    verdict = f"All in the end: chosen {shown(ends['chosen'])}"
+    if "design" in ends:
+        verdict += (
+            f", by the design alone {shown(ends['design'])}; in brackets, chosen over design:"
+        )
+        verdict += f" {ends['chosen'][1] / ends['design'][1]:.2f}"
+    verdict += "."
     print("\n".join([*lines, "", verdict]))
     if options.write_page:
         given = [Path(argument).name for argument in sys.argv[1:]]
@@ -142,11 +147,17 @@ def main() -> int:
         )
         text = (
             "Median error on layers and steps of published models that no campaign saw; in brackets"
-            " beyond a factor common to all: how fast the device was meanwhile. Both campaigns"
-            " begin with the same points, so what differs there is no choice's doing."
+            " beyond a factor common to all: how fast the device was meanwhile."
         )
+        if options.design:
+            text += (
+                " Both campaigns begin with the same points, so what differs there is no choice's"
+                " doing."
+            )
         PAGE.write_text("\n".join([f"{title}\n{text}", "", *lines, "", verdict, ""]))
-    return 1 if device.is_cuda and ends["chosen"][1] >= ends["design"][1] else 0
+    # Neither is below the other where one of them predicts nothing.
+    is_worth_it = "design" not in ends or ends["chosen"][1] < ends["design"][1]
+    return 1 if device.is_cuda and not is_worth_it else 0
 
 
 if __name__ == "__main__":

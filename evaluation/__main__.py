@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         width = max(map(len, TABLES))
         print("\n".join(f"{name:{width}}  {text}" for name, (_, text) in TABLES.items()))
         return DONE
-    if remedy := requirements.missing():
+    needed = requirements.PACKAGES if options.campaign is None else requirements.CAMPAIGN
+    if remedy := requirements.missing(needed):
         return _fail(remedy)
     names = [name for name in TABLES if name in (options.table or TABLES)]
     try:
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--campaign",
         type=Path,
         metavar="FILE",
-        help="write the page of a campaign without a daemon instead",
+        help="write the page of a campaign's file instead",
     )
     parser.add_argument("--list", action="store_true", help="print the tables there are, and end")
     return parser

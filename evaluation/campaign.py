@@ -1,4 +1,4 @@
-"""What a campaign without a daemon measured, as a page: rooflines, errors, clocks over time."""
+"""What a campaign measured, as a page: rooflines, errors, clocks over time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from evaluation import overhead, plots
 from evaluation.heading import heading
 from evaluation.page import Section, markdown
-from evaluation.requirements import PACKAGES
+from evaluation.requirements import CAMPAIGN
 from model.errors import NotEnoughMeasurementsError, UnknownNameError
 from model.hardware import data_sheet
 from model.measurement import WHOLES, measurement_of
@@ -38,7 +38,7 @@ def write(file: Path, out: Path, command: str) -> Path:
     """Writes the page of a campaign, and returns its path.
 
     Args:
-        file: that ``python -m profiler campaign`` wrote.
+        file: that ``python -m profiler campaign`` or ``tokenpace jobs export`` wrote.
         out: folder of the page and its pictures; exists.
         command: that makes the page.
 
@@ -58,7 +58,7 @@ def write(file: Path, out: Path, command: str) -> Path:
         *_states(held.states, out),
     ]
     title = f"A campaign on {held.header.device_name}"
-    parts = [heading(title, command, PACKAGES.values()), *(section.text for section in sections)]
+    parts = [heading(title, command, CAMPAIGN.values()), *(section.text for section in sections)]
     path = out / NAME
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
@@ -90,12 +90,14 @@ def _made(header: Header, measured: Sequence[Measurement], spent: str) -> Sectio
     environment = ", ".join(
         f"{name} {value}" for name, value in header.environment.items() if value
     )
+    # A daemon's job knows those of its environment alone.
     versions = ", ".join(f"{name} {value}" for name, value in header.versions.items())
+    with_what = ". ".join(filter(None, (environment, versions)))
     return Section(
         "What was measured",
         [
             f"Begun {header.create_time} by `{header.command}` at commit"
-            f" {header.commit or 'unknown'}. {environment}. {versions}.",
+            f" {header.commit or 'unknown'}. {with_what}.",
             "",
             "*Spread* is the median of how far a point's repeated timings lie apart (90th less"
             " 10th percentile over the median), *disturbed* the points that others slowed down.",

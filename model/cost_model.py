@@ -208,8 +208,8 @@ class FittedCostModel:
             try:
                 operations = operations_of(measurement)
                 terms = self._terms[measurement.engine, measurement.precision]
-                prices = self._price(operations, terms)
-                predicted = sum(o.count * ms for o, (ms, _) in zip(operations, prices, strict=True))
+                prices = [ms for ms, _ in self._price(operations, terms)]
+                predicted = math.fsum(terms.overheads.run_ms(operations, prices))
             except (KeyError, InvalidFieldError):
                 continue
             correction = step_correction(terms, measurement)
@@ -273,6 +273,7 @@ class FittedCostModel:
                     "engine": engine,
                     "precision": precision.value,
                     "overheads": terms.overheads.terms,
+                    "power": terms.overheads.power,
                     "correction": {p.value: v for p, v in terms.correction.items()},
                     "scores": {p.value: v for p, v in terms.scores.items()},
                 }
@@ -302,7 +303,8 @@ class FittedCostModel:
                 kernel_engines[key] = tuple(row.get("engines", ()))
             engines = {
                 (row["engine"], Precision(row["precision"])): EngineTerms(
-                    overheads=Overheads(row["overheads"]),
+                    # Models stored before launches could overlap add them.
+                    overheads=Overheads(row["overheads"], float(row.get("power", 1.0))),
                     correction={Phase(p): v for p, v in row["correction"].items()},
                     scores={Phase(p): tuple(v) for p, v in row["scores"].items()},
                 )
@@ -403,7 +405,8 @@ def _step(
 ) -> StepEstimate:
     # In plain Python: for the two dozen operations of a step arrays take longer.
     correction = math.exp(terms.correction[phase])
-    latency = [ms * o.count * correction for o, (ms, _) in zip(operations, prices, strict=True)]
+    each = terms.overheads.run_ms(operations, [ms for ms, _ in prices])
+    latency = [ms * correction for ms in each]
     value = math.fsum(latency)
     width = half_width(terms.scores[phase], confidence)
     far = [

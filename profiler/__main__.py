@@ -3,6 +3,7 @@
 For a machine with a GPU and little else. ``python -m profiler collectives --out FILE`` adds what
 several GPUs send each other; ``tokenpace measurements import FILE`` brings the file home, and
 ``python -m profiler compact FILE`` makes of it what is committed with the project.
+``python -m profiler check`` finds in a minute what a device fails at.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     if options.command == "compact":
         return _compact(options)
+    if options.command == "check":
+        return _check(options)
     came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -65,11 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
-def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+def _prepare() -> None:
+    """Sets what must be in force before torch is loaded."""
     # Where torch and NVML number GPUs apart, the file would name another one.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     process_limits.be_first_out_of_memory()
     process_limits.limit_memory(int(_MEMORY_SHARE * processor.available_bytes()))
+
+
+def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    _prepare()
     # torch takes seconds to load: the limits are in force before, the arguments read.
     from model.errors import InvalidFieldError  # noqa: PLC0415
     from profiler.campaign_file import CampaignFileError  # noqa: PLC0415
@@ -112,6 +120,37 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         progress.close()
     print(text)
     print(f"bring it home: tokenpace measurements import {options.out}", flush=True)
+    return _DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    _prepare()
+    from profiler.check import check  # noqa: PLC0415 - as above
+    from profiler.identity import default_device  # noqa: PLC0415
+    from profiler.standalone import (  # noqa: PLC0415
+        DeviceInUseError,
+        NoDeviceError,
+        check_unused,
+        open_named,
+    )
+
+    name = options.device or default_device()
+    try:
+        check_unused(name, force=options.force)
+        device = open_named(name)
+    except NoDeviceError as error:
+        return _fail(_USAGE, error)
+    except DeviceInUseError as error:
+        return _fail(_FAILED, error)
+    failures = 0
+    for checked in check(device, options.precisions or tuple(Precision)):
+        print(checked.line, flush=True)
+        if checked.error is not None:
+            traceback.print_exception(checked.error)
+        failures += checked.failed
+    if failures:
+        print(f"{failures} failed on {name}", file=sys.stderr)
+        return _FAILED
     return _DONE
 
 
@@ -177,8 +216,15 @@ def _parser() -> argparse.ArgumentParser:
     compact.add_argument(
         "--folder", type=Path, default=FOLDER, help="where it goes; else model/reference"
     )
+    check = commands.add_parser(
+        "check",
+        help="find what fails on this device",
+        description="Measures a small point of every kind in every precision, a line each: its"
+        " milliseconds, or why there are none. Exits with 1 where one failed.",
+    )
     for command in (campaign, collectives):
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
+    for command in (campaign, collectives, check):
         command.add_argument(
             "--force", action="store_true", help="measure beside other processes on the GPU"
         )
@@ -193,7 +239,8 @@ def _parser() -> argparse.ArgumentParser:
             type=_precisions,
             default=(),
             metavar="P,P",
-            help="such as bf16,fp16, in this order; else what the device runs well",
+            help="such as bf16,fp16, in this order; else what the device runs well, and for a"
+            " check all there are",
         )
     return parser
 

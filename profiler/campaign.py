@@ -31,7 +31,7 @@ from profiler.process_limits import is_out_of_memory
 from profiler.selection import most_telling
 from profiler.telemetry import held_down_by
 from profiler.timing import THROTTLED_FLAG, CaptureError
-from profiler.warm_up import warm_up
+from profiler.warm_up import Warmth
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -99,6 +99,7 @@ class Campaign:
         self._design_only = request.design_only
         self._skipped_in_a_row = 0
         self._pace = Pace(device)
+        self._warmth = Warmth(device)
         self.text = "starting"
         self.measuring = Tally()
 
@@ -109,7 +110,7 @@ class Campaign:
 
     def run(self) -> Iterator[Measurement | Skipped]:
         """Yields each measurement as soon as it is made, and each point that was left out."""
-        warm_up(self._device)
+        self._warmth.renew()
         space = self._space or _space_of(self._device)
         tracks = [
             _Track(precision, Design(space, self._seed), self._measured, group)
@@ -187,12 +188,14 @@ class Campaign:
         if needed > _FREE_SHARE * free:
             text = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
             return _Failure(text, is_memory=True)
+        self._warmth.renew()
         try:
             self._pace.lap()
             for event in self.measuring.over(point.measure(precision, self._device)):
                 if isinstance(event, Skipped):
                     yield event
                     continue
+                self._warmth.note_work()
                 self._skipped_in_a_row = 0
                 kept = self._marked(event)
                 self._rows.append(kept)
@@ -200,6 +203,7 @@ class Campaign:
                 yield kept
                 if self._left() <= 0:
                     break
+                self._warmth.renew()  # who was told may have taken a while
         except (MemoryError, RuntimeError, ValueError) as error:
             failure = self._failure_of(error)
         else:

@@ -65,19 +65,26 @@ class CampaignFile:
     ) -> None:
         os.close(self._descriptor)
 
-    def append(self, measurement: Measurement, seconds: Mapping[str, float] | None = None) -> None:
+    def append(
+        self,
+        measurement: Measurement,
+        seconds: Mapping[str, float] | None = None,
+        clock_mhz: float | None = None,
+    ) -> None:
         """Adds a measurement and brings it to the disk.
 
         Args:
             measurement: to add.
             seconds: since the one before by what they went to; None where it is not known.
+            clock_mhz: of a GPU when it had just been made; None where it cannot be read.
 
         Raises:
             OSError: it cannot be written; what was written of it counts as cut off.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         spent = {campaigns.SECONDS: dict(seconds)} if seconds else {}
-        self._write({**asdict(measurement), campaigns.TIME: now, **spent})
+        clock = {campaigns.CLOCK: clock_mhz} if clock_mhz else {}
+        self._write({**asdict(measurement), campaigns.TIME: now, **spent, **clock})
 
     def note(self, state: Telemetry) -> None:
         """Adds how the device stands.

@@ -28,7 +28,7 @@ from profiler.operations import AttentionPoint, LinearPoint
 from profiler.paged_attention import PagedAttentionPoint
 from profiler.plain_models import PlainModelPoint
 from profiler.static_attention import StaticAttentionPoint
-from profiler.wholes import ForwardPoint, GeneratePoint, WholePoint
+from profiler.wholes import ForwardPoint, GeneratePoint, WholePoint, held_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ _SMALL_ROWS = (5, 6, 8, 12, 16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Ranges of the design.
+    """Ranges of the design; those with a default are a CPU's, where all campaigns share them.
 
     Attributes:
         hidden: narrowest and widest residual stream.
@@ -61,6 +61,18 @@ class Space:
         model_bytes: weights of a model that is built for ``generate()``.
         flops: most floating-point operations of a usual pass; few points take some times that.
         bytes: most bytes of one operation.
+        rows: most of a projection; experts get half as many tokens.
+        sequences: of an attention alone.
+        latent_sequences: of a latent attention alone.
+        contexts: shortest and longest in models' passes, decoding ones and chunks.
+        batches: sequences that models decode together, one model after the other.
+        mixture_batches: alike, of experts.
+        decoding: alike, beside a chunk of a prompt.
+        prompts: most tokens of a usual pass through a model, all sequences together, and of a long
+            one.
+        requests: tokens of the prompts that models generate from.
+        held_bytes: most bytes, in 32 bits, of what passes and attentions hold of their contexts.
+        patience: times the floating-point operations of a usual pass that few attentions take.
     """
 
     hidden: tuple[int, int]
@@ -70,6 +82,17 @@ class Space:
     model_bytes: tuple[float, float]
     flops: float
     bytes: float
+    rows: int = 4_096
+    sequences: tuple[int, ...] = (1, 1, 2, 3, 4, 6, 8, 16)
+    latent_sequences: tuple[int, ...] = (1, 1, 2, 4, 8)
+    contexts: tuple[int, int] = (32, 1_024)
+    batches: tuple[int, ...] = (1, 4, 2, 1, 8, 3)
+    mixture_batches: tuple[int, ...] = (1, 4, 2, 8)
+    decoding: tuple[int, ...] = (8, 3, 16, 1, 5)
+    prompts: tuple[int, int] = (512, 2_048)
+    requests: tuple[int, ...] = (64, 32, 256, 128, 16, 512)
+    held_bytes: float = math.inf
+    patience: float = 1.0
 
 
 def space_of(
@@ -93,6 +116,17 @@ def space_of(
             model_bytes=(min(4 * cold_bytes, limit), min(4e9, limit)),
             flops=0.05 * flops_per_second,
             bytes=min(8e9, limit),
+            rows=16_384,
+            sequences=(1, 1, 2, 4, 8, 16, 32, 64),
+            latent_sequences=(1, 4, 16, 64, 2, 8, 32),
+            contexts=(32, _POSITIONS),
+            batches=(1, 16, 4, 64, 8, 32),
+            mixture_batches=(1, 16, 4, 64),
+            decoding=(8, 32, 16, 1, 64),
+            prompts=(2_048, _POSITIONS),
+            requests=(64, 512, 256, 1_024, 16, 2_048),
+            held_bytes=2 * limit,
+            patience=4.0,
         )
     return Space(
         hidden=(320, 2560),
@@ -128,7 +162,7 @@ class Design:
             longest = self._space.flops / (2 * n * k)
             rows = {1, 2, 3 + index % 2, _pick(_SMALL_ROWS, u[9])}
             rows.add(round(_log_between(16, 128, u[10])))
-            rows.add(round(_log_between(128, 4096, u[11])))
+            rows.add(round(_log_between(128, self._space.rows, u[11])))
             rows = {max(1, min(m, int(longest))) for m in rows}
             transposed = index % 4 == 3
             kind = OperationKind.LINEAR_TRANSPOSED if transposed else OperationKind.LINEAR
@@ -164,11 +198,18 @@ class Design:
         for index, u in enumerate(_sobol(seed)):
             heads = self.architecture(u, f"a{index}").layers[0].layer.attention
             assert isinstance(heads, Attention)  # noqa: S101 - the design draws no other
-            sequences = _pick((1, 1, 2, 3, 4, 6, 8, 16), u[8])
+            sequences = _pick(self._space.sequences, u[8])
             kv = round(_log_between(16, self._space.kv_tokens, u[9]))
             query = (1, kv, 1, max(1, round(_log_between(1, kv, u[10]))))[index % 4]
+            # Beside a mask transformers holds keys and values for each query head; a point
+            # rotates over two copies.
+            held = heads.query_heads if 1 < query < kv else heads.kv_heads
+            copies = self._space.held_bytes / (2 * 8 * kv * held * heads.head_dim)
+            sequences = max(1, int(min(sequences, copies)))
             heads_width = heads.query_heads * heads.head_dim
-            most = self._space.flops / (4 * sequences * heads_width)
+            # Prompts and chunks over the longest contexts take long: one in four may.
+            flops = (self._space.patience if index % 16 < 4 else 1.0) * self._space.flops
+            most = flops / (4 * sequences * heads_width)
             if query * kv > most:
                 scale = math.sqrt(most / (query * kv))
                 query, kv = max(1, int(query * scale)), max(16, int(kv * scale))
@@ -193,7 +234,8 @@ class Design:
             inner = max(32, min(inner, widest))
             longest = self._space.flops / (6 * hidden * inner * top_k * local / count)
             tokens = {1, 2, _pick(_SMALL_ROWS, u[4])}
-            tokens |= {round(_log_between(*bounds, u[5])) for bounds in ((16, 96), (96, 2048))}
+            most = self._space.rows // 2
+            tokens |= {round(_log_between(*bounds, u[5])) for bounds in ((16, 96), (96, most))}
             yield ExpertsPoint(
                 hidden,
                 inner,
@@ -216,7 +258,7 @@ class Design:
                 rows = {1, 2, _pick(_SMALL_ROWS, u[4]), round(_log_between(16, 128, u[5]))}
                 yield BatchedLinearPoint(n, k, heads, tuple(sorted(rows)))
                 continue
-            sequences = _pick((1, 1, 2, 4, 8), u[4])
+            sequences = _pick(self._space.latent_sequences, u[4])
             kv = round(_log_between(16, self._space.kv_tokens, u[5]))
             query = (1, kv, 1, 1, 1, max(2, round(_log_between(2, kv, u[6]))))[index % 6]
             width = 2 * head_dim + rope if query > 1 else 2 * rank + rope
@@ -238,12 +280,13 @@ class Design:
         for index, u in enumerate(_sobol(seed)):
             name = f"{letter}{self._seed}-{index}"
             architecture = self._mixture(u, name, latent=index % 3 == 2)
-            batch = (1, 4, 2, 8)[index % 4]
-            context = round(_log_between(32, 1024, u[9]))
-            tokens = round(_log_between(32, 512, u[10]))
+            batch = _in_turn(self._space.mixture_batches, index)
+            context = round(_log_between(*self._space.contexts, u[9]))
+            tokens = round(_log_between(32, self._space.prompts[0], u[10]))
+            together = batch if batch > 1 else 4
             forwards = (
                 ForwardPoint(1, 1, context),
-                ForwardPoint(batch if batch > 1 else 4, 1, context),
+                ForwardPoint(together, 1, self._held(architecture, together, context)),
                 self._within(architecture, ForwardPoint(1, tokens, tokens)),
             )
             prompt = self._within(architecture, ForwardPoint(batch, 64, 64))
@@ -262,23 +305,26 @@ class Design:
         for index, point in enumerate(self._models(PlainModelPoint, "p", self._seed + 7)):
             chunk = point.forwards[-1]
             context = point.forwards[0].kv_tokens
-            decoding = (8, 3, 16, 1, 5)[index % 5]
-            mixed = replace(chunk, decoding=decoding, decoding_kv_tokens=context)
+            decoding = _in_turn(self._space.decoding, index)
+            beside = self._held(point.architecture, decoding, context)
+            mixed = replace(chunk, decoding=decoding, decoding_kv_tokens=beside)
             yield replace(point, forwards=(*point.forwards, mixed))
 
     def _models(self, make: type[_AnyModel], letter: str, seed: int) -> Iterator[_AnyModel]:
         for index, u in enumerate(_sobol(seed)):
             architecture = self.architecture(u, f"{letter}{self._seed}-{index}", whole=True)
-            batch = (1, 4, 2, 1, 8, 3)[index % 6]
-            prompt = (64, 32, 256, 128, 16, 512)[(index + index // 6) % 6]
-            context = round(_log_between(32, 1024, u[9]))
+            batch = _in_turn(self._space.batches, index)
+            prompt = _in_turn(self._space.requests, index + index // 6)
+            context = round(_log_between(*self._space.contexts, u[9]))
             # Long prompts take seconds: every third model has one.
             long_one = index % 3 == 1
-            tokens = round(_log_between(*((768, 2048) if long_one else (64, 512)), u[10]))
+            usual, longest = self._space.prompts
+            tokens = round(_log_between(*((768, longest) if long_one else (64, usual)), u[10]))
             wide = (1, 4, 1, 2, 1, 2)[index % 6]
+            together = batch if batch > 1 else 4
             forwards = (
                 ForwardPoint(1, 1, context),
-                ForwardPoint(batch if batch > 1 else 4, 1, context),
+                ForwardPoint(together, 1, self._held(architecture, together, context)),
                 self._within(
                     architecture,
                     ForwardPoint(wide, max(2, tokens // wide), max(2, tokens // wide)),
@@ -382,6 +428,12 @@ class Design:
         shapes.append((architecture.vocab_size, hidden))
         return shapes[int(u[8] * len(shapes)) % len(shapes)]
 
+    def _held(self, architecture: Architecture, sequences: int, context: int) -> int:
+        """Returns the context, shortened to what so many sequences may hold of it."""
+        layer = architecture.layers[0].layer
+        values = held_values(architecture.hidden_size, layer, architecture.layer_count)
+        return int(min(context, max(16, self._space.held_bytes / (4 * sequences * values))))
+
     def _within(
         self, architecture: Architecture, point: ForwardPoint, patience: float = 1.0
     ) -> ForwardPoint:
@@ -422,6 +474,10 @@ def _sobol(seed: int) -> Iterator[list[float]]:
 
 def _log_between(low: float, high: float, u: float) -> float:
     return float(low * (high / low) ** u)
+
+
+def _in_turn(choices: Sequence[_T], index: int) -> _T:
+    return choices[index % len(choices)]
 
 
 def _pick(choices: Sequence[_T], u: float) -> _T:

@@ -47,7 +47,7 @@ def exchange(
         OSError: the file cannot be written.
     """
     name = plan.device or default_device()
-    check_unused(plan, name)
+    check_unused(name, force=plan.force)
     device = open_named(name)
     precisions = plan.precisions or (device.default_precision,)
     for precision in precisions:

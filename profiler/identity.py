@@ -50,7 +50,7 @@ def default_device() -> str:
 
 
 def identify(device: str) -> Identity:
-    """Returns what a device is: by NVML, else by torch where its bindings are missing.
+    """Returns what a device is: by NVML, else by torch where its library is missing.
 
     Args:
         device: "cpu" or "cuda:0"; torch sees it.

@@ -13,11 +13,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model.architecture import Architecture
     from model.estimate import Phase
     from model.measurement import Distribution, Measurement
     from model.precision import Precision
     from model.workload import Workload
+    from profiler.telemetry import Telemetry
 
 
 ENGINE = "transformers"
@@ -183,9 +186,23 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A point to commit at once."""
+    """A point to commit at once.
+
+    Attributes:
+        measurement: the point.
+        seconds: of a campaign: what the time since its measurement before went to, as
+            ``profiler.overhead`` has it.
+    """
 
     measurement: Measurement
+    seconds: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """How the device stands: before a campaign's first point, now and then, and at its end."""
+
+    state: Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,4 +298,6 @@ class Finished:
     text: str = ""
 
 
-WorkerEvent = Started | Progressed | Measured | Skipped | Paused | LiveResult | Failed | Finished
+WorkerEvent = (
+    Started | Progressed | Measured | Observed | Skipped | Paused | LiveResult | Failed | Finished
+)

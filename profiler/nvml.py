@@ -1,7 +1,8 @@
 """The NVIDIA GPUs of this machine, as the driver's management library sees them.
 
 GPUs are numbered as torch numbers them: those of CUDA_VISIBLE_DEVICES, in the
-order of the PCI bus (the daemon sets CUDA_DEVICE_ORDER for its workers).
+order of the PCI bus (CUDA_DEVICE_ORDER is set so by the daemon for its workers, and by
+``python -m profiler`` for itself).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
-    import pynvml
-except ModuleNotFoundError:  # optional where there is no daemon
-    pynvml = None
+    import pynvml as library
+except ModuleNotFoundError:  # a GPU machine without a daemon may have the driver alone
+    from profiler import nvml_library as library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -65,20 +66,18 @@ class GpuState:
 
 @lru_cache(maxsize=1)
 def gpus() -> tuple[Gpu, ...]:
-    """Returns the GPUs that CUDA may use; empty without a driver, or without pynvml."""
-    if pynvml is None:
-        return ()
+    """Returns the GPUs that CUDA may use; empty without a driver."""
     try:
-        pynvml.nvmlInit()
-        found = tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
-    except pynvml.NVMLError:
+        library.nvmlInit()
+        found = tuple(_gpu(index) for index in range(library.nvmlDeviceGetCount()))
+    except library.NVMLError:
         return ()
     return _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def driver_version() -> str:
     """Returns the version of the driver; empty without one."""
-    return str(_read(pynvml.nvmlSystemGetDriverVersion) or "") if gpus() else ""
+    return str(_read(library.nvmlSystemGetDriverVersion) or "") if gpus() else ""
 
 
 def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
@@ -93,23 +92,21 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
     """
     handle = gpu.handle
     try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    except pynvml.NVMLError as error:
+        memory = library.nvmlDeviceGetMemoryInfo(handle)
+    except library.NVMLError as error:
         raise OSError(f"{gpu.name}: {error}") from error
-    rates = _read(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
-    power = _read(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
-    processes = _read(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+    rates = _read(lambda: library.nvmlDeviceGetUtilizationRates(handle))
+    power = _read(lambda: library.nvmlDeviceGetPowerUsage(handle))
+    processes = _read(lambda: library.nvmlDeviceGetComputeRunningProcesses(handle)) or []
     return GpuState(
         utilization=rates.gpu / 100 if rates is not None else 0.0,
         memory_used_bytes=int(memory.used),
         memory_total_bytes=int(memory.total),
         temperature_celsius=_float(
-            _read(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+            _read(lambda: library.nvmlDeviceGetTemperature(handle, library.NVML_TEMPERATURE_GPU))
         ),
         power_watts=power / 1000 if power is not None else None,
-        clock_mhz=_float(
-            _read(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
-        ),
+        clock_mhz=clock_mhz(gpu),
         throttle_reasons=throttle_reasons(gpu),
         processes=tuple(
             f"{process.pid} {_process_name(process.pid)}"
@@ -118,35 +115,40 @@ def state(gpu: Gpu, own_processes: Collection[int] = ()) -> GpuState:
         ),
         uncorrected_ecc_errors=_read(
             lambda: int(
-                pynvml.nvmlDeviceGetTotalEccErrors(
-                    handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+                library.nvmlDeviceGetTotalEccErrors(
+                    handle, library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, library.NVML_VOLATILE_ECC
                 )
             )
         ),
         # The mode now, and that from the next reset on.
-        mig_enabled=_read(lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0])),
-        persistence_mode=_read(lambda: bool(pynvml.nvmlDeviceGetPersistenceMode(handle))),
+        mig_enabled=_read(lambda: bool(library.nvmlDeviceGetMigMode(handle)[0])),
+        persistence_mode=_read(lambda: bool(library.nvmlDeviceGetPersistenceMode(handle))),
     )
+
+
+def clock_mhz(gpu: Gpu) -> float | None:
+    """Returns the clock of a GPU's multiprocessors."""
+    return _float(_read(lambda: library.nvmlDeviceGetClockInfo(gpu.handle, library.NVML_CLOCK_SM)))
 
 
 def throttle_reasons(gpu: Gpu) -> tuple[str, ...]:
     """Returns why a GPU's clocks are held down; empty when they are not, or it cannot be read."""
-    read = _read(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu.handle)) or 0
+    read = _read(lambda: library.nvmlDeviceGetCurrentClocksThrottleReasons(gpu.handle)) or 0
     return tuple(text for bit, text in _REASONS.items() if read & bit)
 
 
 def energy_joules(gpu: Gpu) -> float | None:
     """Returns what a GPU has taken since its driver was loaded; None before Volta."""
-    count = _read(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle))
+    count = _read(lambda: library.nvmlDeviceGetTotalEnergyConsumption(gpu.handle))
     return None if count is None else count / 1e3
 
 
 def _gpu(index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    handle = library.nvmlDeviceGetHandleByIndex(index)
     return Gpu(
-        name=str(pynvml.nvmlDeviceGetName(handle)),
-        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
-        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        name=str(library.nvmlDeviceGetName(handle)),
+        uuid=str(library.nvmlDeviceGetUUID(handle)),
+        memory_bytes=int(library.nvmlDeviceGetMemoryInfo(handle).total),
         handle=handle,
     )
 
@@ -170,7 +172,7 @@ def _visible(found: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
 def _read(call: Callable[[], T]) -> T | None:
     try:
         return call()
-    except pynvml.NVMLError:
+    except library.NVMLError:
         return None
 
 

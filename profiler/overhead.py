@@ -62,7 +62,8 @@ class Overhead:
         """Returns the seconds by what they went to.
 
         "timing" samples; "building" what is timed: data, models and graphs, and checking it;
-        "choosing" the points, fits for it among them, and whatever else.
+        "choosing" the points, fits for it among them, a GPU's warming up behind these, and
+        whatever else.
         """
         now = (time.monotonic(), self._measuring.seconds, TIMED.seconds)
         passed, measuring, timing = (new - old for new, old in zip(now, self._last, strict=True))

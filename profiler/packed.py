@@ -1,7 +1,10 @@
 """Linears with weights in 8 bits or 4, by torch's own kernels.
 
 - int4 weights, bf16 activations: a scale and a zero for each 128 weights of a row, as GPTQ and
-  AWQ keep them.
+  AWQ keep them. torchao (0.18) runs the very operators on the same layout: on GPUs by its packing
+  format ``tile_packed_to_4d``, which pads rows to multiples of 1,024 and so can be no faster, on
+  the CPU by a prototype. Its other formats on GPUs are kernels of a package more (mslk). An adapter
+  would time nothing else, by names that changed from release to release, so there is none.
 - int8 weights, bf16 activations: a scale for each row of the weights.
 - int8 and fp8, weights and activations alike: a scale for each row of the weights, and one for
   each token, found as it comes.

@@ -89,8 +89,8 @@ class PlainDecoder(nn.Module):
         architecture: one that :func:`check_plain` passes.
         precision: of weights and activations.
         device: that it runs on; memory is taken here.
-        rank: whose share it is, of dense layers; all ranks run it alike. The embedding is whole
-            on each, and logits are gathered. None: it is the whole decoder.
+        rank: whose share it is; all ranks run it alike. The embedding is whole on each, and
+            logits are gathered. None: it is the whole decoder.
 
     Raises:
         InvalidFieldError: it lacks a block of the architecture, plain torch does not run in the

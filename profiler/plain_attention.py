@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
-from torch.nn.attention.bias import causal_lower_right
 
 from model.architecture import Norm
+from profiler.attention_backends import Sight, attend_by_fastest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +113,8 @@ def attend_to(
 ) -> torch.Tensor:
     """Returns the attention of the last tokens of sequences to all of them up to each.
 
+    On a GPU the kernel is the fastest of plain torch for the shape, chosen when it is first met.
+
     Args:
         query: (sequences, tokens, query_heads, head_dim).
         keys: (sequences, kv_heads, all tokens, head_dim).
@@ -131,21 +132,11 @@ def attend_to(
     if tokens == 1:
         # The heads that share a key are the rows of one product.
         grouped = query.view(sequences, kv_heads, heads // kv_heads, -1)
-        output = F.scaled_dot_product_attention(grouped, seen_keys, seen_values)
+        every = Sight(heads // kv_heads, end - begin, is_causal=False)
+        output = attend_by_fastest(every, grouped, seen_keys, seen_values)
         return output.reshape(sequences, 1, -1)
-    mask = None
-    if window and end > window:
-        mask = band(tokens, past, begin, window, query.device)
-    elif past:
-        mask = causal_lower_right(tokens, end)
-    output = F.scaled_dot_product_attention(
-        query.transpose(1, 2),
-        seen_keys,
-        seen_values,
-        attn_mask=mask,
-        is_causal=mask is None,
-        enable_gqa=heads != kv_heads,
-    )
+    sight = Sight(tokens, end - begin, window=window if window and end > window else None)
+    output = attend_by_fastest(sight, query.transpose(1, 2), seen_keys, seen_values)
     return output.transpose(1, 2).reshape(sequences, tokens, -1)
 
 
@@ -192,10 +183,3 @@ def joined(rows: list[torch.Tensor]) -> torch.Tensor:
 def norm_of(kind: Norm, width: int) -> nn.Module:
     """Returns a norm over so many values."""
     return nn.RMSNorm(width, eps=1e-6) if kind is Norm.RMS else nn.LayerNorm(width)
-
-
-def band(tokens: int, past: int, begin: int, window: int, device: torch.device) -> torch.Tensor:
-    """Returns which keys from ``begin`` on each new token sees, (tokens, keys)."""
-    queries = torch.arange(past, past + tokens, device=device)[:, None]
-    keys = torch.arange(begin, past + tokens, device=device)[None, :]
-    return (keys <= queries) & (keys > queries - window)

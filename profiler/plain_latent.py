@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from model.architecture import Norm
+from profiler.attention_backends import band
 from profiler.latent import attend_expanded, attend_to_latents, multiply_heads
 from profiler.operations import AttentionModule
-from profiler.plain_attention import Part, band, joined, norm_of, parts_of
+from profiler.plain_attention import Part, joined, norm_of, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +93,6 @@ class PlainLatentAttention(nn.Module):
         latents, keys = torch.split(cache[:, :end], [heads.kv_rank, heads.rope_dim], dim=-1)
         expanded = self.expand(latents).unflatten(-1, (heads.query_heads, -1)).transpose(1, 2)
         query = torch.cat([plain, turned], dim=-1).transpose(1, 2)
-        mask = band(tokens, past, 0, end, new.device)[None, None] if past else None
+        mask = band(tokens, end, end, new.device)[None, None] if past else None
         attended = attend_expanded(self._attention, query, expanded, keys[:, None], mask)
         return attended.flatten(2)

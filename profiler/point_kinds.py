@@ -98,3 +98,6 @@ PER_TENSOR = KindGroup(
     share=0.15,
 )
 """Linears in fp8 with one scale for all weights, which serving engines are priced by."""
+EVERY_KIND = tuple(
+    kind for group in (DENSE, MIXTURES, PLAIN, PAGED, PER_TENSOR) for kind in group.kinds
+)

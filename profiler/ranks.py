@@ -43,6 +43,8 @@ _WATCHED_S = 0.05
 _NO_SIGNAL = "SIGUSR2"
 """The agent takes over some signal; those that end a process keep this process's handlers. What
 they raise ends the ranks, too."""
+_SEED = 0
+"""Of what ranks draw: the same prompt, and routers that send its tokens to the same experts."""
 _LAST = -1_000
 """Priority of what a process of ``multiprocessing`` does at its end, behind all else."""
 
@@ -151,6 +153,7 @@ def _start(
         if devices[index] == "cpu":
             _stay_on_cores(index, len(devices), threads)
         opened = open_device(devices[index], threads)
+        torch.manual_seed(_SEED)
         dist.init_process_group(
             "nccl" if opened.is_cuda else "gloo",
             init_method=meeting,

@@ -23,6 +23,10 @@ _SUMMED = frozenset({"o_proj", "down_proj", "dense", "fc2", "c_proj", "output", 
 layers call them."""
 _SUMS = 2
 """Of a layer: behind attention and behind the feed-forward."""
+_EXPERTS_DIMENSIONS = 3
+"""Of the weights of all experts in one, which nothing else of a layer has."""
+_SUMMED_BIAS = "down_proj_bias"
+"""Biases of experts behind their second product, as families of transformers call them."""
 
 
 def with_layers_cut(architecture: Architecture, tensor: int) -> Architecture:
@@ -46,9 +50,9 @@ def head_rows(vocab_size: int, rank: Rank | None) -> slice:
 def join_ranks(layers: Iterable[nn.Module], head: nn.Module, rank: Rank, vocab_size: int) -> None:
     """Has layers add up what the ranks compute, and the head return the logits of all.
 
-    In place behind the linears, as serving engines have it; a CUDA graph holds it with them.
-    A bias is added once, by the first rank. The first pass opens NCCL's connections: it comes
-    before a capture.
+    In place behind the linears, as serving engines have it, and once behind all experts of a
+    layer, shared ones included; a CUDA graph holds it with them. A bias is added once, by the
+    first rank. The first pass opens NCCL's connections: it comes before a capture.
 
     Args:
         layers: of this rank, their heads and widths cut.
@@ -57,26 +61,44 @@ def join_ranks(layers: Iterable[nn.Module], head: nn.Module, rank: Rank, vocab_s
         vocab_size: logits that the head returns.
 
     Raises:
-        InvalidFieldError: a layer is none of dense linears; names ``tensor``.
+        InvalidFieldError: a layer's parts are called otherwise; names ``tensor``.
     """
     for layer in layers:
-        parts = [
-            module for name, module in layer.named_modules() if name.rpartition(".")[2] in _SUMMED
-        ]
+        parts = [part for name, child in layer.named_children() for part in _parts(name, child)]
         if len(parts) != _SUMS:
             raise InvalidFieldError(
-                "tensor", "dense layers alone can be spread over ranks yet; use 1, or Predict"
+                "tensor", "these layers cannot be spread over ranks yet; use 1, or Predict"
             )
         for module in parts:
-            bias: Any = getattr(module, "bias", None)
-            if rank.index and bias is not None:
-                bias.data.zero_()
+            if rank.index:
+                _zero_biases(module)
             module.register_forward_hook(_summed)
     head.register_forward_hook(_Gather(rank.count, vocab_size))
 
 
-def _summed(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's hook
-    dist.all_reduce(output)
+def _parts(name: str, child: nn.Module) -> list[nn.Module]:
+    """Returns the modules of a layer's child whose outputs are a rank's part of a sum."""
+    if any(weights.dim() == _EXPERTS_DIMENSIONS for weights in child.parameters()):
+        return [child]
+    return [
+        module
+        for path, module in child.named_modules(prefix=name)
+        if path.rpartition(".")[2] in _SUMMED
+    ]
+
+
+def _zero_biases(module: nn.Module) -> None:
+    """Leaves what is added behind the last products of a part to another rank."""
+    for name, parameter in module.named_parameters():
+        path, _, own = name.rpartition(".")
+        is_last = own == "bias" and path.rpartition(".")[2] in {"", *_SUMMED}
+        if is_last or own == _SUMMED_BIAS:
+            parameter.data.zero_()
+
+
+def _summed(_module: nn.Module, _inputs: Any, output: Any) -> Any:  # noqa: ANN401 - torch's hook
+    # Experts of some families return the router's scores, too.
+    dist.all_reduce(output[0] if isinstance(output, tuple) else output)
     return output
 
 

@@ -19,6 +19,7 @@ from profiler.identity import default_device, header_of, identify
 from profiler.interface import CampaignRequest, Skipped, reserve_s
 from profiler.overhead import Overhead
 from profiler.summary import summary
+from profiler.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _OVERRUN_S = 5.0
 """The point at hand may take longer than was foreseen, as in a job of the daemon."""
 _FEWEST_FIT_S = 2.0
-_LOOK_EVERY_S = 5.0
 
 
 class NoDeviceError(Exception):
@@ -95,7 +95,7 @@ def run(plan: Plan, progress: Progress) -> str:
         OSError: the file cannot be written.
     """
     name = plan.device or default_device()
-    check_unused(plan, name)
+    check_unused(name, force=plan.force)
     device = open_named(name)
     for precision in plan.precisions:
         device.check(precision)
@@ -118,17 +118,20 @@ def run(plan: Plan, progress: Progress) -> str:
         campaign = Campaign(request, device, plan.begin, plan.space)
         overhead = Overhead(plan.begin, campaign.measuring)
         skipped = Counter[str]()
-        watch = _Watch(name, file)
+        watch = Watch(name, file.note)
+        watch.look(always=True)
         progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
         with _until(end - reserve + min(_OVERRUN_S, reserve / 2)):
             for event in campaign.run():
                 if isinstance(event, Skipped):
                     skipped[event.reason] += 1
                 else:
-                    file.append(event, overhead.lap())
+                    clock_mhz = telemetry.clock_mhz(name)
+                    file.append(event, overhead.lap(), clock_mhz)
                     measured.append(event)
                 watch.look()
                 progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+        watch.look(always=True)
     fresh = len(measured) - len(file.measured)
     if not measured:
         raise NothingMeasuredError(
@@ -152,44 +155,19 @@ def open_named(name: str) -> Device:
         raise NoDeviceError(f"device: {error}") from error
 
 
-class _Watch:
-    """Notes now and then how a device stands.
-
-    Args:
-        name: "cpu" or "cuda:0".
-        file: that it is noted in.
-    """
-
-    def __init__(self, name: str, file: CampaignFile) -> None:
-        self._name = name
-        self._file = file
-        self._next = 0.0
-
-    def look(self) -> None:
-        """Notes it if it is time to, and if it can be told.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _LOOK_EVERY_S
-        try:
-            state = telemetry.read(self._name)
-        except (OSError, ValueError):
-            return
-        self._file.note(state)
-
-
-def check_unused(plan: Plan, name: str) -> None:
+def check_unused(name: str, *, force: bool) -> None:
     """Checks that no other process is on a GPU, before this one is.
 
     Where the driver's library is not installed nothing can be told.
 
+    Args:
+        name: of the device.
+        force: whether to go on all the same.
+
     Raises:
-        DeviceInUseError: one is, and the plan is not forced.
+        DeviceInUseError: one is, and it is not forced.
     """
-    if plan.force or name == "cpu":
+    if force or name == "cpu":
         return
     try:
         processes = telemetry.read(name).processes

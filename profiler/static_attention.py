@@ -35,6 +35,14 @@ class StaticAttentionPoint(AttentionPoint):
 
     kind: ClassVar[OperationKind] = OperationKind.STATIC_ATTENTION
 
+    def needed_bytes(self, precision: Precision, device: Device) -> float:
+        """Returns an upper bound of the bytes that measuring it allocates."""
+        # While the fastest kernel is found: queries, two results and their difference.
+        tried = 4 * self.sequences * self.query_tokens * self.query_heads * self.head_dim
+        more = dtype_of(precision).itemsize * tried if device.is_cuda else 0
+        # A dataclass with slots is made anew: super() would not find it.
+        return AttentionPoint.needed_bytes(self, precision, device) + more
+
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurement of a campaign."""
         return measure_static_attention(self, precision, device, ATTENTION_EFFORT)

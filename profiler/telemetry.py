@@ -156,6 +156,20 @@ def read(device: str, own_processes: Collection[int] = ()) -> Telemetry:
     )
 
 
+def clock_mhz(device: str) -> float | None:
+    """Returns the clock of a GPU's multiprocessors now; None where it cannot be read.
+
+    Args:
+        device: "cuda:0", or "cpu", whose clocks are too many to be read often.
+    """
+    if device == "cpu":
+        return None
+    try:
+        return nvml.clock_mhz(_gpu(device))
+    except ValueError:
+        return None
+
+
 def held_down_by(device: str) -> tuple[str, ...]:
     """Returns what holds the clocks of a GPU below what it does when it is cool and well.
 

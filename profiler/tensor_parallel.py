@@ -40,15 +40,14 @@ def layer_latencies(
 
     Args:
         rank: this one; all ranks call this alike.
-        architecture: the whole model, of dense layers; each rank builds its share.
+        architecture: the whole model; each rank builds its share.
         points: passes through the layers.
         precision: of weights and activations.
         samples: of each pass.
         engine: whose layers: "transformers" or "torch".
 
     Raises:
-        InvalidFieldError: the architecture cannot be cut into so many ranks, or its layers are
-            not dense.
+        InvalidFieldError: the architecture cannot be cut into so many ranks.
     """
     build = _plain_passes if engine == PLAIN_ENGINE else _eager_passes
     passes = build(rank, architecture, precision)
@@ -72,7 +71,7 @@ def build_share(architecture: Architecture, precision: Precision, rank: Rank) ->
     """Returns a rank's share of a model of transformers, joined with the others'.
 
     Raises:
-        InvalidFieldError: it cannot be cut so, or its layers are not dense.
+        InvalidFieldError: it cannot be cut so.
         RuntimeError: out of memory.
     """
     model = build_model(architecture, precision, rank.device, rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,12 +29,39 @@ _WIDTH, _PRODUCTS = 4096, 50
 renews what it tells."""
 
 
+_IDLE_S = 1.0
+"""A GPU that has had nothing to do for longer may have lowered its clock."""
+
+
+class Warmth:
+    """Warms a GPU up behind every pause: while the host fits, or waits, its clock falls.
+
+    Args:
+        device: whose clock it is; nothing is done where it is no GPU.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._now = time.monotonic
+        self._busy_until = -math.inf
+
+    def note_work(self) -> None:
+        """Notes that the GPU has worked until now."""
+        self._busy_until = self._now()
+
+    def renew(self) -> None:
+        """Warms the GPU up if it has been idle, for as long as :func:`warm_up` takes."""
+        if self._device.is_cuda and self._now() - self._busy_until > _IDLE_S:
+            warm_up(self._device)
+            self.note_work()
+
+
 def warm_up(device: Device) -> None:
     """Keeps a GPU busy until its clock settles, for seconds at the most; does nothing elsewhere."""
     if not device.is_cuda:
         return
     a = device.random(_WIDTH, _WIDTH, dtype=torch.bfloat16)
-    settle(partial(_work, device, a), partial(_clock_mhz, device.name))
+    settle(partial(_work, device, a), partial(telemetry.clock_mhz, device.name))
 
 
 def settle(
@@ -76,10 +104,3 @@ def _work(device: Device, a: torch.Tensor) -> None:
     for _ in range(_PRODUCTS):
         a @ a
     device.synchronize()
-
-
-def _clock_mhz(name: str) -> float | None:
-    try:
-        return telemetry.read(name).clock_mhz
-    except (OSError, ValueError):
-        return None

@@ -26,7 +26,7 @@ from profiler.timing import timing_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from model.architecture import Architecture
+    from model.architecture import Architecture, Layer
     from model.operations import Operation
     from model.precision import Precision
     from model.workload import Step
@@ -166,6 +166,14 @@ class WholePoint(ABC):
         return max(passes + [request.held_tokens for request in self.generates])
 
     @property
+    def _running_tokens(self) -> int:
+        """Tokens that run at once at the most: a context is filled as one sequence's prompt."""
+        steps = [forward.step for forward in self.forwards]
+        steps += [request.prefill for request in self.generates]
+        running = [sum(alike.tokens for alike in step) for step in steps]
+        return max(running + [alike.kv_tokens for step in steps for alike in step])
+
+    @property
     def sizes(self) -> str:
         """What is made smaller, for a person."""
         return f"up to {self.held_tokens:,} tokens in a pass"
@@ -215,10 +223,9 @@ class WholePoint(ABC):
         architecture = self.architecture
         layer = architecture.layers[0].layer
         row = 8 * architecture.hidden_size + 2 * layer.feed_forward.activation_values
-        if isinstance(layer.attention, LatentAttention):
-            row += layer.attention.activation_values  # keys and values are wider than their cache
-        cache = 2 * architecture.layer_count * layer.attention.cached_values
-        values = 1.1 * architecture.parameter_count() + self.held_tokens * (row + cache)
+        held = held_values(architecture.hidden_size, layer, architecture.layer_count)
+        values = 1.1 * architecture.parameter_count()
+        values += self._running_tokens * row + self.held_tokens * held
         return dtype_of(precision).itemsize * values
 
     def is_measured(self, precision: Precision, measured: Measured) -> bool:
@@ -228,6 +235,18 @@ class WholePoint(ABC):
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurements of a campaign."""
         return measure_whole(self, precision, device, MODEL_EFFORT)
+
+
+def held_values(hidden_size: int, layer: Layer, layer_count: int) -> float:
+    """Returns an upper bound of the values that a pass holds of a token of its contexts.
+
+    A cache and its copy; keys and values of the layer that runs, joined and for each query head.
+    """
+    cached = layer.attention.cached_values
+    values = 2 * (layer_count + 1) * cached + 4 * hidden_size
+    if isinstance(layer.attention, LatentAttention):
+        values += layer.attention.activation_values  # keys and values are wider than their cache
+    return values
 
 
 def measure_whole(

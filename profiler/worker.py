@@ -25,6 +25,7 @@ from profiler.interface import (
     Finished,
     LiveRequest,
     Measured,
+    Observed,
     Pause,
     Paused,
     Progressed,
@@ -32,7 +33,9 @@ from profiler.interface import (
     Skipped,
     Started,
 )
+from profiler.overhead import Overhead
 from profiler.telemetry import current_environment
+from profiler.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,13 +95,19 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
     device = open_device(request.device, environment.threads)
     campaign = Campaign(request, device, begin)
     connection.send(Started(environment=environment))
+    overhead = Overhead(begin, campaign.measuring)
+    watch = Watch(request.device, lambda state: connection.send(Observed(state=state)))
+    watch.look(always=True)
     for event in campaign.run():
         if isinstance(event, Skipped):
             connection.send(event)
         else:
-            connection.send(Measured(measurement=event))
+            connection.send(Measured(measurement=event, seconds=overhead.lap()))
+        watch.look()
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.text))
-        _obey(connection)
+        if _obey(connection):
+            overhead.lap()  # the pause is none of the campaign's time
+    watch.look(always=True)
     return campaign.goal.text
 
 
@@ -155,14 +164,14 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _obey(connection: Connection) -> None:
-    """Waits for ``Resume`` where ``Pause`` has come."""
-    if not connection.poll():
-        return
-    if isinstance(connection.recv(), Pause):
-        connection.send(Paused())
-        while not isinstance(connection.recv(), Resume):
-            pass
+def _obey(connection: Connection) -> bool:
+    """Waits for ``Resume`` where ``Pause`` has come; returns whether it had."""
+    if not connection.poll() or not isinstance(connection.recv(), Pause):
+        return False
+    connection.send(Paused())
+    while not isinstance(connection.recv(), Resume):
+        pass
+    return True
 
 
 def _code_of(error: Exception) -> FailureCode:

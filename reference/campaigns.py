@@ -1,7 +1,8 @@
-"""The file that a campaign without a daemon writes: a header, then a measurement a line.
+"""The file of a campaign: a header, then a measurement a line.
 
-Each line is a JSON object; some tell how the device stood meanwhile. A line is written whole
-and brought to the disk before the next one is measured; what a kill cut off has no end of line
+``profiler`` writes it without a daemon, ``tokenpace jobs export`` of a daemon's job. Each line
+is a JSON object; some tell how the device stood meanwhile. ``profiler`` writes a line whole
+and brings it to the disk before the next one is measured; what a kill cut off has no end of line
 and counts as never written.
 """
 
@@ -29,6 +30,8 @@ TIME = "time"
 """Key of when a measurement or a state was written; files of old have it with states alone."""
 SECONDS = "seconds"
 """Key of what the time since the measurement before went to; files of old lack it."""
+CLOCK = "clock_mhz"
+"""Key of a GPU's clock when a measurement had just been made; where it could be read."""
 _BEGINNING = json.dumps({"format": FORMAT})[:-1].encode()
 _LARGEST_BYTES = 256 << 20
 _LONGEST_NAME = 80
@@ -95,7 +98,8 @@ class CampaignFile:
 
     Attributes:
         header: its first line.
-        rows: measurements in the order they were made, as JSON objects, with when (ISO 8601).
+        rows: measurements in the order they were made, as JSON objects, with when (ISO 8601) and
+            at what clock.
         states: how the device stood now and then: ``time`` (ISO 8601), and what could be read of
             ``profiler.telemetry.Telemetry``.
         complete_bytes: length of all whole lines; what follows was cut off.
@@ -191,7 +195,7 @@ def _fault(row: Mapping[str, Any]) -> str:
         return "shape is damaged"
     if not (isinstance(flags, list) and all(isinstance(flag, str) for flag in flags)):
         return "flags are damaged"
-    for name, is_whole in ((TIME, _is_time), (SECONDS, _is_seconds)):
+    for name, is_whole in ((TIME, _is_time), (SECONDS, _is_seconds), (CLOCK, _is_number)):
         if name in row and not is_whole(row[name]):
             return f"{name} is damaged"
     return _latency_fault(latency)

@@ -18,6 +18,7 @@ from profiler.interface import (
     FailureCode,
     Finished,
     Measured,
+    Observed,
     Paused,
     Progressed,
     Skipped,
@@ -34,10 +35,11 @@ from server.store.errors import StoreError
 from server.worker_process import WORKER_COMMAND, WorkerEndedError, WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from model.measurement import Measurement
     from profiler.interface import WorkerEvent
+    from profiler.telemetry import Telemetry
     from server.cancellation import Cancellation
     from server.device_queue import CampaignTurn, DeviceQueue
     from server.devices import Device
@@ -227,14 +229,23 @@ class CampaignRun:
                     _log.warning("environment changed", job=job.id, difference=difference)
             case Progressed(fraction=fraction, text=text):
                 self._update(progress=max(job.progress, self._progress(fraction)), status=text)
-            case Measured(measurement=measurement):
-                self._store(measurement)
+            case Measured(measurement=measurement, seconds=seconds):
+                self._store(measurement, seconds)
                 self._update(measurement_count=job.measurement_count + 1)
+            case Observed(state=state):
+                self._note(state)
             case Skipped(reason=reason):
                 if reason not in job.skipped and len(job.skipped) < _MAX_SKIPPED:
                     self._update(skipped=(*job.skipped, reason))
 
-    def _store(self, measurement: Measurement) -> None:
+    def _note(self, state: Telemetry) -> None:
+        try:
+            self._state.store.job_states.append(self._job.id, state)
+        except StoreError as error:
+            # A picture lacks a point; what is measured next fails the job where there is no room.
+            _log.warning("state of the device not stored", job=self._job.id, error=str(error))
+
+    def _store(self, measurement: Measurement, seconds: Mapping[str, float] | None) -> None:
         if self._environment is None:
             raise CampaignError("the worker measured before it told its environment")
         try:
@@ -243,6 +254,7 @@ class CampaignRun:
                 device=self._device.stored_name,
                 environment=self._environment,
                 job_id=self._job.id,
+                seconds=seconds,
             )
         except StoreError as error:
             raise CampaignError(

@@ -65,6 +65,7 @@ def profile_job(job: JobRecord) -> profiler_pb2.ProfileJob:
     )
     if job.start_time is not None:
         message.start_time.CopyFrom(timestamp(job.start_time))
+        message.spent.CopyFrom(duration(job.spent_s))
     if job.end_time is not None:
         message.end_time.CopyFrom(timestamp(job.end_time))
     return message

@@ -119,7 +119,7 @@ def live_plan(
             f" {PLAIN_ENGINE}, or leave it out",
         )
     question = resolution.question
-    ranks = ranks_of(device, question.parallelism.tensor, question.architecture, devices)
+    ranks = ranks_of(device, question.parallelism.tensor, devices)
     plan = LivePlan(
         resolution=resolution,
         scope=_SCOPES[request.scope],
@@ -203,12 +203,13 @@ def _check_measurable(question: Question) -> None:
                 f"workload.{name}: whole prompts alone can be measured yet; leave it out, or use"
                 " Predict",
             )
-    for name, degree in (("pipeline", parallelism.pipeline), ("data", parallelism.data)):
-        if degree > 1:
+    for name in ("pipeline", "data", "expert"):
+        if getattr(parallelism, name) > 1:
             raise unimplemented(
                 "PARALLELISM_NOT_MEASURED",
-                f"parallelism.{name}: ranks of one stage are measured, without stages or replicas"
-                " beside them; leave it out, or use Predict",
+                f"parallelism.{name}: ranks of one stage are measured, which share all weights"
+                " alike, without replicas or whole experts of their own; leave it out, or use"
+                " Predict",
             )
     if question.kv_precision is not question.precision.activation:
         raise unimplemented(

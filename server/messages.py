@@ -88,6 +88,7 @@ def measurement(record: MeasurementRecord) -> types_pb2.Measurement:
         create_time=timestamp(record.create_time),
         flags=point.flags,
         group=point.group,
+        seconds=record.seconds,
     )
 
 
@@ -179,13 +180,14 @@ def device(
         provenance=_PROVENANCES[provenance or Provenance.ANALYTICAL],
         cost_model=current.id if current is not None else "",
         measurement_count=measurement_count,
-        telemetry=_telemetry(state) if state is not None else None,
+        telemetry=telemetry(state) if state is not None else None,
         environment=environment(known.environment) if known.environment is not None else None,
         data_sheet=known.data_sheet,
     )
 
 
-def _telemetry(state: Telemetry) -> catalog_pb2.Telemetry:
+def telemetry(state: Telemetry) -> catalog_pb2.Telemetry:
+    """Returns how a device stood."""
     return catalog_pb2.Telemetry(
         time=timestamp(state.time),
         utilization=state.utilization,

@@ -15,6 +15,7 @@ from server.conversions import Violations, precision_of
 from server.device_queue import QueueFullError
 from server.errors import ServiceError, not_found, resource_exhausted, unavailable
 from server.job_board import BoardClosedError
+from server.job_export import export
 from server.job_messages import seconds_of
 from server.occupancy import unoccupied
 from server.rank_devices import exchanging
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from server.live_measurement import LiveMeasurements
     from server.records import JobRecord
     from server.schedules import Schedules
+    from server.store import Store
 
 DEFAULT_BUDGET_S = 120.0
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 86_400.0
@@ -49,6 +51,7 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
         live: answers Measure.
         jobs: runs campaigns.
         schedules: starts them again and again.
+        store: keeps what they measure.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
         live: LiveMeasurements,
         jobs: JobManager,
         schedules: Schedules,
+        store: Store,
     ) -> None:
         self._devices = devices
         self._live = live
         self._jobs = jobs
         self._schedules = schedules
+        self._store = store
 
     def Measure(  # noqa: N802 - gRPC's name
         self, request: profiler_pb2.MeasureRequest, context: grpc.ServicerContext
@@ -133,6 +138,12 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
                 yield profiler_pb2.WatchProfileJobResponse(
                     profile_job=job_messages.profile_job(job)
                 )
+
+    def ExportProfileJob(  # noqa: N802 - gRPC's name
+        self, request: profiler_pb2.ExportProfileJobRequest, context: grpc.ServicerContext
+    ) -> Iterator[profiler_pb2.ExportProfileJobResponse]:
+        """Streams all that a job measured."""
+        yield from export(self._job(request.id), self._store, self._devices)
 
     def CreateSchedule(  # noqa: N802 - gRPC's name
         self, request: profiler_pb2.CreateScheduleRequest, context: grpc.ServicerContext

@@ -50,7 +50,7 @@ class Profiling:
         self.jobs = JobManager(state, worker_command)
         self.schedules = Schedules(state, self.jobs)
         live = LiveMeasurements(state, predictor, self.jobs, worker_command)
-        self.service = ProfilerService(state.devices, live, self.jobs, self.schedules)
+        self.service = ProfilerService(state.devices, live, self.jobs, self.schedules, state.store)
 
     def start(self) -> None:
         """Goes on with what was cut off, and profiles on start if that is configured."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from model.blocks import FeedForward
 from model.errors import InvalidFieldError
 from profiler import telemetry
 from server.devices import CPU
 
 if TYPE_CHECKING:
-    from model.architecture import Architecture
     from server.devices import Device, DeviceRegistry
 
 _MAX_RANKS = 4_096
@@ -39,9 +37,7 @@ class Ranks(NamedTuple):
         return len(self.devices) // len(self.each)
 
 
-def ranks_of(
-    device: Device, tensor: int, architecture: Architecture, devices: DeviceRegistry
-) -> Ranks:
+def ranks_of(device: Device, tensor: int, devices: DeviceRegistry) -> Ranks:
     """Returns where ranks run: each on a GPU of one kind, or on cores of its own.
 
     On the CPU each rank computes with as many threads as a campaign does, and has as many cores:
@@ -50,14 +46,10 @@ def ranks_of(
     Args:
         device: a local one, asked for.
         tensor: ranks that share the layers.
-        architecture: what they run.
         devices: among which others of its kind are.
     """
     if tensor == 1:
         return Ranks((device,))
-    dense = all(isinstance(group.layer.feed_forward, FeedForward) for group in architecture.layers)
-    if not dense:
-        return Ranks((device,), "experts are not spread over ranks yet")
     if device.stored_name == CPU:
         few = _few_cores(device, tensor)
         return Ranks((device,), few) if few else Ranks((device,) * tensor)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from model.estimate import Provenance
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from model.calibration_report import CalibrationScore
@@ -103,6 +104,8 @@ class MeasurementRecord:
         fingerprint: of the environment it was made in.
         create_time: when it was stored.
         measurement: the point itself.
+        seconds: what the time since its job's measurement before went to, by name; empty where
+            it is not known.
     """
 
     id: int
@@ -111,6 +114,7 @@ class MeasurementRecord:
     fingerprint: str
     create_time: datetime
     measurement: Measurement
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from model.dimensions import architecture_of_dimensions
 from model.execution import FUSED_ENGINES, PAGED_ENGINES
 from model.measurement import Distribution, Measurement
 from model.operations import OperationKind
+from model.overheads import SERIAL
 from model.precision import Precision
 from model.shapes import architecture_shape, operations_of
 from model.workload import Sequences
@@ -63,6 +64,8 @@ class SyntheticDevice:
     slowness: float = 1.0
     precision: Precision = Precision.FP32
     engine: str = "transformers"
+    launches: tuple = ()
+    """Milliseconds of a layer and of each of its kernels that the host launches ahead."""
     rates: dict = field(
         default_factory=lambda: {
             OperationKind.LINEAR: (0.004, 8e7, 1.2e7),
@@ -96,8 +99,18 @@ class SyntheticDevice:
         return self.slowness * value
 
     def truth(self, operations):
-        """Milliseconds of all runs without noise."""
-        return sum(self.true_ms(o) * o.count for o in operations)
+        """Milliseconds of all runs without noise: the longer of launches and what they start."""
+        each = [(o, self.true_ms(o) * o.count) for o in operations]
+        if not self.launches:
+            return sum(ms for _, ms in each)
+        device = sum(ms for o, ms in each if o.kind not in SERIAL)
+        layer, kernel = self.launches
+        host = self.slowness * sum(
+            o.count * (layer + kernel * o.shape[0])
+            for o in operations
+            if o.kind is OperationKind.LAYER_OVERHEAD
+        )
+        return max(host, device) + sum(ms for o, ms in each if o.kind in SERIAL)
 
     def time(self, kind, shape, group, flags=()):
         """The measurement of a point."""

@@ -18,6 +18,7 @@ _SAFE_TO_REPEAT = (
             "ListProfileJobs",
             "CancelProfileJob",
             "WatchProfileJob",
+            "ExportProfileJob",
             "ListSchedules",
             "DeleteSchedule",
         ),

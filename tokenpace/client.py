@@ -190,6 +190,13 @@ class Client:
             "ProfilerService/WatchProfileJob", request, profiler_pb2.WatchProfileJobResponse
         )
 
+    def export_profile_job(self, job_id: str) -> Generator[profiler_pb2.ExportProfileJobResponse]:
+        """Yields where a job measured, then all that it measured and its device's states."""
+        request = profiler_pb2.ExportProfileJobRequest(id=job_id)
+        return self._stream(
+            "ProfilerService/ExportProfileJob", request, profiler_pb2.ExportProfileJobResponse
+        )
+
     def create_schedule(
         self,
         *,

@@ -10,6 +10,7 @@ from server.store.calibrations import Calibrations
 from server.store.cost_models import CostModels
 from server.store.database import Database
 from server.store.environments import Environments
+from server.store.job_states import JobStates
 from server.store.jobs import Jobs
 from server.store.lock import FolderLock
 from server.store.measurements import Measurements
@@ -25,7 +26,8 @@ class Store:
     """The daemon's memory; any thread may use it.
 
     Attributes:
-        environments, measurements, jobs, cost_models, schedules, calibrations: its tables.
+        environments, measurements, jobs, job_states, cost_models, schedules, calibrations: its
+            tables.
 
     Args:
         data_dir: folder that is this daemon's alone as long as the store is open.
@@ -49,6 +51,7 @@ class Store:
         self.environments = Environments(self._database)
         self.measurements = Measurements(self._database)
         self.jobs = Jobs(self._database)
+        self.job_states = JobStates(self._database)
         self.cost_models = CostModels(self._database)
         self.schedules = Schedules(self._database)
         self.calibrations = Calibrations(self._database)

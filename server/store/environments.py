@@ -34,6 +34,19 @@ class Environments:
             ).one_or_none()
         return None if row is None else _environment(row)
 
+    def of_job(self, job_id: str) -> Environment | None:
+        """Returns the one that a job measured in last; None where it measured nothing."""
+        query = (
+            select(environments)
+            .join(measurements, measurements.c.fingerprint == environments.c.fingerprint)
+            .where(measurements.c.job_id == job_id)
+            .order_by(measurements.c.number.desc())
+            .limit(1)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _environment(row)
+
     def newest_imported(self, device: str, engine: str) -> Environment | None:
         """Returns the environment of the rows imported last for a device and engine.
 

@@ -16,7 +16,7 @@ from server.store.paging import Page, PageRequest, newest_first
 from server.store.tables import jobs, measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Row
     from sqlalchemy.engine import Connection
@@ -41,6 +41,7 @@ class Measurements:
         device: str,
         environment: Environment,
         job_id: str = "",
+        seconds: Mapping[str, float] | None = None,
     ) -> None:
         """Stores the measurements, and counts them in their job, all or none.
 
@@ -49,6 +50,8 @@ class Measurements:
             device: canonical name of the device they were made on.
             environment: it was measured in.
             job_id: job that made them; empty for imported rows.
+            seconds: what the time since the job's measurement before went to, by name; None
+                where it is not known.
 
         Raises:
             StoreFullError: there is no room; none is stored.
@@ -58,7 +61,14 @@ class Measurements:
             return
         with self._database.write() as connection:
             fingerprint = ensure(connection, environment)
-            _insert(connection, rows, device=device, fingerprint=fingerprint, job_id=job_id)
+            _insert(
+                connection,
+                rows,
+                device=device,
+                fingerprint=fingerprint,
+                job_id=job_id,
+                seconds=seconds,
+            )
             if job_id:
                 connection.execute(
                     update(jobs)
@@ -132,6 +142,27 @@ class Measurements:
         with self._database.read() as connection:
             return tuple(_measurement(row) for row in connection.execute(query))
 
+    def stream_job(self, job_id: str, fingerprint: str) -> Iterator[MeasurementRecord]:
+        """Yields what a job measured in one environment, oldest first.
+
+        No transaction is open while the caller takes its time.
+        """
+        table = measurements.c
+        query = (
+            select(measurements)
+            .where(table.job_id == job_id, table.fingerprint == fingerprint)
+            .order_by(table.number)
+            .limit(_ROWS_AT_A_TIME)
+        )
+        last = 0
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(query.where(table.number > last)).all()
+            yield from map(_record, rows)
+            if len(rows) < _ROWS_AT_A_TIME:
+                return
+            last = rows[-1].number
+
     def page(
         self, request: PageRequest, *, device: str = "", job_id: str = "", kind: str = ""
     ) -> Page[MeasurementRecord]:
@@ -172,14 +203,18 @@ def _insert(
     device: str,
     fingerprint: str,
     job_id: str = "",
+    seconds: Mapping[str, float] | None = None,
 ) -> None:
     common = {
         "job_id": job_id or None,
         "device": device,
         "fingerprint": fingerprint,
         "create_time": datetime.now(UTC),
+        "seconds": None,
     }
-    connection.execute(insert(measurements), [common | _columns(row) for row in rows])
+    values = [common | _columns(row) for row in rows]
+    values[0]["seconds"] = dict(seconds) if seconds else None
+    connection.execute(insert(measurements), values)
 
 
 def _columns(row: Measurement) -> dict[str, object]:
@@ -219,4 +254,5 @@ def _record(row: Row[Any]) -> MeasurementRecord:
         fingerprint=row.fingerprint,
         create_time=row.create_time,
         measurement=_measurement(row),
+        seconds=row.seconds or {},
     )

@@ -107,6 +107,17 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
+# How a job's device stood now and then.
+job_states = Table(
+    "job_states",
+    metadata,
+    _number(),
+    Column("job_id", Text, ForeignKey(jobs.c.id), nullable=False, index=True),
+    Column("time", UtcDateTime, nullable=False),
+    Column("state", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 measurements = Table(
     "measurements",
     metadata,
@@ -125,6 +136,7 @@ measurements = Table(
     Column("samples", Integer, nullable=False),
     Column("held_out_group", Text, nullable=False),
     Column("flags", JSON, nullable=False),
+    Column("seconds", JSON(none_as_null=True)),
     Index("ix_measurements_device_fingerprint", "device", "fingerprint"),
     sqlite_autoincrement=True,
 )

@@ -1,6 +1,8 @@
 """The page of a campaign without a daemon: what it was, its errors, its rooflines, its clocks."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -22,8 +24,8 @@ HEADER = Header(
 
 @pytest.fixture(autouse=True)
 def plots():
-    if requirements.missing():
-        pytest.skip(requirements.missing())
+    if remedy := requirements.missing(requirements.CAMPAIGN):
+        pytest.skip(remedy)
 
 
 @pytest.fixture
@@ -96,6 +98,42 @@ def test_what_is_missing_is_said_and_not_drawn(page, measured):
     assert "Nothing can be fitted: " in text
     assert "No operation was measured alone." in text
     assert "The device meanwhile" not in text
+
+
+# Python runs this before anything else; what it hides is as if it were not installed.
+HIDING = """
+import sys
+from importlib.machinery import PathFinder
+HIDDEN = ("aiconfigurator_core", "pyarrow", "onnx", "onnxruntime", "torch", "grpc", "sqlalchemy")
+find = PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in HIDDEN else find(name, path, target)
+PathFinder.find_spec = find_spec
+from evaluation.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_it_needs_none_of_what_the_tables_alone_do(measured, tmp_path):
+    file = tmp_path / "campaign.jsonl"
+    lines = [HEADER.to_json(), *measured, state(0)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [sys.executable, "-c", HIDING, "--out", str(tmp_path / "page")]
+    made = subprocess.run(
+        [*command, "--campaign", str(file)], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    assert "| decode | bf16 |" in (tmp_path / "page" / "campaign.md").read_text()
+    tables = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert tables.returncode == 2
+    assert "needs onnx, onnxruntime, pyarrow, aiconfigurator-core: " in tables.stderr
+
+
+def test_what_it_needs_is_asked_for_before_anything_is_made(page, measured, monkeypatch):
+    monkeypatch.setitem(requirements.CAMPAIGN, "no_such_module", "no-such-package")
+    code, printed, text = page(measured)
+    assert (code, text) == (2, "")
+    assert "evaluating needs no-such-package: pip install no-such-package\n" in printed
 
 
 def test_a_file_without_measurements_is_refused(page):

@@ -262,6 +262,12 @@ def test_bytes_that_are_no_cost_model_are_refused(data):
         FittedCostModel.from_bytes(data)
 
 
+def test_launches_of_models_stored_before_they_could_overlap_are_added():
+    data = unpack(PLAIN.to_bytes())
+    del data["engines"][0]["power"]
+    assert FittedCostModel.from_bytes(pack(data)).to_bytes() == PLAIN.to_bytes()
+
+
 def test_bytes_of_another_format_say_what_to_do():
     data = unpack(PLAIN.to_bytes()) | {"format": 99}
     with pytest.raises(ValueError, match=r"format 99 .* fit it again"):

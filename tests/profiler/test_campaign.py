@@ -4,11 +4,13 @@ import itertools
 import time
 from collections import Counter
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import profiler.campaign
+import profiler.warm_up
 from model.measurement import Measurement
 from model.precision import Precision
 from profiler.campaign import Campaign, other_groups, step_error
@@ -578,18 +580,62 @@ def failing(error):
     "error", [RuntimeError("No execution plans support the graph"), ValueError("scale_a: strides")]
 )
 def test_a_shape_that_a_gpu_has_no_kernel_for_is_left_out_and_said(monkeypatch, error):
-    monkeypatch.setattr(profiler.campaign, "warm_up", lambda device: None)
+    monkeypatch.setattr(profiler.warm_up, "warm_up", lambda device: None)
     monkeypatch.setattr(LinearPoint, "measure", failing(error))
     events = campaign(Gpu("cuda:0", 1 << 16), budget_s=60.0).run()
     assert str(error) in next(event for event in events if isinstance(event, Skipped)).reason
 
 
 def test_a_gpu_whose_context_is_lost_ends_the_campaign(monkeypatch):
-    monkeypatch.setattr(profiler.campaign, "warm_up", lambda device: None)
+    monkeypatch.setattr(profiler.warm_up, "warm_up", lambda device: None)
     monkeypatch.setattr(LinearPoint, "measure", failing(RuntimeError("CUDA error: unspecified")))
     monkeypatch.setattr(Gpu, "lost", True)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         list(campaign(Gpu("cuda:0", 1 << 16), budget_s=60.0).run())
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A campaign of linears on what says that it is a GPU; the clock that its idle time is told
+    by, and when it was warmed up."""
+    clock, warmed = SimpleNamespace(now=0.0), []
+    plan(monkeypatch, "DENSE", linear=0)
+    dense = profiler.campaign.DENSE
+    linears = tuple(kind for kind in dense.kinds if kind.name == "linear")
+    monkeypatch.setattr(profiler.campaign, "DENSE", replace(dense, kinds=linears))
+    real = LinearPoint.measure
+    monkeypatch.setattr(LinearPoint, "measure", lambda point, p, _: real(point, p, CPU))
+    monkeypatch.setattr(profiler.warm_up, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(profiler.warm_up, "warm_up", lambda device: warmed.append(clock.now))
+    begun = campaign(Gpu("cuda:0", 1 << 16), budget_s=300.0, design_only=True)
+    return SimpleNamespace(events=begun.run(), campaign=begun, clock=clock, warmed=warmed)
+
+
+def test_a_gpu_is_warmed_up_where_a_campaign_begins_and_behind_a_pause(gpu):
+    for _ in range(7):  # one point has five rows
+        gpu.clock.now += 0.5
+        next(gpu.events)
+    assert gpu.warmed == [0.5]
+    gpu.clock.now += 1.5  # the daemon may pause it between two rows
+    next(gpu.events)
+    assert gpu.warmed == [0.5, 5.0]
+
+
+def test_a_gpu_is_warmed_up_behind_a_fit(gpu, monkeypatch):
+    real = Campaign._fit
+
+    def fit(self):
+        gpu.clock.now += 2.0  # it is idle meanwhile
+        return real(self)
+
+    monkeypatch.setattr(Campaign, "_fit", fit)
+    monkeypatch.setattr(gpu.campaign, "_design_only", False)
+    first = next(Design(TINY, 0).linears())
+    for _ in first.rows:
+        next(gpu.events)
+    assert len(gpu.warmed) == 2
+    next(gpu.events)
+    assert gpu.warmed[2:] == [gpu.clock.now]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), ValueError("a fault")])

@@ -114,6 +114,16 @@ def test_how_the_device_stands_is_kept_beside_the_measurements(written):
         assert len(file.measured) == len(held.rows)
 
 
+def test_the_clock_of_a_measurement_is_kept_where_it_was_read(path):
+    with CampaignFile(path, HEADER) as file:
+        file.append(row(1), clock_mhz=1755.0)
+        file.append(row(2))
+    first, second = campaigns.read(path).rows
+    assert first[campaigns.CLOCK] == 1755.0
+    assert campaigns.CLOCK not in second
+    assert held(path) == (row(1), row(2))
+
+
 def test_two_campaigns_do_not_write_one_file(written):
     with CampaignFile(written, HEADER), pytest.raises(CampaignFileError, match="another campaign"):
         CampaignFile(written, HEADER)
@@ -137,6 +147,7 @@ def test_what_is_no_campaigns_file_is_left_alone(path, content):
         ({"time": "noon"}, "time is damaged"),
         ({"seconds": {"timing": None}}, "seconds is damaged"),
         ({"seconds": 3.0}, "seconds is damaged"),
+        ({"clock_mhz": "fast"}, "clock_mhz is damaged"),
         ({"latency_ms": {"median": 1.0}}, "latency_ms is damaged"),
         (
             {"latency_ms": {"median": -1.0, "p10": 1.0, "p90": 1.0, "samples": 1}},

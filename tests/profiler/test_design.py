@@ -1,7 +1,8 @@
 """The design: the same for equal seeds, within its space, and only what models can be."""
 
 import itertools
-from dataclasses import replace
+import zlib
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from model.blocks import Experts, LatentAttention
 from model.dimensions import architecture_of_dimensions, dimensions_of
 from model.operations import OperationKind
+from model.precision import Precision
 from profiler.design import Design, Space, space_of
+from profiler.device import Device
 from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.modules import configuration_of
 
@@ -84,7 +87,9 @@ def test_attentions_lie_within_the_space(space, seed):
         width = point.query_heads * point.head_dim
         flops = 4 * point.sequences * point.query_tokens * point.kv_tokens * width
         shortest = 4 * point.sequences * max(16, point.kv_tokens) * width
-        assert flops <= max(1.01 * space.flops, shortest)
+        assert flops <= max(1.01 * space.patience * space.flops, shortest)
+        held = 2 * 8 * point.sequences * point.kv_tokens * point.kv_heads * point.head_dim
+        assert held <= space.held_bytes or point.sequences == 1
 
 
 @spaces
@@ -253,6 +258,97 @@ def test_few_rows_are_covered_one_by_one_and_many_are_not_left_out(space):
     rows = {m for point in points(space, 0, "linears", 60) for m in point.rows}
     assert rows >= {1, 2, 3, 4, 5, 6, 8}
     assert max(rows) >= 128
+
+
+SIZES = {
+    "linears": lambda p: (p.n, p.k, p.rows, str(p.kind)),
+    "attentions": astuple,
+    "static_attentions": astuple,
+    "paged_attentions": astuple,
+    "experts": astuple,
+    "latents": astuple,
+    **dict.fromkeys(
+        ("models", "mixtures", "plain_models", "plain_mixtures"),
+        lambda p: (
+            p.architecture.hidden_size,
+            p.architecture.layer_count,
+            [astuple(run) for run in (*p.forwards, *p.generates)],
+        ),
+    ),
+}
+WALKED = {
+    "linears": 305_224_795,
+    "attentions": 1_994_478_799,
+    "static_attentions": 1_518_472_989,
+    "paged_attentions": 2_455_013_859,
+    "experts": 34_307_583,
+    "latents": 3_134_942_150,
+    "models": 1_114_610_491,
+    "mixtures": 740_413_922,
+    "plain_models": 352_020_585,
+    "plain_mixtures": 2_496_616_318,
+}
+"""Checksums of the first points of a CPU's design."""
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_a_cpus_design_is_the_one_that_stored_campaigns_have_walked(kind):
+    found = [SIZES[kind](point) for point in points(CPU, 0, kind, 60)]
+    assert zlib.crc32(repr(found).encode()) == WALKED[kind]
+
+
+def test_a_gpus_linears_have_the_rows_of_the_longest_prompts():
+    rows = [m for point in points(GPU, 0, "linears", 60) for m in point.rows]
+    assert max(rows) <= 16_384
+    assert sum(m > 8_192 for m in rows) >= 3
+    tokens = [t for point in points(GPU, 0, "experts", 60) for t in point.tokens]
+    assert 4_096 < max(tokens) <= 8_192
+
+
+@pytest.mark.parametrize("kind", ["attentions", "static_attentions"])
+def test_a_gpus_attentions_reach_the_longest_contexts_and_full_batches(kind):
+    found = points(GPU, 0, kind, 240)
+    decode = [p for p in found if p.query_tokens == 1]
+    whole = [p for p in found if p.query_tokens == p.kv_tokens > 1]
+    chunks = [p for p in found if 1 < p.query_tokens < p.kv_tokens]
+    assert max(p.kv_tokens for p in decode) > 120_000
+    assert max(p.kv_tokens for p in chunks) > 90_000
+    assert max(p.kv_tokens for p in whole) > 50_000
+    assert {p.sequences for p in decode} >= {1, 16, 32, 64}
+    assert max(p.kv_tokens for p in decode if p.sequences >= 32) > 4_096
+
+
+@pytest.mark.parametrize("kind", ["models", "plain_models"])
+def test_a_gpus_models_decode_full_batches_and_long_contexts(kind):
+    found = points(GPU, 0, kind, 60)
+    passes = [forward for point in found for forward in point.forwards]
+    decode = [f for f in passes if f.query_tokens == 1]
+    assert {f.sequences for f in decode[: 2 * 14]} >= {1, 4, 16, 32, 64}
+    assert max(f.kv_tokens for f in decode) > 7_000
+    assert max(f.sequences * f.kv_tokens for f in decode) > 64 * 2_048
+    assert max(f.sequences * f.query_tokens for f in passes) > 2 * 2_048
+    assert max(run.sequences for point in found for run in point.generates) == 64
+    assert max(run.input_tokens for point in found for run in point.generates) > 1_000
+    if kind == "plain_models":
+        assert {f.decoding for f in passes} >= {0, 1, 16, 64}
+        assert max(f.decoding_kv_tokens for f in passes) > 4_096
+
+
+def test_a_gpus_mixtures_decode_full_batches():
+    passes = [f for point in points(GPU, 0, "mixtures", 24) for f in point.forwards]
+    assert {f.sequences for f in passes} >= {1, 4, 16, 64}
+    assert max(f.kv_tokens for f in passes) > 4_096
+
+
+@pytest.mark.parametrize("free", [2.2e10, 8e10, 1.4e11])
+@pytest.mark.parametrize(
+    "kind", ["linears", "attentions", "static_attentions", "models", "plain_models", "mixtures"]
+)
+def test_a_gpus_memory_holds_nearly_all_points(free, kind):
+    space = space_of(is_cuda=True, flops_per_second=5e14, cold_bytes=1e8, free_bytes=free)
+    card = Device("cuda:0", 50 << 20)
+    needed = [p.needed_bytes(Precision.BF16, card) for p in points(space, 0, kind, 60)]
+    assert np.mean([each > 0.8 * free for each in needed]) <= 0.05
 
 
 @spaces

@@ -428,19 +428,52 @@ def test_each_kind_of_layer_is_scaled_to_its_own_depth(monkeypatch):
     assert result.tpot_ms.median == pytest.approx(50 + 3 * 4 + 14 * 6)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("scope", Scope)
-def test_a_gpu_measures_a_request(scope):
-    _, result = measure(replace(request(scope), device="cuda:0"), open_device("cuda:0"))
-    assert result.ttft_ms.median > 0
-    assert result.tpot_ms.median > 0
+def measure_on_gpu(scope=Scope.MODEL, **changes):
+    asked = replace(request(scope), device="cuda:0", precision=Precision.BF16, **changes)
+    _, result = measure(asked, open_device("cuda:0"))
+    assert 0 < result.ttft_ms.p10 <= result.ttft_ms.median
+    assert 0 < result.tpot_ms.p10 <= result.tpot_ms.median
+    return result
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def of_gpus(test):
+    missing = not torch.cuda.is_available()
+    return pytest.mark.gpu(pytest.mark.skipif(missing, reason="needs a CUDA device")(test))
+
+
+@of_gpus
 @engines
-def test_a_gpus_trace_is_of_its_kernels(engine, tmp_path):
+@pytest.mark.parametrize("scope", Scope)
+def test_a_gpu_measures_a_request(scope, engine):
+    measure_on_gpu(scope, engine=engine)
+
+
+@of_gpus
+@compiles
+def test_a_gpu_measures_compiled_layers():
+    torch.compiler.reset()
+    result = measure_on_gpu(engine="torch", torch_compile=True, budget_s=240.0)
+    assert any("torch compiled the layers" in note for note in result.notes)
+
+
+@of_gpus
+def test_a_gpu_traces_the_kernels_of_its_graphs(tmp_path):
+    path = tmp_path / "x.trace.json.gz"
+    result = measure_on_gpu(engine="torch", trace_path=str(path))
+    assert [phase.phase for phase in result.phases] == [Phase.PREFILL, Phase.DECODE]
+    for phase in result.phases:
+        # Of two layers and the head, nine products are the fewest; operators of the host are none.
+        assert sum(kernel.calls for kernel in phase.kernels) >= 4 * 2 + 1
+        assert not [kernel for kernel in phase.kernels if kernel.name.startswith("aten::")]
+        assert 0 <= phase.idle_share < 1
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    # The prompt and three steps.
+    assert sum(event.get("name") == "cudaGraphLaunch" for event in events) == 4
+
+
+@of_gpus
+@engines
+def test_a_gpus_trace_of_a_few_layers_is_of_its_kernels(engine, tmp_path):
     asked = request(Scope.LAYER, DEEP, engine=engine, budget_s=60.0)
     asked = replace(asked, device="cuda:0", trace_path=str(tmp_path / "x.trace.json.gz"))
     cold = replace(open_device("cuda:0"), cache_bytes=1)

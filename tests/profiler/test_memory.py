@@ -1,15 +1,19 @@
 """A point's need for memory is bounded before anything is allocated."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend
 from torch.profiler import ProfilerActivity, profile
 
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
+from profiler import plain_attention
+from profiler.attention_backends import Choices, FusedBackend
 from profiler.device import Device
 from profiler.experts import ExpertsPoint, measure_experts
 from profiler.latent import BatchedLinearPoint, LatentPoint, measure_batched_linear, measure_latent
@@ -94,6 +98,18 @@ def test_what_an_attention_has_in_flight_is_within_its_bound_and_not_far(
 
 
 GPU = Device("cuda:0", 1 << 16)
+
+
+@pytest.mark.parametrize("sequences", [1, 6])
+def test_finding_the_fastest_kernel_of_a_gpu_is_within_its_bound(monkeypatch, sequences):
+    monkeypatch.setattr("profiler.device._RANDOM_VALUES", 1 << 10)
+    flash = FusedBackend("flash", SDPBackend.FLASH_ATTENTION)
+    choices = Choices(CPU, [flash])
+    monkeypatch.setattr(plain_attention, "attend_by_fastest", choices.attend)
+    point = StaticAttentionPoint(sequences, 512, 512, 32, 4, 64)
+    run = partial(measure_static_attention, point, Precision.BF16, CPU, QUICK)
+    found, plain = peak_bytes(lambda: list(run())), point.needed_bytes(Precision.BF16, CPU)
+    assert plain < found <= point.needed_bytes(Precision.BF16, GPU)
 
 
 @pytest.mark.parametrize(

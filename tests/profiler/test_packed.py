@@ -1,8 +1,11 @@
 """Packed linears: the numerics against floats, and models that hold nothing else."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from transformers.pytorch_utils import Conv1D
 
 from model.dimensions import architecture_of_dimensions
@@ -152,6 +155,43 @@ def test_fp8_of_either_scaling_is_summed_alike(monkeypatch, scaled):
     x = torch.randn(32, 64).bfloat16()
     scaled.multiply(*scaled.prepare(x), *scaled.pack(x))
     assert asked == [True]
+
+
+def torchaos_int4(device):
+    """What packs a module in torchao's groups of 128 weights."""
+    need = partial(pytest.importorskip, reason="needs torchao", exc_type=ImportError)
+    quantization = need("torchao.quantization")
+    if device == "cpu":
+        make = need("torchao.prototype.quantization.int4").PrototypeInt4WeightOnlyConfig
+    else:
+        make = partial(quantization.Int4WeightOnlyConfig, int4_packing_format="tile_packed_to_4d")
+    return partial(quantization.quantize_, config=make(set_inductor_config=False))
+
+
+def operators_of(run):
+    """Names of torch's operators that run, and the result."""
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as seen:
+        result = run()
+    return {event.key for event in seen.key_averages()}, result
+
+
+@pytest.mark.filterwarnings("ignore")  # whatever torchao warns of
+@devices
+def test_torchaos_int4_is_the_product_that_is_timed(device):
+    place, pack = opened(device, Precision.INT4).torch_device, torchaos_int4(device)
+    torch.manual_seed(0)
+    linear = nn.Linear(1024, 64, bias=False).to(place)
+    x = torch.randn(3, 1024, device=place)
+    exact = linear(x).detach()
+    ours = PackedModule(linear.bfloat16(), Precision.INT4)
+    pack(linear)
+    (own, found), (other, theirs) = (
+        operators_of(partial(it, x.bfloat16())) for it in (ours, linear)
+    )
+    product = "aten::_weight_int4pack_mm" + ("_for_cpu" if device == "cpu" else "")
+    assert product in own & other
+    # Scales are rounded before or behind the weights.
+    assert relative_error(found, exact) == pytest.approx(relative_error(theirs, exact), rel=0.1)
 
 
 @on_the_cpu

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._dynamo.utils import counters
 
 import profiler.plain_attention
 import profiler.plain_models
@@ -44,6 +45,27 @@ POINT = PlainModelPoint(
     (ForwardPoint(2, 1, 12), ForwardPoint(1, 6, 6), ForwardPoint(2, 3, 9, 5, 12)),
     (GeneratePoint(1, 8, 5), GeneratePoint(3, 4, 2)),
 )
+
+
+@devices
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's compiler
+@torch.inference_mode()
+def test_compiled_layers_compute_the_same_from_a_graph(name):
+    torch.compiler.reset()
+    counters.clear()
+    device = open_device(name)
+    decoder = PlainDecoder(TINY, Precision.FP32, device)
+    prompt = torch.randint(TINY.vocab_size, (2, 6), device=device.torch_device)
+    cache = decoder.new_cache(2, 6)
+    expected = decoder(prompt, cache, 0)
+    decoder.compile_layers()
+    found = torch.zeros_like(expected)
+    run = captured(device, [lambda: found.copy_(decoder(prompt, cache, 0))])
+    found.zero_()
+    run()
+    assert counters["stats"]["unique_graphs"] > 0
+    tolerance = 1e-4 * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=tolerance)
 
 
 @devices

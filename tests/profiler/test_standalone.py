@@ -1,6 +1,8 @@
 """A campaign without a daemon: what it needs, what it keeps, how it ends and goes on."""
 
 import io
+import itertools
+import json
 import os
 import re
 import signal
@@ -102,6 +104,9 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path, stopping):
     spent = [row[campaigns.SECONDS] for row in first]
     assert all(sum(each[what] for each in spent) > 0 for what in ("timing", "building"))
     assert spent[0]["choosing"] > 0
+    header, *lines = map(json.loads, path.read_text().splitlines())
+    assert "format" in header
+    assert [campaigns.STATE in line for line in (lines[0], lines[-1])] == [True, True]
     text, said = measure(path, budget_s=300.0)
     both = rows_of(path)
     assert both[: len(first)] == first
@@ -110,6 +115,16 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path, stopping):
     again = Counter(points_of(both)) - Counter(dict.fromkeys(points_of(both), 1))
     assert sum(again.values()) <= 0.2 * len(both)  # a design of so small a space has some twice
     assert set(points_of(both[len(first) :])) - set(points_of(first))
+
+
+def test_each_measurement_is_kept_with_its_clock(tmp_path, stopping, monkeypatch):
+    stopping(1)
+    path = tmp_path / "campaign.jsonl"
+    clocks = itertools.count(1980.0, -1.0)
+    monkeypatch.setattr("profiler.telemetry.clock_mhz", lambda name: next(clocks))
+    measure(path, budget_s=300.0)
+    rows = rows_of(path)
+    assert [row[campaigns.CLOCK] for row in rows] == [1980.0 - index for index in range(len(rows))]
 
 
 def test_it_ends_by_its_budget_whatever_a_point_takes(tmp_path, monkeypatch):
@@ -227,12 +242,10 @@ def test_the_kernel_tells_the_version_of_its_driver(tmp_path, text, version):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_the_same_one_with_and_without_nvml(monkeypatch):
     if not nvml.gpus():
-        pytest.skip("needs pynvml and the driver's library")
+        pytest.skip("needs the driver's library")
     by_nvml = identify("cuda:0")
-    monkeypatch.setattr(nvml, "pynvml", None)
-    nvml.gpus.cache_clear()
+    monkeypatch.setattr(nvml, "gpus", tuple)
     by_torch = identify("cuda:0")
-    nvml.gpus.cache_clear()
     assert replace(by_torch, memory_bytes=by_nvml.memory_bytes) == by_nvml
     assert by_torch.memory_bytes == pytest.approx(by_nvml.memory_bytes, rel=0.05)
 
@@ -293,11 +306,11 @@ def test_a_gpu_that_others_compute_on_is_refused_unless_forced(tmp_path, monkeyp
     monkeypatch.setattr("profiler.telemetry.read", lambda name: busy)
     with pytest.raises(DeviceInUseError, match=r"12 train; .* --force"):
         run(asked, Progress(io.StringIO()))
-    check_unused(replace(asked, force=True), "cuda:0")
-    check_unused(asked, "cpu")
+    check_unused("cuda:0", force=True)
+    check_unused("cpu", force=False)
 
     def no_driver(name):
         raise ValueError("no NVML")
 
     monkeypatch.setattr("profiler.telemetry.read", no_driver)
-    check_unused(asked, "cuda:0")
+    check_unused("cuda:0", force=False)

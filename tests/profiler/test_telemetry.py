@@ -158,7 +158,7 @@ class Driver:
 
 @pytest.fixture
 def driver(monkeypatch):
-    monkeypatch.setattr(nvml, "pynvml", Driver())
+    monkeypatch.setattr(nvml, "library", Driver())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     nvml.gpus.cache_clear()
     yield monkeypatch
@@ -174,6 +174,16 @@ def test_a_gpu_is_read_and_what_cannot_be_read_is_unset(driver):
     assert state.processes == (f"{2**22 + 7} ?",)
     assert (state.uncorrected_ecc_errors, state.mig_enabled) == (3, True)
     assert state.persistence_mode is None
+
+
+def test_the_clock_of_a_gpu_is_read_alone(driver):
+    assert telemetry.clock_mhz("cuda:1") == 1980.0
+    Driver.nvmlDeviceGetClockInfo = Driver._refuse
+    try:
+        assert telemetry.clock_mhz("cuda:1") is None
+    finally:
+        del Driver.nvmlDeviceGetClockInfo
+    assert telemetry.clock_mhz("cuda:7") is telemetry.clock_mhz("cpu") is None
 
 
 def test_what_holds_clocks_down_is_told_but_for_a_power_cap(driver):

@@ -1,11 +1,16 @@
 """A trace's spans are told by what ran within them, wherever it was launched."""
 
+import gzip
+import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from model.estimate import Phase
-from profiler.tracing import phases_of
+from profiler.device import open_device
+from profiler.timing import captured
+from profiler.tracing import phases_of, trace_run
 
 
 def event(name, start, end, device="CPU", own=0.0, *, annotation=False):
@@ -65,6 +70,31 @@ def test_nccls_kernels_communicate_where_no_other_runs_beside_them():
         "ncclDevKernel_AllReduce_Sum_bf16_RING_LL",
         "ncclDevKernel_AllGather_RING_LL",
     ]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_tells_the_kernels_of_a_graph_that_is_replayed(tmp_path):
+    gpu = open_device("cuda:0")
+    a = gpu.random(1024, 1024, dtype=torch.float32)
+    product = torch.empty_like(a)
+    replay = captured(gpu, [lambda: torch.mm(a, a, out=product)] * 5)
+
+    def run(told):
+        for _ in range(3):
+            replay()
+            told()
+
+    path = tmp_path / "x.trace.json.gz"
+    phases = trace_run(run, gpu, path, {}, 0.0)
+    assert [phase.phase for phase in phases] == [Phase.PREFILL, Phase.DECODE]
+    for phase in phases:
+        # A product may take more kernels than one, all products alike.
+        assert phase.kernels
+        assert all(kernel.calls % 5 == 0 for kernel in phase.kernels)
+        assert 0 <= phase.idle_share < 1
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert sum(event.get("name") == "cudaGraphLaunch" for event in events) == 3
 
 
 def test_without_a_gpu_operators_count_by_their_own_time():

@@ -1,10 +1,13 @@
 """Warming up: it ends when the clock is steady, or after some seconds at the latest."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+import profiler.warm_up
 from profiler.device import Device, open_device
-from profiler.warm_up import settle, warm_up
+from profiler.warm_up import Warmth, settle, warm_up
 
 
 class Gpu:
@@ -71,6 +74,40 @@ def test_without_a_clock_half_a_second_of_work_has_to_do():
 def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(Device, "random", None)
     warm_up(Device("cpu", 1 << 20))
+
+
+@pytest.fixture
+def moments(monkeypatch):
+    """A clock that is set by hand, and when the GPU was warmed up, for half a second each time."""
+    clock, warmed = SimpleNamespace(now=100.0), []
+
+    def warm(device):
+        warmed.append(clock.now)
+        clock.now += 0.5
+
+    monkeypatch.setattr(profiler.warm_up, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(profiler.warm_up, "warm_up", warm)
+    return clock, warmed
+
+
+def test_a_gpu_is_warmed_up_behind_pauses_alone(moments):
+    clock, warmed = moments
+    warmth = Warmth(Device("cuda:0", 1 << 20))
+    warmth.renew()
+    clock.now += 0.9
+    warmth.renew()
+    warmth.note_work()
+    clock.now += 0.9
+    warmth.renew()
+    assert warmed == [100.0]
+    clock.now += 0.2
+    warmth.renew()
+    assert warmed == [100.0, pytest.approx(102.5)]
+
+
+def test_the_cpu_needs_no_warmth(moments):
+    Warmth(Device("cpu", 1 << 20)).renew()
+    assert moments[1] == []
 
 
 @pytest.mark.gpu

@@ -27,6 +27,7 @@ from profiler.interface import (
     LiveRequest,
     LiveResult,
     Measured,
+    Observed,
     Pause,
     Paused,
     Progressed,
@@ -200,9 +201,14 @@ def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served, pass_
     *last, _ = until(connection, Paused)
     # The point at hand is finished; nothing is measured while paused.
     assert sum(isinstance(event, Measured) for event in last) <= 2
+    begin = time.monotonic()
     assert not connection.poll(1.5)  # longer than a point takes
     connection.send(Resume())
     events += last
+    *first, after = until(connection, Measured)
+    # The pause is none of the campaign's time.
+    assert sum(after.seconds.values()) < time.monotonic() - begin - 1.4
+    events += [*first, after]
     while sum(isinstance(event, Measured) for event in events) < 4:
         events += until(connection, Measured)
     pass_by(300.0)
@@ -210,13 +216,18 @@ def test_a_campaign_measures_pauses_goes_on_and_ends_by_its_budget(served, pass_
     assert code.result(timeout=ENDING_S) == 0
     told = "the asked error of 5.0% was not reached: it could not be told yet"
     assert events[-1] == Finished(text=told)
-    assert {type(event) for event in events} <= {Measured, Progressed, Skipped, Finished}
+    assert {type(event) for event in events} <= {Measured, Observed, Progressed, Skipped, Finished}
+    # The device is looked at before the first point and behind the last one.
+    assert [type(events[place]) for place in (0, -2)] == [Observed, Observed]
+    assert events[0].state.memory_total_bytes > 0
     fractions = [event.fraction for event in events if isinstance(event, Progressed)]
     assert fractions == sorted(fractions)
     assert all(0 <= fraction <= 1 for fraction in fractions)
     assert fractions.count(1.0) <= 1  # no more than the measurement at hand
-    measured = [event.measurement for event in events if isinstance(event, Measured)]
-    assert {row.precision for row in measured} == {Precision.FP32}
+    measured = [event for event in events if isinstance(event, Measured)]
+    assert {event.measurement.precision for event in measured} == {Precision.FP32}
+    assert all(event.seconds["timing"] >= 0 for event in measured)
+    assert sum(event.seconds["timing"] for event in measured) > 0
 
 
 @pytest.mark.parametrize("scope", Scope)

@@ -26,6 +26,7 @@ from profiler.interface import (
     LiveRequest,
     LiveResult,
     Measured,
+    Observed,
     Pause,
     Paused,
     Progressed,
@@ -34,7 +35,7 @@ from profiler.interface import (
     TracedKernel,
     TracedPhase,
 )
-from profiler.telemetry import current_environment
+from profiler.telemetry import current_environment, read
 
 POINT_S = 0.02
 
@@ -71,6 +72,14 @@ def campaign(connection, request, most=None):
 def five(connection, request):
     campaign(connection, request, most=5)
     connection.send(Skipped(reason="too large"))
+
+
+def watched(connection, request):
+    connection.send(Observed(state=read("cpu")))
+    for number in range(3):
+        spent = {"timing": 1.0 + number, "building": 0.5, "choosing": 0.25}
+        connection.send(Measured(measurement=measurement(number), seconds=spent))
+    connection.send(Observed(state=read("cpu")))
 
 
 def sixty(connection, request):
@@ -192,6 +201,7 @@ BEHAVIOURS = {
         five,
         apart,
         sixty,
+        watched,
         asked,
         told_budget,
         echo,

@@ -268,6 +268,17 @@ def test_a_worker_elsewhere_is_told_and_its_rows_are_kept_apart(manager, state, 
     assert state.store.measurements.count("cpu", cpu.fingerprint) == 0
 
 
+def test_a_state_that_cannot_be_stored_leaves_the_job_at_work(manager, state, cpu, monkeypatch):
+    def full(*_):
+        raise StoreFullError("the store is full")
+
+    monkeypatch.setattr(state.store.job_states, "append", full)
+    jobs = manager("watched")
+    job = ended(jobs, jobs.create(cpu, budget_s=30))
+    assert (job.state, job.measurement_count) == (JobState.SUCCEEDED, 3)
+    assert state.store.job_states.of(job.id) == ()
+
+
 def test_a_full_store_fails_the_job_and_keeps_what_was_committed(manager, state, cpu, monkeypatch):
     append, calls = state.store.measurements.append, []
 

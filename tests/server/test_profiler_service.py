@@ -328,6 +328,15 @@ def test_experts_and_latent_attention_reach_the_worker(serve, preset):
             "parallelism.pipeline",
         ),
         (
+            {
+                "model": types_pb2.ModelSpec(preset="qwen3-30b-a3b"),
+                "parallelism": types_pb2.Parallelism(tensor=2, expert=2),
+            },
+            "UNIMPLEMENTED",
+            "PARALLELISM_NOT_MEASURED",
+            "parallelism.expert",
+        ),
+        (
             {"parallelism": types_pb2.Parallelism(tensor=7)},
             "INVALID_ARGUMENT",
             "INVALID_FIELD",
@@ -565,6 +574,7 @@ def test_a_job_from_its_creation_to_its_end(serve, state):
     ).profile_job
     assert job.state == types_pb2.JOB_STATE_QUEUED
     assert job.budget == seconds(30)
+    assert not job.HasField("spent")
     *_, last = stub.WatchProfileJob(pb.WatchProfileJobRequest(id=job.id), timeout=20)
     done = last.profile_job
     assert done.state == types_pb2.JOB_STATE_SUCCEEDED
@@ -573,6 +583,7 @@ def test_a_job_from_its_creation_to_its_end(serve, state):
     assert done.cost_model == state.cost_models.current(state.devices.get("cpu")).record.id
     assert done.HasField("start_time")
     assert done.end_time.ToDatetime() >= done.start_time.ToDatetime()
+    assert 0.0 < done.spent.ToTimedelta().total_seconds() < 30.0
     assert stub.GetProfileJob(pb.GetProfileJobRequest(id=job.id)).profile_job == done
     listed = stub.ListProfileJobs(pb.ListProfileJobsRequest())
     assert (list(listed.profile_jobs), listed.total_size) == ([done], 1)
@@ -623,7 +634,40 @@ def test_too_many_jobs_are_refused(serve, eventually):
     assert found.RetryInfo.retry_delay.seconds > 0
 
 
-@pytest.mark.parametrize("call", ["GetProfileJob", "CancelProfileJob", "WatchProfileJob"])
+def test_a_job_is_exported_with_its_device_s_states_in_the_order_of_time(serve, state):
+    stub = serve("watched").stub
+    job = stub.CreateProfileJob(pb.CreateProfileJobRequest(budget=seconds(30))).profile_job
+    *_, last = stub.WatchProfileJob(pb.WatchProfileJobRequest(id=job.id), timeout=20)
+    lines = list(stub.ExportProfileJob(pb.ExportProfileJobRequest(id=job.id)))
+    kinds = [line.WhichOneof("line") for line in lines]
+    assert kinds[:2] == ["origin", "state"]
+    assert sorted(kinds[2:]) == ["measurement"] * 3 + ["state"]
+    times = [
+        (line.state.time if kind == "state" else line.measurement.create_time).ToDatetime()
+        for kind, line in zip(kinds[1:], lines[1:], strict=True)
+    ]
+    assert times == sorted(times)
+    origin = lines[0].origin
+    cpu = state.devices.get("cpu")
+    assert origin.profile_job == last.profile_job
+    assert origin.environment.fingerprint == cpu.fingerprint
+    assert (origin.data_sheet, origin.memory_bytes) == ("", cpu.sheet.memory_bytes)
+    measured = [line.measurement for line in lines if line.HasField("measurement")]
+    assert [row.shape["m"] for row in measured] == [0.0, 1.0, 2.0]
+    assert [row.seconds["timing"] for row in measured] == [1.0, 2.0, 3.0]
+    assert all(line.state.memory_used_bytes > 0 for line in lines if line.HasField("state"))
+
+
+def test_a_job_that_measured_nothing_has_nothing_to_export(serve):
+    stub = serve("sleep").stub
+    job = stub.CreateProfileJob(pb.CreateProfileJobRequest()).profile_job
+    found = failure(stub.ExportProfileJob, pb.ExportProfileJobRequest(id=job.id))
+    assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "NO_MEASUREMENTS")
+
+
+@pytest.mark.parametrize(
+    "call", ["GetProfileJob", "CancelProfileJob", "WatchProfileJob", "ExportProfileJob"]
+)
 def test_an_unknown_job_is_not_found(serve, call):
     stub = serve().stub
     request = getattr(pb, f"{call}Request")

@@ -7,7 +7,6 @@ import pytest
 
 from model.errors import InvalidFieldError
 from model.precision import Precision
-from model.presets import preset
 from profiler import telemetry
 from profiler.interface import Environment
 from profiler.telemetry import LocalDevice
@@ -16,8 +15,6 @@ from server.device_queue import DeviceQueue
 from server.devices import DeviceRegistry
 from server.exchange_run import ExchangeError, ExchangeRun
 from server.rank_devices import exchanging, ranks_of
-
-LLAMA = preset("llama-3.1-8b")
 
 
 def gpu(index, name):
@@ -50,7 +47,7 @@ def registry(monkeypatch):
     ],
 )
 def test_ranks_run_on_gpus_of_the_kind_that_was_asked_for(registry, asked, tensor, found):
-    ranks = ranks_of(registry.get(asked), tensor, LLAMA, registry)
+    ranks = ranks_of(registry.get(asked), tensor, registry)
     assert [device.torch_name for device in ranks.devices] == found
     assert ranks.alone == ""
     assert ranks.on_one == 1
@@ -59,7 +56,7 @@ def test_ranks_run_on_gpus_of_the_kind_that_was_asked_for(registry, asked, tenso
 
 @pytest.mark.parametrize(("asked", "tensor"), [("local", 4), ("local:1", 2)])
 def test_where_there_are_too_few_gpus_one_rank_runs_alone(registry, asked, tensor):
-    ranks = ranks_of(registry.get(asked), tensor, LLAMA, registry)
+    ranks = ranks_of(registry.get(asked), tensor, registry)
     assert ranks.devices == (registry.get(asked),)
     assert ranks.alone == f"GPUs of its kind here: {3 if asked == 'local' else 1}"
 
@@ -69,7 +66,7 @@ def test_on_the_cpu_each_rank_has_cores_for_its_threads(monkeypatch, registry, c
     monkeypatch.setattr(telemetry, "core_count", lambda: cores)
     cpu = registry.get("cpu")
     device = replace(cpu, environment=replace(cpu.environment, threads=4))
-    ranks = ranks_of(device, 2, LLAMA, registry)
+    ranks = ranks_of(device, 2, registry)
     assert len(ranks.devices) == ranks.on_one == 1 + together
     assert list(ranks.each) == ["cpu"]
     assert bool(ranks.alone) != together
@@ -148,9 +145,3 @@ def test_ranks_wait_no_longer_than_they_may(exchange, monkeypatch, is_held):
         with pytest.raises(ExchangeError, match="not measured within 1 s"):
             make("sleep").run(1.0, Cancellation(), 0, lambda _: None)
     assert not any(queue.busy for queue in queues.values())
-
-
-def test_experts_run_on_one_rank(registry):
-    ranks = ranks_of(registry.get("local"), 2, preset("qwen3-30b-a3b"), registry)
-    assert len(ranks.devices) == 1
-    assert "experts" in ranks.alone

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from model.errors import InvalidFieldError
 from model.estimate import ValidationScore
 from model.precision import Precision
+from profiler.telemetry import Telemetry
 from server.records import (
     CostModelRecord,
     JobRecord,
@@ -19,7 +20,7 @@ from server.records import (
     ScheduleRecord,
     ScheduleRun,
 )
-from server.store import Store
+from server.store import Store, measurements
 from server.store.paging import PageRequest, page_of
 
 
@@ -313,3 +314,42 @@ class TestSchedules:
         assert not store.schedules.record_run("s1", run)
         assert not store.schedules.set_next_run("s1", at())
         assert store.schedules.all() == ()
+
+
+def test_the_states_of_a_job_s_device_come_back_as_they_were(store, job, at):
+    for name in ("one", "other"):
+        store.jobs.add(job(name))
+    plain = Telemetry(time=at(), utilization=0.5, memory_used_bytes=1, memory_total_bytes=1 << 40)
+    full = replace(
+        plain,
+        time=at(5),
+        temperature_celsius=61.0,
+        throttle_reasons=("power cap", "heat"),
+        processes=("12 train",),
+        mig_enabled=False,
+    )
+    for state in (plain, full):
+        store.job_states.append("one", state)
+    assert store.job_states.of("one") == (plain, full)
+    assert store.job_states.of("other") == ()
+
+
+def test_what_a_job_measured_last_is_read_a_few_rows_at_a_time(
+    store, job, environment, point, monkeypatch
+):
+    monkeypatch.setattr(measurements, "_ROWS_AT_A_TIME", 2)
+    for name in ("one", "other"):
+        store.jobs.add(job(name))
+    upgraded = replace(environment, torch_version="2.14.0")
+    assert store.environments.of_job("one") is None
+    store.measurements.append([point(9)], device="cpu", environment=environment, job_id="one")
+    for m in range(1, 5):
+        spent = {"timing": float(m)} if m < 4 else None
+        store.measurements.append(
+            [point(m)], device="cpu", environment=upgraded, job_id="one", seconds=spent
+        )
+    store.measurements.append([point(8)], device="cpu", environment=environment, job_id="other")
+    assert store.environments.of_job("one") == upgraded
+    rows = list(store.measurements.stream_job("one", upgraded.fingerprint))
+    assert [row.measurement for row in rows] == [point(m) for m in range(1, 5)]
+    assert [row.seconds for row in rows] == [{"timing": 1.0}, {"timing": 2.0}, {"timing": 3.0}, {}]

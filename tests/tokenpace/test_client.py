@@ -120,6 +120,7 @@ def test_every_rpc_that_is_built_is_called_by_a_method_of_its_own(daemon, client
         lambda: client.profile_jobs(page_size=3),
         lambda: client.cancel_profile_job("j"),
         lambda: list(client.watch_profile_job("j")),
+        lambda: list(client.export_profile_job("j")),
         lambda: client.create_schedule(interval="6h", budget=60),
         client.schedules,
         lambda: client.delete_schedule("s"),
@@ -137,7 +138,8 @@ def test_every_rpc_that_is_built_is_called_by_a_method_of_its_own(daemon, client
         lambda: client.calibrations(page_size=2),
         lambda: client.delete_calibration("k"),
     ):
-        daemon.answers.update(Measure=lambda *_: iter(()), WatchProfileJob=lambda *_: iter(()))
+        streams = ("Measure", "WatchProfileJob", "ExportProfileJob")
+        daemon.answers.update({name: lambda *_: iter(()) for name in streams})
         call()
     assert set(daemon.called()) == daemon.rpcs - {"Sweep", "Plan"}
     assert daemon.request("CreateProfileJob").precisions == [types_pb2.PRECISION_BF16]

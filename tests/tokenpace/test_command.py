@@ -2,6 +2,7 @@ import functools
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from reference import sources
+from reference import campaigns, sources
 from tokenpace.command import main
 from tokenpace.v1 import catalog_pb2, latency_pb2, profiler_pb2, types_pb2
 
@@ -278,6 +280,30 @@ def test_profile_json_is_the_job_as_it_changes(campaign, tokenpace):
     assert states == ["JOB_STATE_RUNNING", "JOB_STATE_SUCCEEDED"]
 
 
+def test_a_running_job_shows_the_time_that_is_left(campaign, tokenpace):
+    running = job(types_pb2.JOB_STATE_RUNNING, spent=Duration(seconds=37, nanos=600_000_000))
+    campaign.answers |= {
+        "WatchProfileJob": lambda *_: iter(
+            [profiler_pb2.WatchProfileJobResponse(profile_job=running)]
+        ),
+        "GetProfileJob": profiler_pb2.GetProfileJobResponse(profile_job=running),
+        "ListProfileJobs": profiler_pb2.ListProfileJobsResponse(profile_jobs=[running]),
+    }
+    assert re.search(r"50% 1:\d\d left", tokenpace("profile")[2])
+    assert "left 1:22" in " ".join(tokenpace("jobs", "get", "job-1")[1].split())
+    assert "50% 1:22" in " ".join(tokenpace("jobs")[1].split())
+    over = job(types_pb2.JOB_STATE_RUNNING, spent=Duration(seconds=125))
+    campaign.answers["GetProfileJob"] = profiler_pb2.GetProfileJobResponse(profile_job=over)
+    assert "left 0:00" in " ".join(tokenpace("jobs", "get", "job-1")[1].split())
+
+
+def test_a_job_that_waits_or_has_ended_has_no_time_left(campaign, tokenpace):
+    assert re.search(r"100% \d:\d\d:\d\d", tokenpace("profile")[2])
+    ended = job(types_pb2.JOB_STATE_SUCCEEDED, 1, spent=Duration(seconds=37))
+    campaign.answers["ListProfileJobs"] = profiler_pb2.ListProfileJobsResponse(profile_jobs=[ended])
+    assert "100% - -" in " ".join(tokenpace("jobs")[1].split())
+
+
 def test_a_job_that_fails_ends_with_its_reason(campaign, tokenpace):
     failed = job(types_pb2.JOB_STATE_FAILED, error_message="the worker was killed")
     campaign.answers["WatchProfileJob"] = lambda *_: iter(
@@ -491,6 +517,92 @@ def test_jobs_watch_follows_and_leaves_the_job_alone(campaign, tokenpace):
     assert "succeeded" in out
     assert campaign.request("WatchProfileJob").id == "job-1"
     assert "CancelProfileJob" not in campaign.called()
+
+
+@pytest.fixture
+def exported(daemon):
+    """A daemon with a job that was measured; returns its origin, a measurement and a state."""
+    begun = Timestamp(seconds=1_767_322_800)
+    origin = profiler_pb2.ProfileJobOrigin(
+        profile_job=job(types_pb2.JOB_STATE_SUCCEEDED, 1, start_time=begun),
+        environment=types_pb2.Environment(
+            fingerprint="1f", device_name="NVIDIA H200", device_kind="cuda", threads=0
+        ),
+        data_sheet="h200-sxm",
+        memory_bytes=150_000_000_000,
+    )
+    row = types_pb2.Measurement(
+        kind="linear",
+        precision=types_pb2.PRECISION_INT8_WEIGHT_ONLY,
+        engine="torch",
+        shape={"m": 1.0, "n": 64.0, "k": 32.0},
+        latency_ms=types_pb2.Distribution(median=1.5, p10=1.25, p90=2.0, samples=7),
+        create_time=Timestamp(seconds=begun.seconds + 1, nanos=500_000_000),
+        flags=["throttled"],
+        group="64x32",
+        seconds={"timing": 0.5, "building": 0.25, "choosing": 0.125},
+    )
+    state = catalog_pb2.Telemetry(
+        time=begun, clock_mhz=1980.0, throttle_reasons=["power cap"], memory_used_bytes=12
+    )
+    line = profiler_pb2.ExportProfileJobResponse
+    lines = [line(origin=origin), line(state=state), line(measurement=row)]
+    daemon.answers["ExportProfileJob"] = lambda *_: iter(lines)
+    return lines
+
+
+def test_an_exported_job_is_the_file_of_a_campaign(daemon, exported, tokenpace, tmp_path):
+    path = tmp_path / "job.jsonl"
+    code, out, _ = tokenpace("jobs", "export", "job-1", str(path))
+    assert code == 0
+    assert "1 measurements" in " ".join(out.split())
+    assert daemon.request("ExportProfileJob").id == "job-1"
+    held = campaigns.read(path)
+    assert (held.header.device, held.header.device_name) == ("h200-sxm", "NVIDIA H200")
+    assert held.header.environment["device_kind"] == "cuda"
+    assert "fingerprint" not in held.header.environment
+    assert held.header.memory_bytes == 150_000_000_000
+    assert held.header.create_time == "2026-01-02T03:00:00.000+00:00"
+    assert held.header.command == "tokenpace profile --budget 2m --device local"
+    (row,) = held.rows
+    assert row == {
+        "kind": "linear",
+        "precision": "int8-weight-only",
+        "engine": "torch",
+        "shape": {"m": 1.0, "n": 64.0, "k": 32.0},
+        "latency_ms": {"median": 1.5, "p10": 1.25, "p90": 2.0, "samples": 7},
+        "group": "64x32",
+        "flags": ["throttled"],
+        "time": "2026-01-02T03:00:01.500+00:00",
+        "seconds": {"timing": 0.5, "building": 0.25, "choosing": 0.125},
+    }
+    (state,) = held.states
+    assert state["clock_mhz"] == 1980.0
+    assert state["power_watts"] is None
+    assert state["throttle_reasons"] == ["power cap"]
+    assert state["time"] == "2026-01-02T03:00:00.000+00:00"
+
+
+def test_an_export_writes_over_no_file_and_leaves_no_half_of_one(
+    daemon, exported, tokenpace, tmp_path, refusal
+):
+    path = tmp_path / "job.jsonl"
+    path.write_text("mine")
+    code, _, err = tokenpace("jobs", "export", "job-1", str(path))
+    assert (code, path.read_text()) == (2, "mine")
+    assert "is there already; name another file" in " ".join(err.split())
+    assert tokenpace("jobs", "export", "job-1", str(tmp_path / "no" / "file"))[0] == 2
+    path.unlink()
+
+    def cut_off(_, context):
+        yield from exported
+        refusal(grpc.StatusCode.DATA_LOSS, "the store is damaged")(_, context)
+
+    daemon.answers["ExportProfileJob"] = cut_off
+    code, _, err = tokenpace("jobs", "export", "job-1", str(path))
+    assert code == 1
+    assert "the store is damaged" in err
+    assert not path.exists()
 
 
 def test_config_prints_values_and_origins(tokenpace, tmp_path, monkeypatch):

@@ -32,7 +32,8 @@ Campaign = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write the page of a file of `python -m profiler campaign` instead.",
+        help="Write the page of a file of `python -m profiler campaign`, or of `tokenpace jobs"
+        " export`, instead.",
     ),
 ]
 List = Annotated[bool, typer.Option("--list", help="Print the tables there are, and end.")]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import json as json_format
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from tokenpace.commands.exporting import line_of
 from tokenpace.commands.interrupt import interrupts_noted, until_interrupted
 from tokenpace.commands.options import PRECISIONS, Page, PageSize
 from tokenpace.commands.session import (
     REFUSED,
+    USAGE,
     Address,
     CommandError,
     Json,
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.", metavar="ID")]
 
-app = typer.Typer(help="List, show, watch and cancel profile jobs.")
+app = typer.Typer(help="List, show, watch, cancel and export profile jobs.")
 
 
 def profile(
@@ -76,6 +81,9 @@ def profile(
         fitted = session.client.cost_model(job.cost_model).cost_model if job.cost_model else None
     if fitted:
         session.say(catalog.cost_model(fitted))
+        session.say(
+            f"its page: tokenpace jobs export {job.id} FILE && tokenpace evaluate --campaign FILE"
+        )
     if job.status:
         session.say(job.status)
 
@@ -89,7 +97,7 @@ def default(
     address: Address = None,
     json: Json = False,
 ) -> None:
-    """List profile jobs, newest first; or show, watch or cancel one."""
+    """List profile jobs, newest first; or show, watch, cancel or export one."""
     context.obj = (address, json)
     if context.invoked_subcommand is None:
         _list(context, page_size, page_token, address, json)
@@ -141,6 +149,34 @@ def watch_job(
     check(ended)
 
 
+@app.command("export")
+def export_job(
+    context: typer.Context,
+    job: JobId,
+    path: Annotated[Path, typer.Argument(help="New file, of JSON lines.", metavar="FILE")],
+    *,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """Write all that a job measured, and how its device stood, into the file of a campaign.
+
+    `tokenpace evaluate --campaign FILE` makes a page of it, `tokenpace measurements import FILE`
+    brings it to the daemon of another machine.
+    """
+    with Session.within(context, address, json) as session:
+        events = session.client.export_profile_job(job)
+        # The file is made only where there is something to write.
+        first = next(events)
+        rows = 0
+        with _new_file(path) as file:
+            for event in itertools.chain((first,), events):
+                session.emit(event)
+                rows += event.HasField("measurement")
+                if (line := line_of(event)) is not None:
+                    file.write(json_format.dumps(line) + "\n")
+        session.say(f"{path}: {rows:,} measurements; tokenpace evaluate --campaign {path}")
+
+
 def follow(
     session: Session, job: profiler_pb2.ProfileJob, report: Report, noted: threading.Event
 ) -> profiler_pb2.ProfileJob:
@@ -152,7 +188,7 @@ def follow(
     for event in until_interrupted(session.client.watch_profile_job(job.id), noted):
         session.emit(event)
         job = event.profile_job
-        report(job.progress, _doing(job))
+        report(job.progress, _doing(job), render.left_s(job))
     return job
 
 
@@ -182,6 +218,30 @@ def _list(
     with Session.within(context, address, json) as session:
         answer = session.client.profile_jobs(page_size=page_size, page_token=page_token)
         session.show(answer, render.jobs)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """Opens a file that is not there yet; what was not written to its end is removed.
+
+    Raises:
+        CommandError: it is there, or cannot be written.
+    """
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError as error:
+        raise CommandError(USAGE, f"{path} is there already; name another file") from error
+    except OSError as error:
+        raise CommandError(USAGE, f"cannot write {path}: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+    except OSError as error:
+        path.unlink()
+        raise CommandError(USAGE, f"cannot write {path}: {error.strerror}") from error
+    except BaseException:
+        path.unlink()
+        raise
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Protocol, Self, TypeVar
 
@@ -13,14 +14,17 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
 from tokenpace.client import DEFAULT_ADDRESS, Client
+from tokenpace.render.text import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
     from rich.console import RenderableType
+    from rich.progress import Task
 
 DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes."""
@@ -61,8 +66,11 @@ class CommandError(Exception):
 class Report(Protocol):
     """Shows progress on standard error."""
 
-    def __call__(self, fraction: float | None, text: str) -> None:
-        """Shows the share that is done, None where it is not known, and what is being done."""
+    def __call__(self, fraction: float | None, text: str, left_s: float | None = None) -> None:
+        """Shows the share that is done, what is being done and the seconds left.
+
+        None stands for what is not known.
+        """
 
 
 class Session:
@@ -121,6 +129,21 @@ def output() -> Console:
     return Console(markup=False, highlight=False, soft_wrap=False)
 
 
+class _TimeColumn(ProgressColumn):
+    """The time left, which goes on between reports; where none is known, that since the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._elapsed = TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        """Returns the text of a task whose field ``end`` is in monotonic seconds, or None."""
+        end: float | None = task.fields["end"]
+        if end is None:
+            return self._elapsed.render(task)
+        return Text(f"{clock(end - time.monotonic())} left", style="progress.remaining")
+
+
 @contextmanager
 def progress_bar(text: str) -> Iterator[Report]:
     """Shows a bar on standard error (its last state alone where that is no terminal)."""
@@ -134,18 +157,23 @@ def progress_bar(text: str) -> Iterator[Report]:
         ),
         BarColumn(bar_width=16),
         TaskProgressColumn(),
-        TimeElapsedColumn(),
+        _TimeColumn(),
         console=console,
         expand=True,
         # Else what is printed meanwhile would land on standard error too.
         redirect_stdout=False,
         redirect_stderr=False,
     ) as progress:
-        task = progress.add_task(text, total=None)
+        task = progress.add_task(text, total=None, end=None)
 
-        def report(fraction: float | None, text: str) -> None:
-            total = None if fraction is None else 1.0
-            progress.update(task, total=total, completed=fraction or 0.0, description=text)
+        def report(fraction: float | None, text: str, left_s: float | None = None) -> None:
+            progress.update(
+                task,
+                total=None if fraction is None else 1.0,
+                completed=fraction or 0.0,
+                description=text,
+                end=None if left_s is None else time.monotonic() + left_s,
+            )
 
         try:
             yield report

@@ -29,9 +29,10 @@ def jobs(answer: profiler_pb2.ListProfileJobsResponse) -> RenderableType:
         "budget",
         "rows",
         "done",
+        "left",
         "created",
         "status",
-        right=("budget", "rows", "done"),
+        right=("budget", "rows", "done", "left"),
     )
     for it in answer.profile_jobs:
         rows.add_row(
@@ -41,6 +42,7 @@ def jobs(answer: profiler_pb2.ListProfileJobsResponse) -> RenderableType:
             text.length(it.budget),
             f"{it.measurement_count}",
             f"{100 * it.progress:.0f}%",
+            _left(it) or text.NONE,
             text.time(it, "create_time"),
             it.error_message or it.status,
         )
@@ -59,6 +61,7 @@ def job(it: profiler_pb2.ProfileJob) -> RenderableType:
             ("budget", text.length(it.budget)),
             ("rows", f"{it.measurement_count}"),
             ("done", f"{100 * it.progress:.0f}%"),
+            ("left", _left(it)),
             ("created", text.time(it, "create_time")),
             ("started", text.time(it, "start_time")),
             ("ended", text.time(it, "end_time")),
@@ -67,6 +70,18 @@ def job(it: profiler_pb2.ProfileJob) -> RenderableType:
             ("skipped", "\n".join(it.skipped)),
         ]
     )
+
+
+def left_s(it: profiler_pb2.ProfileJob) -> float | None:
+    """Returns the seconds of its budget that a job has left; None unless it is running."""
+    if it.state != types_pb2.JOB_STATE_RUNNING or not it.HasField("spent"):
+        return None
+    return (it.budget.ToTimedelta() - it.spent.ToTimedelta()).total_seconds()
+
+
+def _left(it: profiler_pb2.ProfileJob) -> str:
+    seconds = left_s(it)
+    return text.clock(seconds) if seconds is not None else ""
 
 
 def schedule_page(answer: profiler_pb2.ListSchedulesResponse) -> RenderableType:

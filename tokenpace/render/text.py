@@ -83,6 +83,12 @@ def length(span: Duration) -> str:
     return f"{total:g}s"
 
 
+def clock(seconds: float) -> str:
+    """Returns a time span as minutes and seconds, 3:12; none is below zero."""
+    whole = max(0, round(seconds))
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
 def enum(wrapper: Any, prefix: str, number: int) -> str:  # noqa: ANN401 - enums share no type
     """Returns an enum value as the command spells it; a dash where unspecified."""
     if number == 0:

@@ -24,73 +24,80 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from tokenpace.v1 import catalog_pb2 as tokenpace_dot_v1_dot_catalog__pb2
 from tokenpace.v1 import latency_pb2 as tokenpace_dot_v1_dot_latency__pb2
 from tokenpace.v1 import types_pb2 as tokenpace_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btokenpace/v1/profiler.proto\x12\x0ctokenpace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atokenpace/v1/latency.proto\x1a\x18tokenpace/v1/types.proto\"\xa3\x03\n\x0eMeasureRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.tokenpace.v1.ModelSpec\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12(\n\x08workload\x18\x03 \x01(\x0b\x32\x16.tokenpace.v1.Workload\x12.\n\x0bparallelism\x18\x04 \x01(\x0b\x32\x19.tokenpace.v1.Parallelism\x12*\n\tprecision\x18\x05 \x01(\x0e\x32\x17.tokenpace.v1.Precision\x12\x33\n\x12kv_cache_precision\x18\x06 \x01(\x0e\x32\x17.tokenpace.v1.Precision\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12)\n\x05scope\x18\t \x01(\x0e\x32\x1a.tokenpace.v1.MeasureScope\x12)\n\x06\x62udget\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05trace\x18\x0b \x01(\x08\x12\x15\n\rtorch_compile\x18\x0c \x01(\x08\"*\n\x08Progress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x01\x12\x0c\n\x04text\x18\x02 \x01(\t\"N\n\x0cTracedKernel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x05\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\"\x86\x02\n\x0bTracedPhase\x12\"\n\x05phase\x18\x01 \x01(\x0e\x32\x13.tokenpace.v1.Phase\x12\x13\n\x0bmeasured_ms\x18\x02 \x01(\x01\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61ndwidth_ms\x18\x04 \x01(\x01\x12\x12\n\ncompute_ms\x18\x05 \x01(\x01\x12\x13\n\x0boverhead_ms\x18\x06 \x01(\x01\x12\x16\n\x0eroofline_share\x18\x07 \x01(\x01\x12\x11\n\ttraced_ms\x18\x08 \x01(\x01\x12+\n\x07kernels\x18\t \x03(\x0b\x32\x1a.tokenpace.v1.TracedKernel\x12\x18\n\x10\x63ommunication_ms\x18\n \x01(\x01\"@\n\x05Trace\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x06phases\x18\x02 \x03(\x0b\x32\x19.tokenpace.v1.TracedPhase\"\x8b\x03\n\x0fLiveMeasurement\x12+\n\x07ttft_ms\x18\x01 \x01(\x0b\x32\x1a.tokenpace.v1.Distribution\x12+\n\x07tpot_ms\x18\x02 \x01(\x0b\x32\x1a.tokenpace.v1.Distribution\x12\x31\n\nprediction\x18\x03 \x01(\x0b\x32\x1d.tokenpace.v1.PredictResponse\x12\x15\n\rttft_residual\x18\x04 \x01(\x01\x12\x15\n\rtpot_residual\x18\x05 \x01(\x01\x12.\n\x0b\x65nvironment\x18\x06 \x01(\x0b\x32\x19.tokenpace.v1.Environment\x12\'\n\x08warnings\x18\x07 \x03(\x0b\x32\x15.tokenpace.v1.Warning\x12\"\n\x05trace\x18\x08 \x01(\x0b\x32\x13.tokenpace.v1.Trace\x12$\n\x17\x65nergy_per_token_joules\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x1a\n\x18_energy_per_token_joules\"w\n\x0fMeasureResponse\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x16.tokenpace.v1.ProgressH\x00\x12/\n\x06result\x18\x02 \x01(\x0b\x32\x1d.tokenpace.v1.LiveMeasurementH\x00\x42\x07\n\x05\x65vent\"\x97\x03\n\nProfileJob\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.tokenpace.v1.JobState\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12)\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11measurement_count\x18\x05 \x01(\x05\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x15\n\rerror_message\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06status\x18\x0b \x01(\t\x12\x12\n\ncost_model\x18\x0c \x01(\t\x12\x13\n\x0bschedule_id\x18\r \x01(\t\x12\x0f\n\x07skipped\x18\x0e \x03(\t\"\xb5\x01\n\x17\x43reateProfileJobRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12)\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0ctarget_error\x18\x03 \x01(\x01\x12+\n\nprecisions\x18\x04 \x03(\x0e\x32\x17.tokenpace.v1.Precision\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\r\n\x05ranks\x18\x06 \x01(\x05\"I\n\x18\x43reateProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"\"\n\x14GetProfileJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"F\n\x15GetProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"?\n\x16ListProfileJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"v\n\x17ListProfileJobsResponse\x12.\n\x0cprofile_jobs\x18\x01 \x03(\x0b\x32\x18.tokenpace.v1.ProfileJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"%\n\x17\x43\x61ncelProfileJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x18\x43\x61ncelProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"$\n\x16WatchProfileJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"H\n\x17WatchProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"\xa5\x01\n\x0bScheduleRun\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07outcome\x18\x02 \x01(\x0e\x32\x1d.tokenpace.v1.ScheduleOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\x12\n\x05\x64rift\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_drift\"\x99\x02\n\x08Schedule\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12)\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_run_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04runs\x18\x08 \x03(\x0b\x32\x19.tokenpace.v1.ScheduleRun\"\x99\x01\n\x15\x43reateScheduleRequest\x12\x0e\n\x04\x63ron\x18\x01 \x01(\tH\x00\x12-\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12)\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\n\x04when\"B\n\x16\x43reateScheduleResponse\x12(\n\x08schedule\x18\x01 \x01(\x0b\x32\x16.tokenpace.v1.Schedule\"=\n\x14ListSchedulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n\x15ListSchedulesResponse\x12)\n\tschedules\x18\x01 \x03(\x0b\x32\x16.tokenpace.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"#\n\x15\x44\x65leteScheduleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse*_\n\x0cMeasureScope\x12\x1d\n\x19MEASURE_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n\x13MEASURE_SCOPE_LAYER\x10\x01\x12\x17\n\x13MEASURE_SCOPE_MODEL\x10\x02*\xac\x01\n\x0fScheduleOutcome\x12 \n\x1cSCHEDULE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18SCHEDULE_OUTCOME_STARTED\x10\x01\x12\x1e\n\x1aSCHEDULE_OUTCOME_SUCCEEDED\x10\x02\x12\x1b\n\x17SCHEDULE_OUTCOME_FAILED\x10\x03\x12\x1c\n\x18SCHEDULE_OUTCOME_SKIPPED\x10\x04\x32\xd1\x06\n\x0fProfilerService\x12H\n\x07Measure\x12\x1c.tokenpace.v1.MeasureRequest\x1a\x1d.tokenpace.v1.MeasureResponse0\x01\x12\x61\n\x10\x43reateProfileJob\x12%.tokenpace.v1.CreateProfileJobRequest\x1a&.tokenpace.v1.CreateProfileJobResponse\x12X\n\rGetProfileJob\x12\".tokenpace.v1.GetProfileJobRequest\x1a#.tokenpace.v1.GetProfileJobResponse\x12^\n\x0fListProfileJobs\x12$.tokenpace.v1.ListProfileJobsRequest\x1a%.tokenpace.v1.ListProfileJobsResponse\x12\x61\n\x10\x43\x61ncelProfileJob\x12%.tokenpace.v1.CancelProfileJobRequest\x1a&.tokenpace.v1.CancelProfileJobResponse\x12`\n\x0fWatchProfileJob\x12$.tokenpace.v1.WatchProfileJobRequest\x1a%.tokenpace.v1.WatchProfileJobResponse0\x01\x12[\n\x0e\x43reateSchedule\x12#.tokenpace.v1.CreateScheduleRequest\x1a$.tokenpace.v1.CreateScheduleResponse\x12X\n\rListSchedules\x12\".tokenpace.v1.ListSchedulesRequest\x1a#.tokenpace.v1.ListSchedulesResponse\x12[\n\x0e\x44\x65leteSchedule\x12#.tokenpace.v1.DeleteScheduleRequest\x1a$.tokenpace.v1.DeleteScheduleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btokenpace/v1/profiler.proto\x12\x0ctokenpace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atokenpace/v1/catalog.proto\x1a\x1atokenpace/v1/latency.proto\x1a\x18tokenpace/v1/types.proto\"\xa3\x03\n\x0eMeasureRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.tokenpace.v1.ModelSpec\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12(\n\x08workload\x18\x03 \x01(\x0b\x32\x16.tokenpace.v1.Workload\x12.\n\x0bparallelism\x18\x04 \x01(\x0b\x32\x19.tokenpace.v1.Parallelism\x12*\n\tprecision\x18\x05 \x01(\x0e\x32\x17.tokenpace.v1.Precision\x12\x33\n\x12kv_cache_precision\x18\x06 \x01(\x0e\x32\x17.tokenpace.v1.Precision\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12)\n\x05scope\x18\t \x01(\x0e\x32\x1a.tokenpace.v1.MeasureScope\x12)\n\x06\x62udget\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05trace\x18\x0b \x01(\x08\x12\x15\n\rtorch_compile\x18\x0c \x01(\x08\"*\n\x08Progress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x01\x12\x0c\n\x04text\x18\x02 \x01(\t\"N\n\x0cTracedKernel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x05\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\"\x86\x02\n\x0bTracedPhase\x12\"\n\x05phase\x18\x01 \x01(\x0e\x32\x13.tokenpace.v1.Phase\x12\x13\n\x0bmeasured_ms\x18\x02 \x01(\x01\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\x14\n\x0c\x62\x61ndwidth_ms\x18\x04 \x01(\x01\x12\x12\n\ncompute_ms\x18\x05 \x01(\x01\x12\x13\n\x0boverhead_ms\x18\x06 \x01(\x01\x12\x16\n\x0eroofline_share\x18\x07 \x01(\x01\x12\x11\n\ttraced_ms\x18\x08 \x01(\x01\x12+\n\x07kernels\x18\t \x03(\x0b\x32\x1a.tokenpace.v1.TracedKernel\x12\x18\n\x10\x63ommunication_ms\x18\n \x01(\x01\"@\n\x05Trace\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x06phases\x18\x02 \x03(\x0b\x32\x19.tokenpace.v1.TracedPhase\"\x8b\x03\n\x0fLiveMeasurement\x12+\n\x07ttft_ms\x18\x01 \x01(\x0b\x32\x1a.tokenpace.v1.Distribution\x12+\n\x07tpot_ms\x18\x02 \x01(\x0b\x32\x1a.tokenpace.v1.Distribution\x12\x31\n\nprediction\x18\x03 \x01(\x0b\x32\x1d.tokenpace.v1.PredictResponse\x12\x15\n\rttft_residual\x18\x04 \x01(\x01\x12\x15\n\rtpot_residual\x18\x05 \x01(\x01\x12.\n\x0b\x65nvironment\x18\x06 \x01(\x0b\x32\x19.tokenpace.v1.Environment\x12\'\n\x08warnings\x18\x07 \x03(\x0b\x32\x15.tokenpace.v1.Warning\x12\"\n\x05trace\x18\x08 \x01(\x0b\x32\x13.tokenpace.v1.Trace\x12$\n\x17\x65nergy_per_token_joules\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x1a\n\x18_energy_per_token_joules\"w\n\x0fMeasureResponse\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x16.tokenpace.v1.ProgressH\x00\x12/\n\x06result\x18\x02 \x01(\x0b\x32\x1d.tokenpace.v1.LiveMeasurementH\x00\x42\x07\n\x05\x65vent\"\xc1\x03\n\nProfileJob\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.tokenpace.v1.JobState\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12)\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11measurement_count\x18\x05 \x01(\x05\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x15\n\rerror_message\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06status\x18\x0b \x01(\t\x12\x12\n\ncost_model\x18\x0c \x01(\t\x12\x13\n\x0bschedule_id\x18\r \x01(\t\x12\x0f\n\x07skipped\x18\x0e \x03(\t\x12(\n\x05spent\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb5\x01\n\x17\x43reateProfileJobRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12)\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0ctarget_error\x18\x03 \x01(\x01\x12+\n\nprecisions\x18\x04 \x03(\x0e\x32\x17.tokenpace.v1.Precision\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\r\n\x05ranks\x18\x06 \x01(\x05\"I\n\x18\x43reateProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"\"\n\x14GetProfileJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"F\n\x15GetProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"?\n\x16ListProfileJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"v\n\x17ListProfileJobsResponse\x12.\n\x0cprofile_jobs\x18\x01 \x03(\x0b\x32\x18.tokenpace.v1.ProfileJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"%\n\x17\x43\x61ncelProfileJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x18\x43\x61ncelProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"$\n\x16WatchProfileJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"H\n\x17WatchProfileJobResponse\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\"%\n\x17\x45xportProfileJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x9b\x01\n\x10ProfileJobOrigin\x12-\n\x0bprofile_job\x18\x01 \x01(\x0b\x32\x18.tokenpace.v1.ProfileJob\x12.\n\x0b\x65nvironment\x18\x02 \x01(\x0b\x32\x19.tokenpace.v1.Environment\x12\x12\n\ndata_sheet\x18\x03 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\"\xb0\x01\n\x18\x45xportProfileJobResponse\x12\x30\n\x06origin\x18\x01 \x01(\x0b\x32\x1e.tokenpace.v1.ProfileJobOriginH\x00\x12\x30\n\x0bmeasurement\x18\x02 \x01(\x0b\x32\x19.tokenpace.v1.MeasurementH\x00\x12(\n\x05state\x18\x03 \x01(\x0b\x32\x17.tokenpace.v1.TelemetryH\x00\x42\x06\n\x04line\"\xa5\x01\n\x0bScheduleRun\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07outcome\x18\x02 \x01(\x0e\x32\x1d.tokenpace.v1.ScheduleOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\x12\n\x05\x64rift\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_drift\"\x99\x02\n\x08Schedule\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12)\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_run_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04runs\x18\x08 \x03(\x0b\x32\x19.tokenpace.v1.ScheduleRun\"\x99\x01\n\x15\x43reateScheduleRequest\x12\x0e\n\x04\x63ron\x18\x01 \x01(\tH\x00\x12-\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12)\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\n\x04when\"B\n\x16\x43reateScheduleResponse\x12(\n\x08schedule\x18\x01 \x01(\x0b\x32\x16.tokenpace.v1.Schedule\"=\n\x14ListSchedulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n\x15ListSchedulesResponse\x12)\n\tschedules\x18\x01 \x03(\x0b\x32\x16.tokenpace.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"#\n\x15\x44\x65leteScheduleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse*_\n\x0cMeasureScope\x12\x1d\n\x19MEASURE_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n\x13MEASURE_SCOPE_LAYER\x10\x01\x12\x17\n\x13MEASURE_SCOPE_MODEL\x10\x02*\xac\x01\n\x0fScheduleOutcome\x12 \n\x1cSCHEDULE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18SCHEDULE_OUTCOME_STARTED\x10\x01\x12\x1e\n\x1aSCHEDULE_OUTCOME_SUCCEEDED\x10\x02\x12\x1b\n\x17SCHEDULE_OUTCOME_FAILED\x10\x03\x12\x1c\n\x18SCHEDULE_OUTCOME_SKIPPED\x10\x04\x32\xb6\x07\n\x0fProfilerService\x12H\n\x07Measure\x12\x1c.tokenpace.v1.MeasureRequest\x1a\x1d.tokenpace.v1.MeasureResponse0\x01\x12\x61\n\x10\x43reateProfileJob\x12%.tokenpace.v1.CreateProfileJobRequest\x1a&.tokenpace.v1.CreateProfileJobResponse\x12X\n\rGetProfileJob\x12\".tokenpace.v1.GetProfileJobRequest\x1a#.tokenpace.v1.GetProfileJobResponse\x12^\n\x0fListProfileJobs\x12$.tokenpace.v1.ListProfileJobsRequest\x1a%.tokenpace.v1.ListProfileJobsResponse\x12\x61\n\x10\x43\x61ncelProfileJob\x12%.tokenpace.v1.CancelProfileJobRequest\x1a&.tokenpace.v1.CancelProfileJobResponse\x12`\n\x0fWatchProfileJob\x12$.tokenpace.v1.WatchProfileJobRequest\x1a%.tokenpace.v1.WatchProfileJobResponse0\x01\x12\x63\n\x10\x45xportProfileJob\x12%.tokenpace.v1.ExportProfileJobRequest\x1a&.tokenpace.v1.ExportProfileJobResponse0\x01\x12[\n\x0e\x43reateSchedule\x12#.tokenpace.v1.CreateScheduleRequest\x1a$.tokenpace.v1.CreateScheduleResponse\x12X\n\rListSchedules\x12\".tokenpace.v1.ListSchedulesRequest\x1a#.tokenpace.v1.ListSchedulesResponse\x12[\n\x0e\x44\x65leteSchedule\x12#.tokenpace.v1.DeleteScheduleRequest\x1a$.tokenpace.v1.DeleteScheduleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenpace.v1.profiler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEASURESCOPE']._serialized_start=3663
-  _globals['_MEASURESCOPE']._serialized_end=3758
-  _globals['_SCHEDULEOUTCOME']._serialized_start=3761
-  _globals['_SCHEDULEOUTCOME']._serialized_end=3933
-  _globals['_MEASUREREQUEST']._serialized_start=165
-  _globals['_MEASUREREQUEST']._serialized_end=584
-  _globals['_PROGRESS']._serialized_start=586
-  _globals['_PROGRESS']._serialized_end=628
-  _globals['_TRACEDKERNEL']._serialized_start=630
-  _globals['_TRACEDKERNEL']._serialized_end=708
-  _globals['_TRACEDPHASE']._serialized_start=711
-  _globals['_TRACEDPHASE']._serialized_end=973
-  _globals['_TRACE']._serialized_start=975
-  _globals['_TRACE']._serialized_end=1039
-  _globals['_LIVEMEASUREMENT']._serialized_start=1042
-  _globals['_LIVEMEASUREMENT']._serialized_end=1437
-  _globals['_MEASURERESPONSE']._serialized_start=1439
-  _globals['_MEASURERESPONSE']._serialized_end=1558
-  _globals['_PROFILEJOB']._serialized_start=1561
-  _globals['_PROFILEJOB']._serialized_end=1968
-  _globals['_CREATEPROFILEJOBREQUEST']._serialized_start=1971
-  _globals['_CREATEPROFILEJOBREQUEST']._serialized_end=2152
-  _globals['_CREATEPROFILEJOBRESPONSE']._serialized_start=2154
-  _globals['_CREATEPROFILEJOBRESPONSE']._serialized_end=2227
-  _globals['_GETPROFILEJOBREQUEST']._serialized_start=2229
-  _globals['_GETPROFILEJOBREQUEST']._serialized_end=2263
-  _globals['_GETPROFILEJOBRESPONSE']._serialized_start=2265
-  _globals['_GETPROFILEJOBRESPONSE']._serialized_end=2335
-  _globals['_LISTPROFILEJOBSREQUEST']._serialized_start=2337
-  _globals['_LISTPROFILEJOBSREQUEST']._serialized_end=2400
-  _globals['_LISTPROFILEJOBSRESPONSE']._serialized_start=2402
-  _globals['_LISTPROFILEJOBSRESPONSE']._serialized_end=2520
-  _globals['_CANCELPROFILEJOBREQUEST']._serialized_start=2522
-  _globals['_CANCELPROFILEJOBREQUEST']._serialized_end=2559
-  _globals['_CANCELPROFILEJOBRESPONSE']._serialized_start=2561
-  _globals['_CANCELPROFILEJOBRESPONSE']._serialized_end=2634
-  _globals['_WATCHPROFILEJOBREQUEST']._serialized_start=2636
-  _globals['_WATCHPROFILEJOBREQUEST']._serialized_end=2672
-  _globals['_WATCHPROFILEJOBRESPONSE']._serialized_start=2674
-  _globals['_WATCHPROFILEJOBRESPONSE']._serialized_end=2746
-  _globals['_SCHEDULERUN']._serialized_start=2749
-  _globals['_SCHEDULERUN']._serialized_end=2914
-  _globals['_SCHEDULE']._serialized_start=2917
-  _globals['_SCHEDULE']._serialized_end=3198
-  _globals['_CREATESCHEDULEREQUEST']._serialized_start=3201
-  _globals['_CREATESCHEDULEREQUEST']._serialized_end=3354
-  _globals['_CREATESCHEDULERESPONSE']._serialized_start=3356
-  _globals['_CREATESCHEDULERESPONSE']._serialized_end=3422
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=3424
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=3485
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=3487
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=3598
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=3600
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=3635
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=3637
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=3661
-  _globals['_PROFILERSERVICE']._serialized_start=3936
-  _globals['_PROFILERSERVICE']._serialized_end=4785
+  _globals['_MEASURESCOPE']._serialized_start=4109
+  _globals['_MEASURESCOPE']._serialized_end=4204
+  _globals['_SCHEDULEOUTCOME']._serialized_start=4207
+  _globals['_SCHEDULEOUTCOME']._serialized_end=4379
+  _globals['_MEASUREREQUEST']._serialized_start=193
+  _globals['_MEASUREREQUEST']._serialized_end=612
+  _globals['_PROGRESS']._serialized_start=614
+  _globals['_PROGRESS']._serialized_end=656
+  _globals['_TRACEDKERNEL']._serialized_start=658
+  _globals['_TRACEDKERNEL']._serialized_end=736
+  _globals['_TRACEDPHASE']._serialized_start=739
+  _globals['_TRACEDPHASE']._serialized_end=1001
+  _globals['_TRACE']._serialized_start=1003
+  _globals['_TRACE']._serialized_end=1067
+  _globals['_LIVEMEASUREMENT']._serialized_start=1070
+  _globals['_LIVEMEASUREMENT']._serialized_end=1465
+  _globals['_MEASURERESPONSE']._serialized_start=1467
+  _globals['_MEASURERESPONSE']._serialized_end=1586
+  _globals['_PROFILEJOB']._serialized_start=1589
+  _globals['_PROFILEJOB']._serialized_end=2038
+  _globals['_CREATEPROFILEJOBREQUEST']._serialized_start=2041
+  _globals['_CREATEPROFILEJOBREQUEST']._serialized_end=2222
+  _globals['_CREATEPROFILEJOBRESPONSE']._serialized_start=2224
+  _globals['_CREATEPROFILEJOBRESPONSE']._serialized_end=2297
+  _globals['_GETPROFILEJOBREQUEST']._serialized_start=2299
+  _globals['_GETPROFILEJOBREQUEST']._serialized_end=2333
+  _globals['_GETPROFILEJOBRESPONSE']._serialized_start=2335
+  _globals['_GETPROFILEJOBRESPONSE']._serialized_end=2405
+  _globals['_LISTPROFILEJOBSREQUEST']._serialized_start=2407
+  _globals['_LISTPROFILEJOBSREQUEST']._serialized_end=2470
+  _globals['_LISTPROFILEJOBSRESPONSE']._serialized_start=2472
+  _globals['_LISTPROFILEJOBSRESPONSE']._serialized_end=2590
+  _globals['_CANCELPROFILEJOBREQUEST']._serialized_start=2592
+  _globals['_CANCELPROFILEJOBREQUEST']._serialized_end=2629
+  _globals['_CANCELPROFILEJOBRESPONSE']._serialized_start=2631
+  _globals['_CANCELPROFILEJOBRESPONSE']._serialized_end=2704
+  _globals['_WATCHPROFILEJOBREQUEST']._serialized_start=2706
+  _globals['_WATCHPROFILEJOBREQUEST']._serialized_end=2742
+  _globals['_WATCHPROFILEJOBRESPONSE']._serialized_start=2744
+  _globals['_WATCHPROFILEJOBRESPONSE']._serialized_end=2816
+  _globals['_EXPORTPROFILEJOBREQUEST']._serialized_start=2818
+  _globals['_EXPORTPROFILEJOBREQUEST']._serialized_end=2855
+  _globals['_PROFILEJOBORIGIN']._serialized_start=2858
+  _globals['_PROFILEJOBORIGIN']._serialized_end=3013
+  _globals['_EXPORTPROFILEJOBRESPONSE']._serialized_start=3016
+  _globals['_EXPORTPROFILEJOBRESPONSE']._serialized_end=3192
+  _globals['_SCHEDULERUN']._serialized_start=3195
+  _globals['_SCHEDULERUN']._serialized_end=3360
+  _globals['_SCHEDULE']._serialized_start=3363
+  _globals['_SCHEDULE']._serialized_end=3644
+  _globals['_CREATESCHEDULEREQUEST']._serialized_start=3647
+  _globals['_CREATESCHEDULEREQUEST']._serialized_end=3800
+  _globals['_CREATESCHEDULERESPONSE']._serialized_start=3802
+  _globals['_CREATESCHEDULERESPONSE']._serialized_end=3868
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=3870
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=3931
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=3933
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=4044
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=4046
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=4081
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=4083
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=4107
+  _globals['_PROFILERSERVICE']._serialized_start=4382
+  _globals['_PROFILERSERVICE']._serialized_end=5332
 # @@protoc_insertion_point(module_scope)

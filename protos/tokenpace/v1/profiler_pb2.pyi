@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from tokenpace.v1 import catalog_pb2 as _catalog_pb2
 from tokenpace.v1 import latency_pb2 as _latency_pb2
 from tokenpace.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
@@ -146,7 +147,7 @@ class MeasureResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[LiveMeasurement, _Mapping]] = ...) -> None: ...
 
 class ProfileJob(_message.Message):
-    __slots__ = ("id", "state", "device", "budget", "measurement_count", "progress", "error_message", "create_time", "start_time", "end_time", "status", "cost_model", "schedule_id", "skipped")
+    __slots__ = ("id", "state", "device", "budget", "measurement_count", "progress", "error_message", "create_time", "start_time", "end_time", "status", "cost_model", "schedule_id", "skipped", "spent")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +162,7 @@ class ProfileJob(_message.Message):
     COST_MODEL_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: _types_pb2.JobState
     device: str
@@ -175,7 +177,8 @@ class ProfileJob(_message.Message):
     cost_model: str
     schedule_id: str
     skipped: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.JobState, str]] = ..., device: _Optional[str] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measurement_count: _Optional[int] = ..., progress: _Optional[float] = ..., error_message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[str] = ..., cost_model: _Optional[str] = ..., schedule_id: _Optional[str] = ..., skipped: _Optional[_Iterable[str]] = ...) -> None: ...
+    spent: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.JobState, str]] = ..., device: _Optional[str] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measurement_count: _Optional[int] = ..., progress: _Optional[float] = ..., error_message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[str] = ..., cost_model: _Optional[str] = ..., schedule_id: _Optional[str] = ..., skipped: _Optional[_Iterable[str]] = ..., spent: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class CreateProfileJobRequest(_message.Message):
     __slots__ = ("device", "budget", "target_error", "precisions", "force", "ranks")
@@ -252,6 +255,34 @@ class WatchProfileJobResponse(_message.Message):
     PROFILE_JOB_FIELD_NUMBER: _ClassVar[int]
     profile_job: ProfileJob
     def __init__(self, profile_job: _Optional[_Union[ProfileJob, _Mapping]] = ...) -> None: ...
+
+class ExportProfileJobRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ProfileJobOrigin(_message.Message):
+    __slots__ = ("profile_job", "environment", "data_sheet", "memory_bytes")
+    PROFILE_JOB_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    DATA_SHEET_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    profile_job: ProfileJob
+    environment: _types_pb2.Environment
+    data_sheet: str
+    memory_bytes: int
+    def __init__(self, profile_job: _Optional[_Union[ProfileJob, _Mapping]] = ..., environment: _Optional[_Union[_types_pb2.Environment, _Mapping]] = ..., data_sheet: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ExportProfileJobResponse(_message.Message):
+    __slots__ = ("origin", "measurement", "state")
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    origin: ProfileJobOrigin
+    measurement: _types_pb2.Measurement
+    state: _catalog_pb2.Telemetry
+    def __init__(self, origin: _Optional[_Union[ProfileJobOrigin, _Mapping]] = ..., measurement: _Optional[_Union[_types_pb2.Measurement, _Mapping]] = ..., state: _Optional[_Union[_catalog_pb2.Telemetry, _Mapping]] = ...) -> None: ...
 
 class ScheduleRun(_message.Message):
     __slots__ = ("time", "outcome", "reason", "job_id", "drift")

@@ -66,6 +66,11 @@ class ProfilerServiceStub:
                 request_serializer=tokenpace_dot_v1_dot_profiler__pb2.WatchProfileJobRequest.SerializeToString,
                 response_deserializer=tokenpace_dot_v1_dot_profiler__pb2.WatchProfileJobResponse.FromString,
                 _registered_method=True)
+        self.ExportProfileJob = channel.unary_stream(
+                '/tokenpace.v1.ProfilerService/ExportProfileJob',
+                request_serializer=tokenpace_dot_v1_dot_profiler__pb2.ExportProfileJobRequest.SerializeToString,
+                response_deserializer=tokenpace_dot_v1_dot_profiler__pb2.ExportProfileJobResponse.FromString,
+                _registered_method=True)
         self.CreateSchedule = channel.unary_unary(
                 '/tokenpace.v1.ProfilerService/CreateSchedule',
                 request_serializer=tokenpace_dot_v1_dot_profiler__pb2.CreateScheduleRequest.SerializeToString,
@@ -131,6 +136,15 @@ class ProfilerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportProfileJob(self, request, context):
+        """Streams all that a job measured, and how its device stood meanwhile: the
+        origin first, then measurements and states in the order of their times.
+        FAILED_PRECONDITION where it has measured nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateSchedule(self, request, context):
         """Makes the device profile itself again and again.
         """
@@ -184,6 +198,11 @@ def add_ProfilerServiceServicer_to_server(servicer, server):
                     servicer.WatchProfileJob,
                     request_deserializer=tokenpace_dot_v1_dot_profiler__pb2.WatchProfileJobRequest.FromString,
                     response_serializer=tokenpace_dot_v1_dot_profiler__pb2.WatchProfileJobResponse.SerializeToString,
+            ),
+            'ExportProfileJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportProfileJob,
+                    request_deserializer=tokenpace_dot_v1_dot_profiler__pb2.ExportProfileJobRequest.FromString,
+                    response_serializer=tokenpace_dot_v1_dot_profiler__pb2.ExportProfileJobResponse.SerializeToString,
             ),
             'CreateSchedule': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSchedule,
@@ -365,6 +384,33 @@ class ProfilerService:
             '/tokenpace.v1.ProfilerService/WatchProfileJob',
             tokenpace_dot_v1_dot_profiler__pb2.WatchProfileJobRequest.SerializeToString,
             tokenpace_dot_v1_dot_profiler__pb2.WatchProfileJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportProfileJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tokenpace.v1.ProfilerService/ExportProfileJob',
+            tokenpace_dot_v1_dot_profiler__pb2.ExportProfileJobRequest.SerializeToString,
+            tokenpace_dot_v1_dot_profiler__pb2.ExportProfileJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

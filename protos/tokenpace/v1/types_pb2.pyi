@@ -370,8 +370,15 @@ class Distribution(_message.Message):
     def __init__(self, median: _Optional[float] = ..., p10: _Optional[float] = ..., p90: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...
 
 class Measurement(_message.Message):
-    __slots__ = ("id", "job_id", "device", "fingerprint", "kind", "precision", "engine", "shape", "latency_ms", "create_time", "flags", "group")
+    __slots__ = ("id", "job_id", "device", "fingerprint", "kind", "precision", "engine", "shape", "latency_ms", "create_time", "flags", "group", "seconds")
     class ShapeEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -390,6 +397,7 @@ class Measurement(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
     id: int
     job_id: str
     device: str
@@ -402,4 +410,5 @@ class Measurement(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     flags: _containers.RepeatedScalarFieldContainer[str]
     group: str
-    def __init__(self, id: _Optional[int] = ..., job_id: _Optional[str] = ..., device: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., shape: _Optional[_Mapping[str, float]] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ..., group: _Optional[str] = ...) -> None: ...
+    seconds: _containers.ScalarMap[str, float]
+    def __init__(self, id: _Optional[int] = ..., job_id: _Optional[str] = ..., device: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., engine: _Optional[str] = ..., shape: _Optional[_Mapping[str, float]] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ..., group: _Optional[str] = ..., seconds: _Optional[_Mapping[str, float]] = ...) -> None: ...

@@ -20,20 +20,26 @@ class Bottleneck(NamedTuple):
         bandwidth_ms: of kernels that move their bytes for longer than they compute, at the
             device's bandwidth.
         compute_ms: of the others, at its peak rate.
-        overhead_ms: in which no kernel ran.
-        bound: name of the largest: "bandwidth", "compute" or "overhead".
+        overhead_ms: in which no kernel ran: the device waited for launches.
+        communication_ms: in which ranks exchanged and nothing else ran.
+        bound: name of the largest: "bandwidth", "compute", "overhead" or "communication".
         share: of the measured time that the device needs at least: the first two parts.
     """
 
     bandwidth_ms: float
     compute_ms: float
     overhead_ms: float
+    communication_ms: float
     bound: str
     share: float
 
 
 def bottleneck(
-    operations: Iterable[Operation], sheet: DataSheet, measured_ms: float, idle: float
+    operations: Iterable[Operation],
+    sheet: DataSheet,
+    measured_ms: float,
+    overhead_ms: float,
+    communication_ms: float,
 ) -> Bottleneck:
     """Returns what holds a pass back, by the roofline of its kernels.
 
@@ -41,10 +47,11 @@ def bottleneck(
     arithmetic at the peak rate and of its traffic at the bandwidth.
 
     Args:
-        operations: of the pass; collectives and what is no kernel do not count.
+        operations: of the pass on one rank; collectives and what is no kernel do not count.
         sheet: of the device, with its bandwidth and peak rates.
         measured_ms: that the pass took, above 0.
-        idle: share of it in which no kernel ran.
+        overhead_ms: of it, in which no kernel ran.
+        communication_ms: of it, in which collectives alone ran.
     """
     bandwidth = compute = 0.0
     for operation in operations:
@@ -55,11 +62,17 @@ def bottleneck(
                 compute += 1e3 * operation.count * computing
             else:
                 bandwidth += 1e3 * operation.count * moving
-    parts = {"bandwidth": bandwidth, "compute": compute, "overhead": idle * measured_ms}
+    parts = {
+        "bandwidth": bandwidth,
+        "compute": compute,
+        "overhead": overhead_ms,
+        "communication": communication_ms,
+    }
     return Bottleneck(
         bandwidth,
         compute,
-        parts["overhead"],
+        overhead_ms,
+        communication_ms,
         max(parts, key=lambda name: parts[name]),
         (bandwidth + compute) / measured_ms,
     )

@@ -239,13 +239,17 @@ class TracedPhase:
     Attributes:
         phase: whose pass it is.
         milliseconds: that it took.
-        busy_ms: in which kernels ran.
+        idle_share: of a pass of all layers, in which no kernel ran, 0 to 1: where a few layers
+            stand for them, those that are missing are taken to be as these are.
+        communication_share: of it, in which collectives alone ran; on the CPU gloo's, waiting for
+            other ranks included.
         kernels: those that took the longest, the longest first.
     """
 
     phase: Phase
     milliseconds: float
-    busy_ms: float
+    idle_share: float
+    communication_share: float
     kernels: tuple[TracedKernel, ...]
 
 

@@ -80,7 +80,8 @@ def measure_live(
     left = end - clock()
     if left < first_s:
         raise TimeoutError(f"one run takes {first_s:.1f} s and {left:.1f} s are left")
-    trace_s = _TRACE_S + 2 * (first_s + _TRACED_STEPS * step_s) if request.trace_path else 0.0
+    is_cut = built.layer_count < whole.layer_count
+    trace_s = _trace_s(first_s, step_s, is_cut=is_cut) if request.trace_path else 0.0
     left = max(first_s, left - trace_s)
     run, shortened = _that_fits(run, first_s, step_s, left)
     notes += shortened
@@ -103,9 +104,12 @@ def measure_live(
     phases: tuple[TracedPhase, ...] = ()
     if request.trace_path:
         yield Progressed(fraction=0.99, text="tracing")
-        phases, untraced = _traced(request.trace_path, model, run, end - trace_s)
+        if clock() > end - trace_s:
+            untraced = ["no time was left for a trace; give more budget"]
+        else:
+            phases, untraced = _traced(request.trace_path, model, run)
         notes += untraced
-    is_whole = built.layer_count == whole.layer_count and workload.output_tokens > 0
+    is_whole = not is_cut and workload.output_tokens > 0
     # The meter is of one device, and of fewer tokens the prompt would have a larger share.
     is_all = rank is None and run.output_tokens == workload.output_tokens
     yield LiveResult(
@@ -209,12 +213,16 @@ def _notes_on(request: LiveRequest, layer_count: int, rank: Rank | None) -> list
     return notes
 
 
+def _trace_s(first_s: float, step_s: float, *, is_cut: bool) -> float:
+    """Returns how long a trace takes at most, by what a first token and a later one take."""
+    # Of a few layers, these run alone, too, and a prompt fills a cache for them.
+    return _TRACE_S + (4 if is_cut else 2) * (first_s + _TRACED_STEPS * step_s)
+
+
 def _traced(
-    path: str, model: LiveModel, run: GeneratePoint, latest: float
+    path: str, model: LiveModel, run: GeneratePoint
 ) -> tuple[tuple[TracedPhase, ...], list[str]]:
-    """Returns the phases of a traced run begun by then (monotonic), or why there are none."""
-    if time.monotonic() > latest:
-        return (), ["no time was left for a trace; give more budget"]
+    """Returns the phases of a traced run, or why there are none."""
     shorter = replace(run, output_tokens=min(run.output_tokens, 1 + _TRACED_STEPS))
     try:
         return model.trace(shorter, Path(path)), []

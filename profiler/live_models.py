@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch._dynamo.exc import TorchDynamoException
 
 from model.errors import InvalidFieldError
+from model.estimate import Phase
 from profiler.interface import PLAIN_ENGINE
-from profiler.models import LayerSpans, generate_once, prepared_run
+from profiler.models import ForwardTimer, LayerSpans, generate_once, prepared_run
 from profiler.modules import build_model
 from profiler.plain import PlainDecoder
 from profiler.plain_models import GreedyRequest, PlainModel
@@ -45,8 +46,12 @@ class LiveModel(Protocol):
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what runs a request once, its milliseconds those of the whole depth."""
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Runs what is built once under torch's profiler.
+
+        Args:
+            point: sequences and tokens.
+            path: that the trace is written to; None: it is not.
 
         Raises:
             OSError, RuntimeError: the trace cannot be written.
@@ -81,12 +86,13 @@ def live_model(
         return _Together(_Transformers(share, built, whole, device), rank)
     decoder = PlainDecoder(built, precision, device, rank)
     missing = whole.layer_count / built.layer_count - 1
-    if rank is not None:
-        return _Together(_Plain(decoder, missing, _RANKS_EFFORT), rank)
-    if not request.torch_compile:
-        return _Plain(decoder, missing)
-    decoder.compile_layers()
-    return _Compiled(decoder, missing)
+    kind = _Plain
+    if request.torch_compile:
+        decoder.compile_layers()
+        kind = _Compiled
+    if rank is None:
+        return kind(decoder, missing)
+    return _Together(kind(decoder, missing, _RANKS_EFFORT), rank)
 
 
 class _Together:
@@ -109,13 +115,12 @@ class _Together:
         """Returns what runs a request once."""
         return partial(self._slowest, self._model.runs(point))
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
-        """Traces nothing.
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
+        """Runs what is built once under torch's profiler; the first rank writes its trace.
 
-        Raises:
-            RuntimeError: always.
+        The profiler slows all ranks alike: else the one that has it would never wait.
         """
-        raise RuntimeError("one rank alone is traced")
+        return self._model.trace(point, None if self._rank.index else path)
 
     def _slowest(self, run: Callable[[], Once]) -> Once:
         dist.barrier()  # none waits in its first exchange for one that is not ready
@@ -133,6 +138,7 @@ class _Transformers:
         self._model = model
         self._device = device
         self._counts = [group.count for group in built.layers]
+        self._missing = whole.layer_count / built.layer_count - 1
         pairs = zip(whole.layers, built.layers, strict=True)
         self._scales = [of_whole.count / group.count for of_whole, group in pairs]
 
@@ -147,13 +153,18 @@ class _Transformers:
         """Returns what runs ``generate()`` once."""
         return partial(self._once, point)
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Runs ``generate()`` once under torch's profiler."""
 
         def run(told: Callable[[], None]) -> None:
             prepared_run(self._model, point, self._device, told)()
 
-        return trace_run(run, self._device, path)
+        layers: dict[Phase, Callable[[], object]] = {}
+        if self._missing:
+            timer = ForwardTimer(self._model, self._device)
+            layers = {phase: timer.once(forward) for phase, forward in _passes(point).items()}
+            timer.close()
+        return trace_run(run, self._device, path, layers, self._missing)
 
     def _once(self, point: GeneratePoint) -> Once:
         spans = LayerSpans(self._model, self._device, self._counts)
@@ -188,18 +199,21 @@ class _Plain:
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once."""
-        prompt = ForwardPoint(point.sequences, point.input_tokens, point.input_tokens)
-        context = point.input_tokens + point.output_tokens // 2
-        step = ForwardPoint(point.sequences, 1, context)
-        missing = [self._missing_ms(forward) for forward in (prompt, step)]
-        # Energy is told of whole models alone; the mean step of others needs no more than a few.
-        request = GreedyRequest(self._decoder, point, whole=not self._missing)
-        return partial(_deepened, request, *missing)
+        missing = [self._missing_ms(forward) for forward in _passes(point).values()]
+        return partial(_deepened, self._request(point), *missing)
 
-    def trace(self, point: GeneratePoint, path: Path) -> tuple[TracedPhase, ...]:
+    def trace(self, point: GeneratePoint, path: Path | None) -> tuple[TracedPhase, ...]:
         """Decodes a request once under torch's profiler."""
         request = GreedyRequest(self._decoder, point)
-        return trace_run(request.run, self._decoder.device, path)
+        layers: dict[Phase, Callable[[], object]] = {}
+        if self._missing:
+            model = PlainModel(self._decoder)
+            layers = {phase: model.pass_of(forward) for phase, forward in _passes(point).items()}
+        return trace_run(request.run, self._decoder.device, path, layers, self._missing)
+
+    def _request(self, point: GeneratePoint) -> GreedyRequest:
+        # Energy is told of whole models alone; the mean step of others needs no more than a few.
+        return GreedyRequest(self._decoder, point, whole=not self._missing)
 
     def _missing_ms(self, forward: ForwardPoint) -> float:
         if not self._missing:
@@ -218,15 +232,32 @@ class _Compiled(_Plain):
             InvalidFieldError: torch cannot compile here; names ``torch_compile``.
         """
         try:
-            # Its first step is compiled for that context, its second for any.
+            # Its first step is compiled for that context, its second for any; a cache of another
+            # length than the first for any length.
             tokens = min(3, point.output_tokens)
             GreedyRequest(self._decoder, replace(point, output_tokens=tokens)).once()
+            super().warm_up(point)
         except TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise InvalidFieldError(
                 "torch_compile", f"torch cannot compile here ({reason}); leave it out"
             ) from error
         return super().warm_up(point)
+
+    def _request(self, point: GeneratePoint) -> GreedyRequest:
+        request = super()._request(point)
+        # A step that does not fill its cache is compiled apart from those of the warm-up, which do.
+        request.warm_up()
+        return request
+
+
+def _passes(point: GeneratePoint) -> dict[Phase, ForwardPoint]:
+    """Returns the prompt's pass of a request and the one of its mean later step."""
+    context = point.input_tokens + point.output_tokens // 2
+    return {
+        Phase.PREFILL: ForwardPoint(point.sequences, point.input_tokens, point.input_tokens),
+        Phase.DECODE: ForwardPoint(point.sequences, 1, context),
+    }
 
 
 def _deepened(request: GreedyRequest, first_ms: float, step_ms: float) -> Once:

@@ -145,21 +145,15 @@ class ForwardTimer:
         """
         if point.decoding:
             raise ValueError("modules of transformers run equal sequences alone")
-        config = self._model.config
-        shape = (point.sequences, point.query_tokens)
-        past = point.kv_tokens - point.query_tokens
-        filled = self._filled_cache(point.sequences, past)
+        filled = self._filled_cache(point)
         samples: list[tuple[float, bool]] = []
         end = 0.0
         for repeat in range(effort.max_samples + 1):
-            # Other tokens each time: they meet other experts, cold ones.
-            ids = torch.randint(0, config.vocab_size, shape, device=self._device.torch_device)
-            cache = self._cache_from(filled)
-            positions = torch.arange(past, point.kv_tokens, device=self._device.torch_device)
+            run = self._pass(point, filled)
             self._spans.reset()
             delay = RunDelay()
             with TIMED.running():
-                self._run(ids, cache, position_ids=positions.unsqueeze(0))
+                run()
                 (elapsed,) = self._spans.milliseconds()
             if repeat == 0:  # warm-up
                 end = time.perf_counter() + effort.seconds
@@ -170,12 +164,29 @@ class ForwardTimer:
                 break
         return samples
 
+    @torch.inference_mode()
+    def once(self, point: ForwardPoint) -> Callable[[], object]:
+        """Returns a pass that runs once, in inference mode: its cache then holds its tokens."""
+        return self._pass(point, self._filled_cache(point))
+
+    def _pass(
+        self, point: ForwardPoint, filled: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> Callable[[], object]:
+        # Other tokens each time: they meet other experts, cold ones.
+        shape = (point.sequences, point.query_tokens)
+        device = self._device.torch_device
+        ids = torch.randint(0, self._model.config.vocab_size, shape, device=device)
+        past = point.kv_tokens - point.query_tokens
+        positions = torch.arange(past, point.kv_tokens, device=device).unsqueeze(0)
+        return partial(self._run, ids, self._cache_from(filled), position_ids=positions)
+
     def _run(self, ids: torch.Tensor, cache: DynamicCache, **inputs: torch.Tensor) -> None:
         caches = {self._cache_keyword: cache}
         self._decoder(input_ids=ids, use_cache=True, **caches, **inputs)
 
-    def _filled_cache(self, sequences: int, tokens: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Returns each layer's keys and values of so many tokens, by running the model on them."""
+    def _filled_cache(self, point: ForwardPoint) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Returns each layer's keys and values before a pass, by running the model on tokens."""
+        sequences, tokens = point.sequences, point.kv_tokens - point.query_tokens
         if not tokens:
             return []
         cache = DynamicCache(config=self._model.config)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from model.precision import Precision
     from profiler.device import Device
     from profiler.plain import StaticCache
-    from profiler.timing import Effort, Timing
+    from profiler.timing import Effort, Run, Timing
     from profiler.wholes import ForwardPoint, GeneratePoint
 
 _GRAPHS = 8
@@ -66,6 +66,13 @@ class PlainModel:
     @torch.inference_mode()
     def every_pass_ms(self, point: ForwardPoint, effort: Effort) -> list[tuple[float, bool]]:
         """Returns the milliseconds of all its layers in each pass, and which were disturbed."""
+        run = self.pass_of(point)
+        with TIMED.running():
+            return sample_runs(self._decoder.device, [run], effort, self._decoder.rank)
+
+    @torch.inference_mode()
+    def pass_of(self, point: ForwardPoint) -> Run:
+        """Returns a pass through all its layers, on GPUs captured; it runs in inference mode."""
         decoder, device = self._decoder, self._decoder.device
         shares = [
             Share(
@@ -77,9 +84,8 @@ class PlainModel:
         ]
         size = (sum(alike.tokens for alike in point.step), decoder.architecture.hidden_size)
         stream = device.random(*size, dtype=decoder.dtype)
-        run = captured(device, [partial(decoder.run_layers, stream, shares)])
-        with TIMED.running():
-            return sample_runs(device, [run], effort, decoder.rank)
+        layers = partial(decoder.run_layers, stream, shares)
+        return partial(_run_beside, captured(device, [layers]), layers)
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once; it has been warmed up."""
@@ -160,6 +166,11 @@ def _step(
     """Runs a pass and writes the likeliest next token, in inference mode as its caller is."""
     logits = decoder(ids, cache, past)
     token.copy_(logits.argmax(dim=-1, keepdim=True))
+
+
+def _run_beside(run: Run, _owner: Run) -> None:
+    """Runs a graph beside the owner of its tensors, as it keeps none of them."""
+    run()
 
 
 def spread(items: Sequence[int], count: int) -> Sequence[int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from model.estimate import Provenance
+from model.estimate import Phase, Provenance
+from server.messages import PHASES
 from tokenpace.v1 import types_pb2
 
 if TYPE_CHECKING:
@@ -21,24 +22,39 @@ _SOURCES = {
 }
 
 
+class Exchanged(NamedTuple):
+    """A live measurement, predicted exchanges added.
+
+    Attributes:
+        result: with them.
+        milliseconds: that were added to a pass of each phase.
+        warning: says so.
+    """
+
+    result: LiveResult
+    milliseconds: dict[Phase, float]
+    warning: types_pb2.Warning
+
+
 def with_exchanges(
     result: LiveResult, prediction: latency_pb2.PredictResponse, source: Provenance
-) -> tuple[LiveResult, types_pb2.Warning]:
-    """Returns the result with the exchanges that its prediction has, and a warning that says so.
+) -> Exchanged:
+    """Returns the result with the exchanges that its prediction has.
 
     Args:
         result: of a rank that ran alone.
         prediction: with its breakdown.
         source: where it has the exchanges from.
     """
-    first, later = (
-        sum(
+    added = {
+        phase: sum(
             row.latency_ms
             for row in prediction.breakdown
-            if row.phase == phase and row.bound == "communication"
+            if row.phase == PHASES[phase] and row.bound == "communication"
         )
-        for phase in (types_pb2.PHASE_PREFILL, types_pb2.PHASE_DECODE)
-    )
+        for phase in (Phase.PREFILL, Phase.DECODE)
+    }
+    first, later = added[Phase.PREFILL], added[Phase.DECODE]
     warning = types_pb2.Warning(
         code="EXCHANGES_PREDICTED",
         text=f"one rank was measured; what ranks exchange was added as predicted by"
@@ -46,7 +62,8 @@ def with_exchanges(
         " one",
     )
     tpot = result.tpot_ms and _later(result.tpot_ms, later)
-    return replace(result, ttft_ms=_later(result.ttft_ms, first), tpot_ms=tpot), warning
+    measured = replace(result, ttft_ms=_later(result.ttft_ms, first), tpot_ms=tpot)
+    return Exchanged(measured, added, warning)
 
 
 def _later(spread: Distribution, milliseconds: float) -> Distribution:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
+    from model.estimate import Phase
     from server.cancellation import Cancellation
     from server.jobs import JobManager
     from server.predictor import Predictor
@@ -100,9 +101,10 @@ class LiveMeasurements:
         except CancelledError:
             raise ServiceError(grpc.StatusCode.CANCELLED, "the caller went away") from None
         warnings = []
+        exchanged: dict[Phase, float] = {}
         if is_alone:
             source = self._predictor.exchange_provenance(plan.resolution)
-            result, warning = with_exchanges(result, prediction, source)
+            result, exchanged, warning = with_exchanges(result, prediction, source)
             warnings.append(warning)
             del prediction.breakdown[:]
         message = _message(plan, prediction, result, environment)
@@ -110,7 +112,7 @@ class LiveMeasurements:
         if path is not None and result.phases:
             question = plan.resolution.question
             sheet = self._predictor.analytical(plan.device, question.engine).sheet
-            message.trace.CopyFrom(trace_message(path, question, sheet, result))
+            message.trace.CopyFrom(trace_message(path, question, sheet, result, exchanged))
         yield profiler_pb2.MeasureResponse(result=message)
 
     def _trace_path(self, plan: LivePlan) -> Path | None:

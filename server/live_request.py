@@ -14,7 +14,7 @@ from profiler.plain_limits import check_plain
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
 from server.occupancy import unoccupied
-from server.rank_devices import Ranks, ranks_of
+from server.rank_devices import ranks_of
 from tokenpace.v1 import profiler_pb2
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from server.devices import Device, DeviceRegistry
     from server.errors import ServiceError
     from server.predictor import Predictor, Resolution
+    from server.rank_devices import Ranks
 
 DEFAULT_BUDGET_S = 30.0
 MIN_BUDGET_S = 0.001
@@ -119,8 +120,6 @@ def live_plan(
         )
     question = resolution.question
     ranks = ranks_of(device, question.parallelism.tensor, devices)
-    if len(ranks.devices) > 1 and (request.trace or request.torch_compile):
-        ranks = Ranks((device,), "one alone is traced and compiled")
     plan = LivePlan(
         resolution=resolution,
         scope=_SCOPES[request.scope],

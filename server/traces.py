@@ -15,6 +15,7 @@ from server.messages import PHASES
 from tokenpace.v1 import profiler_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from model.hardware import DataSheet
@@ -48,7 +49,11 @@ def new_trace(folder: Path, model: str) -> Path:
 
 
 def trace_message(
-    path: Path, question: Question, sheet: DataSheet, result: LiveResult
+    path: Path,
+    question: Question,
+    sheet: DataSheet,
+    result: LiveResult,
+    exchanged: Mapping[Phase, float],
 ) -> profiler_pb2.Trace:
     """Returns what a trace shows, beside what the device could do.
 
@@ -57,6 +62,8 @@ def trace_message(
         question: that was measured.
         sheet: of the device, with its rates.
         result: with the trace's phases.
+        exchanged: predicted milliseconds of a phase's pass that its measured latency holds
+            beside what ran; none where nothing was added.
     """
     planner = StepPlanner(question)
     sequences = max(1, question.workload.batch_size)
@@ -66,8 +73,15 @@ def trace_message(
         measured = result.ttft_ms if prompt else result.tpot_ms
         if measured is not None:
             work = planner.prefill(sequences) if prompt else planner.decode(sequences)
-            idle = max(0.0, 1 - phase.busy_ms / phase.milliseconds)
-            found = bottleneck(work.operations, sheet, measured.median, idle)
+            added = exchanged.get(phase.phase, 0.0)
+            ran_ms = measured.median - added
+            found = bottleneck(
+                work.operations,
+                sheet,
+                measured.median,
+                overhead_ms=phase.idle_share * ran_ms,
+                communication_ms=phase.communication_share * ran_ms + added,
+            )
             message.phases.add(
                 phase=PHASES[phase.phase],
                 measured_ms=measured.median,
@@ -75,6 +89,7 @@ def trace_message(
                 bandwidth_ms=found.bandwidth_ms,
                 compute_ms=found.compute_ms,
                 overhead_ms=found.overhead_ms,
+                communication_ms=found.communication_ms,
                 roofline_share=found.share,
                 traced_ms=phase.milliseconds,
                 kernels=_kernels(phase),

@@ -23,10 +23,11 @@ from model.workload import Workload
 from profiler.device import Device, open_device
 from profiler.interface import LiveRequest, LiveResult, Progressed, Scope
 from profiler.live import cold_depth, measure_live
+from profiler.live_models import live_model
 from profiler.live_ranks import measure_on_ranks
 from profiler.models import LayerSpans
 from profiler.ranks import RankError, run_on_ranks
-from profiler.wholes import Once
+from profiler.wholes import GeneratePoint, Once
 
 CPU = Device("cpu", 1 << 40)
 """Nothing overflows its cache: whole models run."""
@@ -115,8 +116,11 @@ def test_without_later_tokens_there_is_no_time_for_them(tokens, engine):
     assert result.tpot_ms is None
 
 
-def test_ranks_run_together_and_say_so():
-    asked = replace(request(tensor=2), rank_devices=("cpu", "cpu"))
+@engines
+def test_ranks_run_together_and_say_so_and_the_first_writes_its_trace(engine, tmp_path):
+    path = tmp_path / "x.trace.json.gz"
+    asked = request(tensor=2, engine=engine, budget_s=60.0)
+    asked = replace(asked, rank_devices=("cpu", "cpu"), trace_path=str(path))
     *progress, result = measure_on_ranks(asked, 1, time.monotonic())
     assert [event.text for event in progress] == ["2 ranks measure together"]
     assert result.notes[0] == "2 tensor-parallel ranks were run, which exchanged over gloo"
@@ -125,6 +129,17 @@ def test_ranks_run_together_and_say_so():
         assert 0 < spread.p10 <= spread.median <= spread.p90
         assert 5 <= spread.samples <= 30
     assert result.energy_per_token_joules is None
+    assert [phase.phase for phase in result.phases] == [Phase.PREFILL, Phase.DECODE]
+    for phase in result.phases:
+        calls = {kernel.name: kernel.calls for kernel in phase.kernels}
+        # Behind attention and feed-forward of both layers, and behind the head.
+        assert (calls["gloo:all_reduce"], calls["gloo:all_gather"]) == (4, 1)
+        exchanged = sum(k.milliseconds for k in phase.kernels if k.name.startswith("gloo:"))
+        communication_ms = phase.communication_share * phase.milliseconds
+        assert 0 < exchanged <= communication_ms < (1 - phase.idle_share) * phase.milliseconds
+    assert list(tmp_path.iterdir()) == [path]
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert sum(event.get("name") == "gloo:all_reduce" for event in events) == 4 * 4
 
 
 def measured_without_cache(rank, *requests):
@@ -136,11 +151,16 @@ def measured_without_cache(rank, *requests):
     return found
 
 
-def test_ranks_run_a_few_layers_and_agree_on_what_they_took():
+def test_ranks_run_a_few_layers_and_agree_on_what_they_took(tmp_path):
     asked = [request(Scope.LAYER, DEEP, tensor=2, engine=engine) for engine in ENGINES]
+    asked = [replace(each, trace_path=str(tmp_path / f"{each.engine}.gz")) for each in asked]
     for result, (most, least) in run_on_ranks(("cpu", "cpu"), 1, measured_without_cache, *asked):
         assert "2 of 24 layers were run and scaled" in result.notes
         assert most == -least == result.ttft_ms.median
+        # Tiny layers do little else.
+        for phase in result.phases:
+            assert 0.3 < phase.communication_share < 1 - phase.idle_share < 1
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -245,6 +265,37 @@ def test_compiled_layers_are_measured_and_said_so():
 
 
 @compiles
+def test_nothing_is_compiled_in_what_the_warm_up_or_a_request_tells():
+    torch.compiler.reset()
+    asked = replace(request(engine="torch"), torch_compile=True)
+    model = live_model(asked, TINY, TINY, CPU)
+    point = GeneratePoint(2, 12, 4)
+    begin = time.monotonic()
+    first, steps, _ = model.warm_up(point)
+    spent = time.monotonic() - begin
+    # Of five graphs that are compiled one alone takes a tenth of the time.
+    assert (first + sum(steps)) / 1e3 < spent / 20
+    once = model.runs(point)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert len(once().steps_ms) == 3
+
+
+def test_ranks_compile_their_layers_with_what_they_exchange(tmp_path):
+    asked = request(budget_s=120.0, tensor=2, engine="torch", output_tokens=2)
+    path = str(tmp_path / "x.trace.json.gz")
+    asked = replace(asked, rank_devices=("cpu", "cpu"), torch_compile=True, trace_path=path)
+    *_, result = measure_on_ranks(asked, 1, time.monotonic())
+    assert result.tpot_ms.median > 0
+    assert any("torch compiled the layers" in note for note in result.notes)
+    assert any("2 tensor-parallel ranks were run" in note for note in result.notes)
+    for phase in result.phases:
+        calls = {kernel.name: kernel.calls for kernel in phase.kernels}
+        assert (calls["gloo:all_reduce"], calls["gloo:all_gather"]) == (4, 1)
+        # A graph a layer: none is broken where ranks exchange.
+        assert sum(n for name, n in calls.items() if "CompiledFxGraph" in name) == 2
+
+
+@compiles
 def test_where_torch_cannot_compile_the_remedy_is_named(monkeypatch, tmp_path):
     torch.compiler.reset()
     # Nothing that was compiled before is found there.
@@ -279,7 +330,9 @@ def test_a_trace_lists_the_kernels_of_each_phase_and_opens(scope, tmp_path):
     for phase in result.phases:
         times = [kernel.milliseconds for kernel in phase.kernels]
         assert times == sorted(times, reverse=True)
-        assert 0 < sum(times) <= phase.busy_ms <= phase.milliseconds
+        assert 0 < sum(times) <= phase.milliseconds
+        assert 0 < phase.idle_share < 1
+        assert phase.communication_share == 0
     # Seven matrices a layer and the head, each pass.
     layers = 24 if scope is Scope.MODEL else 2
     for phase in result.phases:
@@ -287,7 +340,9 @@ def test_a_trace_lists_the_kernels_of_each_phase_and_opens(scope, tmp_path):
         assert [kernel.calls for kernel in products] == [7 * layers + 1]
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     named = [event for event in events if event.get("name") == "aten::mm"]
-    assert len(named) == 4 * (7 * layers + 1)  # the prompt and three steps
+    # The prompt and three steps; of a few layers these alone once more in each phase.
+    alone = 0 if scope is Scope.MODEL else 2 * 7 * layers
+    assert len(named) == 4 * (7 * layers + 1) + alone
     assert all(event["dur"] >= 0 and event["ph"] == "X" for event in named)
 
 
@@ -410,7 +465,37 @@ def test_a_gpu_traces_the_kernels_of_its_graphs(tmp_path):
         # Of two layers and the head, nine products are the fewest; operators of the host are none.
         assert sum(kernel.calls for kernel in phase.kernels) >= 4 * 2 + 1
         assert not [kernel for kernel in phase.kernels if kernel.name.startswith("aten::")]
-        assert 0 < phase.busy_ms <= phase.milliseconds
+        assert 0 <= phase.idle_share < 1
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     # The prompt and three steps.
     assert sum(event.get("name") == "cudaGraphLaunch" for event in events) == 4
+
+
+@of_gpus
+@engines
+def test_a_gpus_trace_of_a_few_layers_is_of_its_kernels(engine, tmp_path):
+    asked = request(Scope.LAYER, DEEP, engine=engine, budget_s=60.0)
+    asked = replace(asked, device="cuda:0", trace_path=str(tmp_path / "x.trace.json.gz"))
+    cold = replace(open_device("cuda:0"), cache_bytes=1)
+    _, result = measure(asked, cold)
+    assert "2 of 24 layers were run and scaled" in result.notes
+    assert [phase.phase for phase in result.phases] == [Phase.PREFILL, Phase.DECODE]
+    for phase in result.phases:
+        assert phase.kernels
+        assert not [kernel.name for kernel in phase.kernels if kernel.name.startswith("aten::")]
+        assert 0 < phase.idle_share < 1
+        assert phase.communication_share == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@engines
+def test_the_trace_of_gpus_tells_what_they_exchange(engine, tmp_path):
+    asked = request(tensor=2, engine=engine, budget_s=120.0)
+    path = str(tmp_path / "x.trace.json.gz")
+    asked = replace(asked, rank_devices=("cuda:0", "cuda:1"), trace_path=path)
+    *_, result = measure_on_ranks(asked, 1, time.monotonic())
+    for phase in result.phases:
+        sums = [kernel for kernel in phase.kernels if "AllReduce" in kernel.name]
+        assert sum(kernel.calls for kernel in sums) == 4
+        assert 0 < phase.communication_share < 1 - phase.idle_share

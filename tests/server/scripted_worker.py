@@ -123,7 +123,13 @@ def live(connection, request):
         Path(request.trace_path).write_text("a trace")
         kernels = (TracedKernel(name="matmul", calls=4, milliseconds=8.0),)
         phases = tuple(
-            TracedPhase(phase=phase, milliseconds=10.0, busy_ms=8.0, kernels=kernels)
+            TracedPhase(
+                phase=phase,
+                milliseconds=10.0,
+                idle_share=0.2,
+                communication_share=0.1 if request.rank_devices else 0.0,
+                kernels=kernels,
+            )
             for phase in Phase
         )
     connection.send(
@@ -141,7 +147,8 @@ def told(connection, request):
     r = request
     ranks = "+".join(r.rank_devices) or r.alone
     asked = f"{r.engine} {r.scope} {r.tensor} {ranks} {r.precision}"
-    text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}"
+    marks = (" traced" if r.trace_path else "") + (" compiled" if r.torch_compile else "")
+    text = f"{asked} {r.budget_s:.0f} {r.workload.input_tokens}{marks}"
     fail(connection, FailureCode.FAULT, text)
 
 

@@ -150,6 +150,7 @@ def test_a_trace_tells_what_holds_a_pass_back_and_where_it_lies(serve, tmp_path)
         assert [(k.name, k.calls, k.latency_ms, k.share) for k in phase.kernels] == [
             ("matmul", 4, 8.0, 0.8)
         ]
+        assert phase.communication_ms == 0
     # Weights are read once for few tokens; the parts are those of the smallest model here.
     assert decode.bandwidth_ms > decode.compute_ms
     assert decode.bound in {"bandwidth", "overhead"}
@@ -183,18 +184,20 @@ def test_the_worker_is_told_what_is_asked(serve, cores):
         parallelism=types_pb2.Parallelism(tensor=3),
         budget=seconds(9),
         engine="torch",
+        trace=True,
+        torch_compile=True,
     )
     found = failure(serve("told").stub.Measure, request)
-    assert found.message == "not measured: torch model 3 cpu+cpu+cpu bf16 9 32"
+    assert found.message == "not measured: torch model 3 cpu+cpu+cpu bf16 9 32 traced compiled"
 
 
-@pytest.mark.parametrize("name", ["trace", "torch_compile"])
-def test_what_one_rank_alone_is_measured_in_is_told(serve, cores, name):
+def test_a_trace_of_ranks_tells_what_they_exchange(serve, cores):
     cores(3)
-    parallelism = types_pb2.Parallelism(tensor=3)
-    request = measure_request(engine="torch", parallelism=parallelism, **{name: True})
-    found = failure(serve("told").stub.Measure, request)
-    assert " 3 one alone is traced and compiled fp32" in found.message
+    request = measure_request(parallelism=types_pb2.Parallelism(tensor=3), trace=True)
+    result = list(serve("live").stub.Measure(request, timeout=20))[-1].result
+    for phase in result.trace.phases:
+        assert phase.communication_ms == pytest.approx(20 * 1 / 10)
+        assert phase.overhead_ms == pytest.approx(20 * 2 / 10)
 
 
 def test_where_cores_are_too_few_for_the_ranks_that_is_told(serve, cores):
@@ -207,7 +210,8 @@ def test_where_cores_are_too_few_for_the_ranks_that_is_told(serve, cores):
 def test_what_ranks_exchange_is_added_where_one_runs_alone(serve, state, cores):
     cores(1)
     parallelism = types_pb2.Parallelism(tensor=3)
-    result = list(serve("live").stub.Measure(measure_request(parallelism=parallelism)))[-1].result
+    asked = measure_request(parallelism=parallelism, trace=True)
+    result = list(serve("live").stub.Measure(asked))[-1].result
     assert not result.prediction.breakdown
     note, warning = result.warnings
     assert (note.text, warning.code) == ("a note", "EXCHANGES_PREDICTED")
@@ -219,15 +223,21 @@ def test_what_ranks_exchange_is_added_where_one_runs_alone(serve, state, cores):
         include_breakdown=True,
     )
     rows = Predictor(state.devices, state.cost_models).predict(request).breakdown
-    for phase, spread, residual, predicted in (
-        (types_pb2.PHASE_PREFILL, result.ttft_ms, result.ttft_residual, result.prediction.ttft_ms),
-        (types_pb2.PHASE_DECODE, result.tpot_ms, result.tpot_residual, result.prediction.tpot_ms),
+    for traced, spread, residual, predicted in zip(
+        result.trace.phases,
+        (result.ttft_ms, result.tpot_ms),
+        (result.ttft_residual, result.tpot_residual),
+        (result.prediction.ttft_ms, result.prediction.tpot_ms),
+        strict=True,
     ):
         names = {"all_reduce", "all_gather"}
-        added = sum(row.latency_ms for row in rows if row.phase == phase and row.name in names)
+        added = sum(r.latency_ms for r in rows if r.phase == traced.phase and r.name in names)
         assert added > 0
         assert spread.median == pytest.approx(20 + added)
         assert (spread.p10, spread.p90) == pytest.approx((19 + added, 21 + added))
+        assert traced.measured_ms == spread.median
+        assert traced.communication_ms == pytest.approx(added)
+        assert traced.overhead_ms == pytest.approx(20 * 2 / 10)
         assert residual == pytest.approx(spread.median / predicted.value - 1)
 
 

@@ -221,6 +221,7 @@ def test_a_trace_shows_kernels_and_what_holds_each_phase_back(daemon, tokenpace)
         bandwidth_ms=4.0,
         compute_ms=0.1,
         overhead_ms=0.5,
+        communication_ms=0.3,
         roofline_share=0.82,
         kernels=[kernel],
     )
@@ -233,7 +234,15 @@ def test_a_trace_shows_kernels_and_what_holds_each_phase_back(daemon, tokenpace)
     code, out, _ = tokenpace("measure", "--model", "a", "--trace", "--torch-compile")
     assert code == 0
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "decode 5.00 ms bandwidth 4.00 ms 0.100 ms 0.500 ms 82%" in lines
+    begin = lines.index("bound bandwidth")
+    assert lines[begin + 1 : begin + 7] == [
+        "measured 5.00 ms",
+        "bandwidth 4.00 ms",
+        "compute 0.100 ms",
+        "overhead 0.500 ms",
+        "communication 0.300 ms",
+        "roofline 82%",
+    ]
     assert "decode gemm 32 4.20 ms 84%" in lines
     assert "trace /there/x.trace.json.gz" in lines
     assert daemon.request("Measure").trace is True

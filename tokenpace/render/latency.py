@@ -29,7 +29,7 @@ _RATES = (
 )
 _KERNELS = 8
 """Of each phase of a trace, that are shown; the answer has more."""
-_KERNEL_CHARACTERS = 60
+_KERNEL_CHARACTERS = 44
 
 
 def prediction(answer: latency_pb2.PredictResponse, confidence: float) -> RenderableType:
@@ -105,30 +105,24 @@ def live_measurement(result: profiler_pb2.LiveMeasurement, confidence: float) ->
 
 
 def _trace(trace: profiler_pb2.Trace) -> list[RenderableType]:
-    bounds = text.table(
-        *("", "measured", "bound", "bandwidth", "compute", "overhead", "roofline"),
-        right=("measured", "bandwidth", "compute", "overhead", "roofline"),
-    )
-    kernels = text.table("", "kernel", "calls", "time", "share", right=("calls", "time", "share"))
-    for phase in trace.phases:
-        label = text.enum(types_pb2.Phase, "PHASE_", phase.phase)
-        parts = (phase.bandwidth_ms, phase.compute_ms, phase.overhead_ms)
-        bounds.add_row(
-            label,
-            f"{text.figure(phase.measured_ms)} ms",
-            phase.bound,
-            *(f"{text.figure(part)} ms" for part in parts),
-            f"{phase.roofline_share:.0%}",
-        )
-        for kernel in phase.kernels[:_KERNELS]:
+    labels = [text.enum(types_pb2.Phase, "PHASE_", phase.phase) for phase in trace.phases]
+    bounds = text.table("", *labels, right=labels)
+    bounds.add_row("bound", *(phase.bound for phase in trace.phases))
+    for name in ("measured", "bandwidth", "compute", "overhead", "communication"):
+        parts = (getattr(phase, f"{name}_ms") for phase in trace.phases)
+        bounds.add_row(name, *(f"{text.figure(part)} ms" for part in parts))
+    bounds.add_row("roofline", *(f"{phase.roofline_share:.0%}" for phase in trace.phases))
+    figures = ("calls", "time", "share")
+    kernels = text.table("", "kernel of the traced pass", *figures, right=figures)
+    for label, phase in zip(labels, trace.phases, strict=True):
+        for index, kernel in enumerate(phase.kernels[:_KERNELS]):
             kernels.add_row(
-                label,
+                "" if index else label,
                 kernel.name[:_KERNEL_CHARACTERS],
                 f"{kernel.calls}",
                 f"{text.figure(kernel.latency_ms)} ms",
                 f"{kernel.share:.0%}",
             )
-            label = ""
     return [Text(), bounds, Text(), kernels, Text(), text.pairs([("trace", trace.path)])]
 
 

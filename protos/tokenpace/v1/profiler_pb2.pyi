@@ -85,7 +85,7 @@ class TracedKernel(_message.Message):
     def __init__(self, name: _Optional[str] = ..., calls: _Optional[int] = ..., latency_ms: _Optional[float] = ..., share: _Optional[float] = ...) -> None: ...
 
 class TracedPhase(_message.Message):
-    __slots__ = ("phase", "measured_ms", "bound", "bandwidth_ms", "compute_ms", "overhead_ms", "roofline_share", "traced_ms", "kernels")
+    __slots__ = ("phase", "measured_ms", "bound", "bandwidth_ms", "compute_ms", "overhead_ms", "roofline_share", "traced_ms", "kernels", "communication_ms")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     MEASURED_MS_FIELD_NUMBER: _ClassVar[int]
     BOUND_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class TracedPhase(_message.Message):
     ROOFLINE_SHARE_FIELD_NUMBER: _ClassVar[int]
     TRACED_MS_FIELD_NUMBER: _ClassVar[int]
     KERNELS_FIELD_NUMBER: _ClassVar[int]
+    COMMUNICATION_MS_FIELD_NUMBER: _ClassVar[int]
     phase: _types_pb2.Phase
     measured_ms: float
     bound: str
@@ -104,7 +105,8 @@ class TracedPhase(_message.Message):
     roofline_share: float
     traced_ms: float
     kernels: _containers.RepeatedCompositeFieldContainer[TracedKernel]
-    def __init__(self, phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., measured_ms: _Optional[float] = ..., bound: _Optional[str] = ..., bandwidth_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., overhead_ms: _Optional[float] = ..., roofline_share: _Optional[float] = ..., traced_ms: _Optional[float] = ..., kernels: _Optional[_Iterable[_Union[TracedKernel, _Mapping]]] = ...) -> None: ...
+    communication_ms: float
+    def __init__(self, phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., measured_ms: _Optional[float] = ..., bound: _Optional[str] = ..., bandwidth_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., overhead_ms: _Optional[float] = ..., roofline_share: _Optional[float] = ..., traced_ms: _Optional[float] = ..., kernels: _Optional[_Iterable[_Union[TracedKernel, _Mapping]]] = ..., communication_ms: _Optional[float] = ...) -> None: ...
 
 class Trace(_message.Message):
     __slots__ = ("path", "phases")

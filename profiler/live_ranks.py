@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
 from profiler.interface import LiveResult, Progressed
+from profiler.loading import no_collection
 from profiler.ranks import run_on_ranks
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def measure_on_ranks(
 
 def _measured(rank: Rank, request: LiveRequest, begin: float) -> LiveResult | Exception:
     """Returns the result, or what all ranks alike found wrong with the request."""
-    from profiler.live import measure_live  # noqa: PLC0415 - a rank alone needs transformers
+    with no_collection():
+        from profiler.live import measure_live  # noqa: PLC0415 - a rank alone needs transformers
 
     try:
         for event in measure_live(request, rank.device, begin, rank):

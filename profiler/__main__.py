@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from model.committed import FOLDER
+from model.loading import no_collection
 from model.precision import Precision
 from profiler import process_limits, processor
-from profiler.loading import no_collection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
+from model.loading import no_collection
 from profiler.interface import LiveResult, Progressed
-from profiler.loading import no_collection
 from profiler.ranks import run_on_ranks
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
+from model.loading import no_collection
 from profiler import process_limits
 from profiler.interface import (
     CampaignRequest,
@@ -31,7 +32,6 @@ from profiler.interface import (
     Skipped,
     Started,
 )
-from profiler.loading import no_collection
 from profiler.overhead import Overhead
 from profiler.telemetry import current_environment
 from profiler.watch import Watch

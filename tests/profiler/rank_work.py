@@ -5,8 +5,8 @@ import signal
 import time
 from dataclasses import replace
 
+from model.loading import no_collection
 from profiler.device import Device
-from profiler.loading import no_collection
 from profiler.processor import core_count
 
 NO_CACHE = Device("cpu", 1)

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from importlib import import_module
 
 from model.loading import no_collection
 from profiler.device import Device
@@ -11,6 +12,13 @@ from profiler.processor import core_count
 
 NO_CACHE = Device("cpu", 1)
 """Everything overflows its cache: the fewest layers run."""
+
+
+def by_name(rank, module, name):
+    """Does the work of a module that loads much."""
+    with no_collection():
+        work = getattr(import_module(module), name)
+    return work(rank)
 
 
 def die(rank):

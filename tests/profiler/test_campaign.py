@@ -199,6 +199,10 @@ def shorten(patch):
     patch.setattr(profiler.campaign, "OTHERS_FROM_S", 300.0)
 
 
+TURNED = 18
+"""Rows by which such a campaign has turned to more than dense models, if it is long."""
+
+
 @pytest.fixture
 def short(monkeypatch):
     shorten(monkeypatch)
@@ -228,6 +232,7 @@ def test_a_long_campaign_measures_more_behind_dense_models_of_transformers(mixed
     rows, kinds = mixed, [row.kind for row in mixed]
     assert set(kinds) == KINDS | OTHER_KINDS
     first = min(kinds.index(kind) for kind in OTHER_KINDS)
+    assert first < TURNED
     assert not any("experts" in row.shape for row in rows[:first])
     assert {row.engine for row in rows[:first]} == {"transformers"}
     assert set(kinds[:first]) == KINDS
@@ -254,9 +259,9 @@ def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
     rows = []
     for event in campaign(budget_s=budget_s, precisions=precisions).run():
         rows.append(event)
-        if len(rows) >= 25:  # a long campaign of fp32 has mixtures among them
+        if len(rows) >= TURNED:
             break
-    assert len(rows) == 25
+    assert len(rows) == TURNED
     assert not (OTHER_KINDS | {"linear_per_tensor"}) & {row.kind for row in rows}
     assert not any("experts" in row.shape for row in rows)
     assert {row.engine for row in rows} == {"transformers"}
@@ -279,6 +284,7 @@ def test_a_long_campaign_measures_fp8_by_both_of_its_scalings(short, monkeypatch
     rows = until_next_precision()
     kinds = [row.kind for row in rows]
     first = kinds.index("linear_per_tensor")
+    assert first < TURNED
     assert set(kinds[:first]) == KINDS
     assert set(kinds[first:]) == {"linear_per_tensor"}
     assert {row.precision for row in rows[first:]} == {Precision.FP8}

@@ -33,6 +33,8 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_S = 86_400.0
 _MEMORY_SHARE = 0.8
 """Of the memory that is free, as a worker of the daemon gets by default."""
+_FEWEST_S = 15.0
+"""That must be left for another process to go on: torch alone takes seconds to load."""
 _DONE, _FAILED, _USAGE, _SIGNALLED = 0, 1, 2, 128
 
 
@@ -81,6 +83,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     # torch takes seconds to load: the limits are in force before, the arguments read.
     from model.errors import InvalidFieldError  # noqa: PLC0415
     from profiler.campaign_file import CampaignFileError  # noqa: PLC0415
+    from profiler.interface import DeviceLostError  # noqa: PLC0415
     from profiler.progress import Progress  # noqa: PLC0415
     from profiler.standalone import (  # noqa: PLC0415
         DeviceInUseError,
@@ -113,6 +116,14 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return _fail(_USAGE, error)
     except (DeviceInUseError, NothingMeasuredError, OSError) as error:
         return _fail(_FAILED, error)
+    except DeviceLostError as error:
+        left = options.budget - (time.monotonic() - _BEGIN)
+        if left < _FEWEST_S:
+            return _fail(_FAILED, error)
+        progress.say(f"{error}; another process goes on without it")
+        # Of an option that is named twice the last one counts.
+        again = ["-m", "profiler", *arguments, "--budget", f"{left:.1f}s"]
+        os.execv(sys.executable, [sys.executable, *again])  # noqa: S606 - this very command
     except RuntimeError as error:  # torch's, of a device that failed
         traceback.print_exc()
         return _fail(_FAILED, error)

@@ -85,7 +85,7 @@ class PlainModel:
         size = (sum(alike.tokens for alike in point.step), decoder.architecture.hidden_size)
         stream = device.random(*size, dtype=decoder.dtype)
         layers = partial(decoder.run_layers, stream, shares)
-        return partial(_run_beside, captured(device, [layers]), layers)
+        return captured(device, [layers])
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once; it has been warmed up."""
@@ -166,11 +166,6 @@ def _step(
     """Runs a pass and writes the likeliest next token, in inference mode as its caller is."""
     logits = decoder(ids, cache, past)
     token.copy_(logits.argmax(dim=-1, keepdim=True))
-
-
-def _run_beside(run: Run, _owner: Run) -> None:
-    """Runs a graph beside the owner of its tensors, as it keeps none of them."""
-    run()
 
 
 def spread(items: Sequence[int], count: int) -> Sequence[int]:

@@ -16,7 +16,7 @@ from profiler.campaign import Campaign
 from profiler.campaign_file import CampaignFile
 from profiler.device import open_device
 from profiler.identity import default_device, header_of, identify
-from profiler.interface import CampaignRequest, Skipped, reserve_s
+from profiler.interface import MOST_LOST, CampaignRequest, DeviceLostError, Skipped, reserve_s
 from profiler.overhead import Overhead
 from profiler.summary import summary
 from profiler.watch import Watch
@@ -91,6 +91,9 @@ def run(plan: Plan, progress: Progress) -> str:
         NoDeviceError: torch sees no such device.
         DeviceInUseError: others compute on it, and it is not forced.
         CampaignFileError: the file cannot be gone on with.
+        DeviceLostError: a point took the device with it; the file says so, and another process
+            goes on without it.
+        RuntimeError: several points did.
         NothingMeasuredError: the budget was too small.
         OSError: the file cannot be written.
     """
@@ -114,6 +117,7 @@ def run(plan: Plan, progress: Progress) -> str:
             precisions=plan.precisions,
             done=file.measured,
             design_only=plan.design_only,
+            avoided=file.avoided,
         )
         campaign = Campaign(request, device, plan.begin, plan.space)
         overhead = Overhead(plan.begin, campaign.measuring)
@@ -122,15 +126,21 @@ def run(plan: Plan, progress: Progress) -> str:
         watch.look(always=True)
         progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
         with _until(end - reserve + min(_OVERRUN_S, reserve / 2)):
-            for event in campaign.run():
-                if isinstance(event, Skipped):
-                    skipped[event.reason] += 1
-                else:
-                    clock_mhz = telemetry.clock_mhz(name)
-                    file.append(event, overhead.lap(), clock_mhz)
-                    measured.append(event)
-                watch.look()
-                progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+            try:
+                for event in campaign.run():
+                    if isinstance(event, Skipped):
+                        skipped[event.reason] += 1
+                    else:
+                        clock_mhz = telemetry.clock_mhz(name)
+                        file.append(event, overhead.lap(), clock_mhz)
+                        measured.append(event)
+                    watch.look()
+                    progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+            except DeviceLostError as error:
+                file.avoid(error.group)
+                if len(file.avoided) > MOST_LOST:
+                    raise RuntimeError(f"{error}, as others did before it") from error
+                raise
         watch.look(always=True)
     fresh = len(measured) - len(file.measured)
     if not measured:

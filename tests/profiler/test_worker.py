@@ -20,8 +20,8 @@ from model.precision import Precision
 from model.workload import Workload
 from profiler.interface import (
     CampaignRequest,
-    ExchangeRequest,
     DeviceLostError,
+    ExchangeRequest,
     Failed,
     FailureCode,
     Finished,

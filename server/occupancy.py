@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from profiler.telemetry import Telemetry
     from server.devices import Device, DeviceRegistry
 
+FORCE_REMEDY = "end them, wait, or set force"
+"""Where the request has a field for it."""
+
 
 def unoccupied(
     device: Device, devices: DeviceRegistry, remedy: str = "end them or wait"

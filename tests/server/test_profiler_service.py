@@ -392,6 +392,25 @@ def test_other_processes_on_the_device_are_told(serve, occupied):
     found = failure(serve("live").stub.Measure, measure_request())
     assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "DEVICE_IN_USE")
     assert "12 train" in found.message
+    assert "force" in found.message
+    (violation,) = found.PreconditionFailure.violations
+    assert "12 train" in violation.description
+
+
+def test_a_device_in_use_is_measured_where_that_is_asked_for(serve, occupied):
+    events = list(serve("live").stub.Measure(measure_request(force=True), timeout=20))
+    assert events[-1].result.ttft_ms.median == 20.0
+
+
+def test_memory_that_others_have_is_not_free_for_a_forced_measurement(serve, state, monkeypatch):
+    telemetry = SimpleNamespace(
+        processes=("12 train",), memory_total_bytes=2_000_000_000, memory_used_bytes=1_900_000_000
+    )
+    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(lambda *_: telemetry))
+    request = measure_request(scope=pb.MEASURE_SCOPE_MODEL, force=True)
+    found = failure(serve("crash").stub.Measure, request)
+    assert found.reason == "NOT_ENOUGH_MEMORY"
+    assert found.ErrorInfo.metadata["free_bytes"] == "100000000"
 
 
 def test_a_device_in_use_is_profiled_where_that_is_asked_for_alone(serve, occupied):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from model.committed import FOLDER
 from model.precision import Precision
 from profiler import process_limits, processor
+from profiler.source import commit_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +102,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         arguments=arguments,
         force=options.force,
         design_only=options.design_only,
+        commit=options.commit or "",
     )
     try:
         if options.ranks is None:
@@ -224,6 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (campaign, collectives):
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
+        command.add_argument(
+            "--commit",
+            type=commit_argument,
+            metavar="HASH",
+            help="of this source where it is no git checkout: the file could not be committed else",
+        )
     for command in (campaign, collectives, check):
         command.add_argument(
             "--force", action="store_true", help="measure beside other processes on the GPU"

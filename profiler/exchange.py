@@ -38,8 +38,8 @@ def exchange(
         sizes: bytes of the messages.
 
     Raises:
-        InvalidFieldError: the device does not run one of the precisions, or there are not so
-            many GPUs; names the field.
+        InvalidFieldError: the device does not run one of the precisions, there are not so
+            many GPUs, or the source is of another commit; names the field.
         NoDeviceError: torch sees no such device.
         DeviceInUseError: others compute on one of the devices, and it is not forced.
         CampaignFileError: the file cannot be gone on with.
@@ -63,7 +63,8 @@ def exchange(
         )
     devices = _gpus(name, count) or (name,) * count
     found: list[Measurement] = []
-    with CampaignFile(plan.out, header_of(identify(name), plan.arguments)) as file:
+    header = header_of(identify(name), plan.arguments, plan.commit)
+    with CampaignFile(plan.out, header) as file:
         for precision in precisions:
             progress.say(f"{count} ranks send each other {precision}")
             rows = run_on_ranks(devices, processor.threads(), measure_collectives, precision, sizes)

@@ -35,6 +35,13 @@ def test_a_processor_has_no_compact_file(card_checks):
         assert step.command[-2:] == ("--device", "cpu")
 
 
+def test_a_commit_is_passed_on_to_the_campaign(card_checks):
+    steps = card_checks.plan(Path("/out"), 60.0, "", "a" * 40)
+    given = [step.name for step in steps if "--commit" in step.command]
+    assert given == ["campaign"]
+    assert ("--commit", "a" * 40) in list(zip(steps[2].command, steps[2].command[1:], strict=False))
+
+
 @pytest.fixture
 def steps(card_checks):
     """Makes steps of programs, with the shares of each."""
@@ -136,4 +143,15 @@ def test_wrong_minutes_are_refused(card_checks, command, tmp_path, capsys, minut
         command(card_checks, "--out", tmp_path / "card", "--minutes", minutes)
     assert ended.value.code == 2
     assert "--minutes" in capsys.readouterr().err
+    assert not (tmp_path / "card").exists()
+
+
+@pytest.mark.parametrize("commit", ["abc", "0" * 40])
+def test_a_wrong_commit_is_refused_before_any_step(card_checks, command, tmp_path, capsys, commit):
+    if not (card_checks.ROOT / ".git").exists():
+        pytest.skip("needs a checkout")
+    with pytest.raises(SystemExit) as ended:
+        command(card_checks, "--out", tmp_path / "card", "--commit", commit)
+    assert ended.value.code == 2
+    assert "--commit: " in capsys.readouterr().err
     assert not (tmp_path / "card").exists()

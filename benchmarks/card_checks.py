@@ -77,16 +77,19 @@ def plan(out: Path, seconds: float, device: str, commit: str = "") -> list[Step]
     named = ("--device", device) if device else ()
     budget = f"{CAMPAIGN_SHARE * seconds:.1f}s"
     known = ("--commit", commit) if commit else ()
+    # The card is lent to nobody else, and a step before that was killed lets go of it with delay:
+    # its remains would be taken for another's process, and all minutes be lost.
+    forced = (*named, "--force")
     campaign = ("campaign", "--budget", budget, "--out", file, *known)
     tests = ("-m", "gpu", "-o", "filterwarnings=default", "--durations=10", "tests/profiler")
     curve = ("benchmarks/learning_curve.py", file, "--layers-only")
     steps = [
-        Step("check", 0.05, (*python, "-m", "profiler", "check", *named)),
+        Step("check", 0.05, (*python, "-m", "profiler", "check", *forced)),
         Step("tests", 0.14, (*python, "-m", "pytest", *tests)),
         Step(
             "campaign",
             CAMPAIGN_SHARE + OVERRUN_SHARE,
-            (*python, "-m", "profiler", *campaign, *named),
+            (*python, "-m", "profiler", *campaign, *forced),
         ),
         Step("compact", 0.01, (*python, "-m", "profiler", "compact", file, "--folder", str(out))),
         Step("held_out", 0.16, (*python, "benchmarks/held_out.py", file, *named)),

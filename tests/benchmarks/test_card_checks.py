@@ -19,7 +19,7 @@ def test_the_campaign_has_eight_of_fourteen_minutes_and_all_shares_leave_some(ca
     campaign = steps[names.index("campaign")]
     assert campaign.command[3:] == (
         *("profiler", "campaign", "--budget", "480.0s"),
-        *("--out", "/out/campaign.jsonl"),
+        *("--out", "/out/campaign.jsonl", "--force"),
     )
     assert campaign.share * 14 * 60 > 480
     assert 0.9 < sum(step.share for step in steps) < 1.0
@@ -32,7 +32,13 @@ def test_a_processor_has_no_compact_file(card_checks):
     assert "compact" not in [step.name for step in steps]
     for name in ("check", "campaign", "held_out", "learning_curve"):
         (step,) = [step for step in steps if step.name == name]
-        assert step.command[-2:] == ("--device", "cpu")
+        assert ("--device", "cpu") in list(zip(step.command, step.command[1:], strict=False))
+
+
+def test_remains_of_a_step_that_was_killed_refuse_no_other(card_checks):
+    steps = card_checks.plan(Path("/out"), 60.0, "")
+    forced = [step.name for step in steps if "--force" in step.command]
+    assert forced == ["check", "campaign"]
 
 
 def test_a_commit_is_passed_on_to_the_campaign(card_checks):

@@ -145,7 +145,7 @@ def _check(options: argparse.Namespace) -> int:
     except DeviceInUseError as error:
         return _fail(_FAILED, error)
     failures = 0
-    for checked in check(device, options.precisions or tuple(Precision)):
+    for checked in check(device, options.precisions):
         print(checked.line, flush=True)
         if checked.error is not None:
             traceback.print_exception(checked.error)

@@ -18,6 +18,8 @@ from server.rank_devices import ranks_of
 from tokenpace.v1 import profiler_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from model.architecture import Architecture
     from model.blocks import AnyAttention
     from model.steps import Question
@@ -136,16 +138,27 @@ def live_plan(
     return plan
 
 
-def check_devices(plan: LivePlan, devices: DeviceRegistry) -> None:
+def check_devices(
+    plan: LivePlan, devices: DeviceRegistry, beside_ours: Callable[[Device], bool]
+) -> None:
     """Checks that the devices are as free as a live measurement needs them.
+
+    Args:
+        plan: whose devices are held.
+        devices: that they are among.
+        beside_ours: tells whether a worker of ours is on one already: a campaign's that pauses.
 
     Raises:
         ServiceError: FAILED_PRECONDITION, the memory of one is taken, or another process
             computes on it and the plan is not forced.
     """
     for device in plan.ranks.each.values():
-        state = (
-            devices.telemetry(device) if plan.force else unoccupied(device, devices, FORCE_REMEDY)
+        state = unoccupied(
+            device,
+            devices,
+            FORCE_REMEDY,
+            beside_ours=beside_ours(device),
+            force=plan.force,
         )
         if state is not None:
             free = state.memory_total_bytes - state.memory_used_bytes

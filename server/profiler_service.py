@@ -92,8 +92,13 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
         with violations.within(""):
             exchanging(device, request.ranks, self._devices)
         violations.check()
-        if not request.force:
-            unoccupied(device, self._devices, FORCE_REMEDY)
+        unoccupied(
+            device,
+            self._devices,
+            FORCE_REMEDY,
+            beside_ours=self._jobs.queue(device).busy,
+            force=request.force,
+        )
         with _refusals():
             job = self._jobs.create(
                 device,

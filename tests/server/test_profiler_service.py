@@ -23,6 +23,9 @@ from tokenpace.v1 import profiler_pb2 as pb
 from tokenpace.v1 import profiler_pb2_grpc, types_pb2
 from tokenpace.v1.latency_pb2 import PredictRequest
 
+BEYOND_ALL_IDS = 1 << 22
+"""The kernel gives no process a number from here on."""
+
 
 @pytest.fixture
 def serve(state, scripted):
@@ -569,6 +572,40 @@ def test_a_measure_goes_ahead_of_a_campaign(serve, eventually):
     eventually(lambda: measured() > before + 2)
     ended = stub.CancelProfileJob(pb.CancelProfileJobRequest(id=job.id)).profile_job
     assert ended.state == types_pb2.JOB_STATE_CANCELLED
+
+
+def test_a_campaigns_worker_under_an_id_of_the_host_is_no_other(
+    serve, state, monkeypatch, eventually
+):
+    """As in a container; such an id is no process's here."""
+    ours, other, listed = f"{BEYOND_ALL_IDS + 1} ?", f"{BEYOND_ALL_IDS + 2} ?", []
+
+    def telemetry(device, own=()):
+        return SimpleNamespace(
+            processes=tuple(listed), memory_total_bytes=1 << 40, memory_used_bytes=0
+        )
+
+    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(telemetry))
+    stub = serve("both").stub
+
+    def campaign(**changes):
+        request = pb.CreateProfileJobRequest(budget=seconds(60), **changes)
+        job = stub.CreateProfileJob(request, timeout=30).profile_job
+        get = pb.GetProfileJobRequest(id=job.id)
+        eventually(lambda: stub.GetProfileJob(get).profile_job.measurement_count)
+        listed.append(ours)
+        return job.id
+
+    first = campaign()
+    assert list(stub.Measure(measure_request(), timeout=30))[-1].HasField("result")
+    stub.CancelProfileJob(pb.CancelProfileJobRequest(id=first), timeout=30)
+    listed[:] = [other]
+    second = campaign(force=True)
+    found = failure(stub.Measure, measure_request())
+    assert found.reason == "DEVICE_IN_USE"
+    assert other in found.message
+    assert ours not in found.message
+    stub.CancelProfileJob(pb.CancelProfileJobRequest(id=second), timeout=30)
 
 
 def test_more_streams_than_there_are_threads_for_are_refused(serve, eventually, workers):

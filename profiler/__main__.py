@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from model.committed import FOLDER
 from model.precision import Precision
 from profiler import process_limits, processor
+from profiler.source import commit_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,6 +105,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         arguments=arguments,
         force=options.force,
         design_only=options.design_only,
+        commit=options.commit or "",
     )
     try:
         if options.ranks is None:
@@ -154,7 +156,7 @@ def _check(options: argparse.Namespace) -> int:
     except DeviceInUseError as error:
         return _fail(_FAILED, error)
     failures = 0
-    for checked in check(device, options.precisions or tuple(Precision)):
+    for checked in check(device, options.precisions):
         print(checked.line, flush=True)
         if checked.error is not None:
             traceback.print_exception(checked.error)
@@ -235,6 +237,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (campaign, collectives):
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
+        command.add_argument(
+            "--commit",
+            type=commit_argument,
+            metavar="HASH",
+            help="of this source where it is no git checkout: the file could not be committed else",
+        )
     for command in (campaign, collectives, check):
         command.add_argument(
             "--force", action="store_true", help="measure beside other processes on the GPU"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from profiler.grouped import check_grouped
 from profiler.interface import PLAIN_ENGINE
 from profiler.overhead import TIMED
 from profiler.plain import PlainDecoder, Share
@@ -24,9 +25,11 @@ from profiler.wholes import Once, WholePoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from model.architecture import Architecture
     from model.precision import Precision
     from profiler.device import Device
     from profiler.plain import StaticCache
+    from profiler.ranks import Rank
     from profiler.timing import Effort, Run, Timing
     from profiler.wholes import ForwardPoint, GeneratePoint
 
@@ -42,7 +45,28 @@ class PlainModelPoint(WholePoint):
 
     def build(self, precision: Precision, device: Device) -> PlainModel:
         """Returns the model with random weights; memory is taken here."""
-        return PlainModel(PlainDecoder(self.architecture, precision, device))
+        return PlainModel(timed_decoder(self.architecture, precision, device))
+
+
+def timed_decoder(
+    architecture: Architecture, precision: Precision, device: Device, rank: Rank | None = None
+) -> PlainDecoder:
+    """Returns a decoder that can be timed, on GPUs from graphs; memory is taken here.
+
+    Args:
+        architecture: as :class:`PlainDecoder` has it, like the others.
+        precision: of weights and activations.
+        device: that it runs on.
+        rank: whose share it is.
+
+    Raises:
+        InvalidFieldError: there is no such decoder, or a graph cannot hold its experts; names
+            the field.
+        RuntimeError: out of memory.
+    """
+    if architecture.experts is not None:
+        check_grouped(precision, device)
+    return PlainDecoder(architecture, precision, device, rank)
 
 
 class PlainModel:

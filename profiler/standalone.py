@@ -69,6 +69,7 @@ class Plan:
         space: of the design; None takes what suits the device.
         force: whether to measure while others compute on the device.
         design_only: as :class:`CampaignRequest` has it.
+        commit: of the source where git does not tell it, 40 hexadecimal digits; else empty.
     """
 
     out: Path
@@ -81,13 +82,15 @@ class Plan:
     space: Space | None = None
     force: bool = False
     design_only: bool = False
+    commit: str = ""
 
 
 def run(plan: Plan, progress: Progress) -> str:
     """Measures into the file until the budget is over, and returns the summary.
 
     Raises:
-        InvalidFieldError: the device does not run one of the precisions.
+        InvalidFieldError: the device does not run one of the precisions, or the source is of
+            another commit; names the field.
         NoDeviceError: torch sees no such device.
         DeviceInUseError: others compute on it, and it is not forced.
         CampaignFileError: the file cannot be gone on with.
@@ -105,7 +108,7 @@ def run(plan: Plan, progress: Progress) -> str:
     identity = identify(name)
     reserve = reserve_s(plan.budget_s)
     end = plan.begin + plan.budget_s
-    with CampaignFile(plan.out, header_of(identity, plan.arguments)) as file:
+    with CampaignFile(plan.out, header_of(identity, plan.arguments, plan.commit)) as file:
         measured = list(file.measured)
         if measured:
             progress.say(f"{plan.out} holds {len(measured)} points; going on")

@@ -51,8 +51,8 @@ class Header:
         memory_bytes: of the device.
         create_time: when the campaign was begun, ISO 8601 in UTC.
         command: that began it.
-        commit: of the checkout that measured, "-dirty" behind where files differ; empty
-            where there is none.
+        commit: of the source that measured, "-dirty" behind where git tells that files differ;
+            empty where nobody told.
         versions: of the packages that measured, by name.
     """
 

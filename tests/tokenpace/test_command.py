@@ -231,7 +231,7 @@ def test_a_trace_shows_kernels_and_what_holds_each_phase_back(daemon, tokenpace)
         trace=profiler_pb2.Trace(path="/there/x.trace.json.gz", phases=[decode]),
     )
     daemon.answers["Measure"] = lambda *_: iter([profiler_pb2.MeasureResponse(result=result)])
-    code, out, _ = tokenpace("measure", "--model", "a", "--trace", "--torch-compile")
+    code, out, _ = tokenpace("measure", "--model", "a", "--trace", "--torch-compile", "--force")
     assert code == 0
     lines = [" ".join(line.split()) for line in out.splitlines()]
     begin = lines.index("bound bandwidth")
@@ -247,6 +247,7 @@ def test_a_trace_shows_kernels_and_what_holds_each_phase_back(daemon, tokenpace)
     assert "trace /there/x.trace.json.gz" in lines
     assert daemon.request("Measure").trace is True
     assert daemon.request("Measure").torch_compile is True
+    assert daemon.request("Measure").force is True
 
 
 def test_profile_waits_and_ends_with_the_fitted_error(campaign, tokenpace):

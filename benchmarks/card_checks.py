@@ -1,11 +1,14 @@
 """Runs all checks of a card that is lent for a quarter of an hour, one after the other.
 
-    PYTHONPATH=. python benchmarks/card_checks.py --out h200 [--minutes 14]
+    PYTHONPATH=. python benchmarks/card_checks.py --out h200 [--minutes 14] [--commit HASH]
 
 What the profiler finds, the tests marked gpu, a campaign of eight minutes, the compact file of it,
 models that it never saw and, with the time left, what its minutes bought. Each step may take its
 share of the time and what those before it left over; then it is ended. One that fails stops no
 other. Each step's output is a file of the folder, where steps.md tells how all of them went.
+
+Where the source lies there without its git folder, --commit tells the compact file which commit it
+is of (`git rev-parse HEAD` where it was copied from); without, that step fails.
 
 It installs nothing. Fewer minutes scale all of it down; a processor's campaign has no compact file.
 """
@@ -23,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluation.heading import ROOT, heading
+from model.errors import InvalidFieldError
+from profiler.source import commit_argument, commit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,28 +63,33 @@ class Ended(NamedTuple):
         return f"{self.step.name}.txt"
 
 
-def plan(out: Path, seconds: float, device: str) -> list[Step]:
+def plan(out: Path, seconds: float, device: str, commit: str = "") -> list[Step]:
     """Returns the steps in their order.
 
     Args:
         out: folder of what they write.
         seconds: for all of them.
         device: "cpu" or "cuda:0"; empty: the GPU if there is one.
+        commit: of the source where git does not tell it; else empty.
     """
     python = (sys.executable, "-u")
     file = str(out / "campaign.jsonl")
     named = ("--device", device) if device else ()
     budget = f"{CAMPAIGN_SHARE * seconds:.1f}s"
-    campaign = ("campaign", "--budget", budget, "--out", file)
+    known = ("--commit", commit) if commit else ()
+    # The card is lent to nobody else, and a step before that was killed lets go of it with delay:
+    # its remains would be taken for another's process, and all minutes be lost.
+    forced = (*named, "--force")
+    campaign = ("campaign", "--budget", budget, "--out", file, *known)
     tests = ("-m", "gpu", "-o", "filterwarnings=default", "--durations=10", "tests/profiler")
     curve = ("benchmarks/learning_curve.py", file, "--layers-only")
     steps = [
-        Step("check", 0.05, (*python, "-m", "profiler", "check", *named)),
+        Step("check", 0.05, (*python, "-m", "profiler", "check", *forced)),
         Step("tests", 0.14, (*python, "-m", "pytest", *tests)),
         Step(
             "campaign",
             CAMPAIGN_SHARE + OVERRUN_SHARE,
-            (*python, "-m", "profiler", *campaign, *named),
+            (*python, "-m", "profiler", *campaign, *forced),
         ),
         Step("compact", 0.01, (*python, "-m", "profiler", "compact", file, "--folder", str(out))),
         Step("held_out", 0.16, (*python, "benchmarks/held_out.py", file, *named)),
@@ -170,10 +180,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--minutes", type=float, default=14.0, help="for all of it")
     parser.add_argument("--device", default="", help="cpu or cuda:0; the GPU if there is one")
+    parser.add_argument(
+        "--commit",
+        type=commit_argument,
+        metavar="HASH",
+        help="of this source where it is no git checkout",
+    )
     options = parser.parse_args()
     if not 0 < options.minutes <= 24 * 60:
         parser.error(f"--minutes: {options.minutes:g} is not above 0 and up to a day")
-    out = options.out.resolve()
+    out, commit = options.out.resolve(), options.commit or ""
+    try:
+        commit_of(commit, ROOT)
+    except InvalidFieldError as error:
+        parser.error(f"--{error}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -184,7 +204,7 @@ def main() -> int:
         shlex.join(["python", "benchmarks/card_checks.py", *sys.argv[1:]]),
         ("torch", "transformers", "scikit-learn", "numpy"),
     )
-    ended = run_all(plan(out, seconds, options.device), seconds, out, head)
+    ended = run_all(plan(out, seconds, options.device, commit), seconds, out, head)
     print("\n".join(["", *table(ended), "", f"in {out / PAGE}"]))
     return 0 if all(it.code == 0 for it in ended) else 1
 

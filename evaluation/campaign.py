@@ -55,7 +55,7 @@ def write(file: Path, out: Path, command: str) -> Path:
         _made(held.header, measured, overhead.sentence(held.rows)),
         _errors(measured, sheet),
         _rooflines(measured, sheet, out),
-        *_states(held.states, out),
+        *_states(held, out),
     ]
     title = f"A campaign on {held.header.device_name}"
     parts = [heading(title, command, CAMPAIGN.values()), *(section.text for section in sections)]
@@ -170,24 +170,37 @@ def _rooflines(measured: Sequence[Measurement], sheet: DataSheet | None, out: Pa
     return Section("Rooflines", [text, "", picture])
 
 
-def _states(states: Sequence[Mapping[str, object]], out: Path) -> list[Section]:
+def _states(held: campaigns.CampaignFile, out: Path) -> list[Section]:
     """Returns clocks, power and heat over time, where they could be read."""
-    times = [datetime.fromisoformat(str(state["time"])) for state in states]
-    panels: dict[str, dict[str, dict[int, float]]] = {}
+    series = {"now and then": _dated(held.states), "behind a measurement": _dated(held.rows)}
+    begun = min((time for lines in series.values() for time, _ in lines), default=None)
+    panels: dict[str, dict[str, dict[int, float]]] = defaultdict(dict)
     for name, label in _STATES.items():
-        found = {
-            round((time - times[0]).total_seconds()): value
-            for time, state in zip(times, states, strict=True)
-            if isinstance(value := state.get(name), int | float)
-        }
-        if found:
-            panels[label] = {"read": found}
+        for what, lines in series.items():
+            found = {
+                round((time - begun).total_seconds()): value
+                for time, line in lines
+                if begun is not None and isinstance(value := line.get(name), int | float)
+            }
+            if found:
+                panels[label][what] = found
     if not panels:
         return []
-    reasons = in_order(str(r) for state in states for r in _list(state.get("throttle_reasons")))
+    reasons = in_order(str(r) for s in held.states for r in _list(s.get("throttle_reasons")))
     text = f"Clocks were held down by: {', '.join(reasons)}." if reasons else "No clock was held."
     picture = plots.lines(panels, "The device meanwhile", out / "states.png", x="seconds")
     return [Section("The device meanwhile", [text, "", picture])]
+
+
+def _dated(
+    lines: Sequence[Mapping[str, object]],
+) -> list[tuple[datetime, Mapping[str, object]]]:
+    """Returns lines with when they were written; those of old files that do not tell left out."""
+    return [
+        (datetime.fromisoformat(str(line[campaigns.TIME])), line)
+        for line in lines
+        if campaigns.TIME in line
+    ]
 
 
 def _list(value: object) -> Sequence[object]:

@@ -22,6 +22,7 @@ from model.committed import FOLDER
 from model.loading import no_collection
 from model.precision import Precision
 from profiler import process_limits, processor
+from profiler.source import commit_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,8 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_S = 86_400.0
 _MEMORY_SHARE = 0.8
 """Of the memory that is free, as a worker of the daemon gets by default."""
+_FEWEST_S = 15.0
+"""That must be left for another process to go on: torch alone takes seconds to load."""
 _DONE, _FAILED, _USAGE, _SIGNALLED = 0, 1, 2, 128
 
 
@@ -83,6 +86,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     with no_collection():
         from model.errors import InvalidFieldError  # noqa: PLC0415
         from profiler.campaign_file import CampaignFileError  # noqa: PLC0415
+        from profiler.interface import DeviceLostError  # noqa: PLC0415
         from profiler.progress import Progress  # noqa: PLC0415
         from profiler.standalone import (  # noqa: PLC0415
             DeviceInUseError,
@@ -103,6 +107,7 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         arguments=arguments,
         force=options.force,
         design_only=options.design_only,
+        commit=options.commit or "",
     )
     try:
         if options.ranks is None:
@@ -115,6 +120,14 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return _fail(_USAGE, error)
     except (DeviceInUseError, NothingMeasuredError, OSError) as error:
         return _fail(_FAILED, error)
+    except DeviceLostError as error:
+        left = options.budget - (time.monotonic() - _BEGIN)
+        if left < _FEWEST_S:
+            return _fail(_FAILED, error)
+        progress.say(f"{error}; another process goes on without it")
+        # Of an option that is named twice the last one counts.
+        again = ["-m", "profiler", *arguments, "--budget", f"{left:.1f}s"]
+        os.execv(sys.executable, [sys.executable, *again])  # noqa: S606 - this very command
     except RuntimeError as error:  # torch's, of a device that failed
         traceback.print_exc()
         return _fail(_FAILED, error)
@@ -146,7 +159,7 @@ def _check(options: argparse.Namespace) -> int:
     except DeviceInUseError as error:
         return _fail(_FAILED, error)
     failures = 0
-    for checked in check(device, options.precisions or tuple(Precision)):
+    for checked in check(device, options.precisions):
         print(checked.line, flush=True)
         if checked.error is not None:
             traceback.print_exception(checked.error)
@@ -227,6 +240,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (campaign, collectives):
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines")
+        command.add_argument(
+            "--commit",
+            type=commit_argument,
+            metavar="HASH",
+            help="of this source where it is no git checkout: the file could not be committed else",
+        )
     for command in (campaign, collectives, check):
         command.add_argument(
             "--force", action="store_true", help="measure beside other processes on the GPU"

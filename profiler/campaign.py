@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +19,7 @@ from model.precision import Precision
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
 from profiler.goal import Goal
-from profiler.interface import Skipped
+from profiler.interface import DeviceLostError, Skipped
 from profiler.numerics import InaccurateError
 from profiler.overhead import Tally
 from profiler.pace import CONTENDED_FLAG, Pace
@@ -28,13 +27,13 @@ from profiler.paged_kernels import installed_kernels
 from profiler.point_kinds import DENSE, MIXTURES, PAGED, PER_TENSOR, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
-from profiler.selection import most_telling
 from profiler.telemetry import held_down_by
 from profiler.timing import THROTTLED_FLAG, CaptureError
+from profiler.track import Track
 from profiler.warm_up import Warmth
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from model.cost_model import FittedCostModel
     from model.measurement import Measurement
@@ -45,10 +44,10 @@ if TYPE_CHECKING:
 OTHERS_FROM_S = 360.0
 """Budget from which on a campaign measures more than dense models of transformers."""
 
-_MOST_SKIPPED = 20
-"""So many points in a row that memory does not hold end the campaign."""
-_TAKEN = 3
-"""One of so many candidates is measured until they are weighed anew."""
+ALL_PRECISIONS_FROM_S = 1_200.0
+"""Budget from which on a campaign of a GPU measures more than the formats of served models."""
+
+_SERVED = (Precision.BF16, Precision.FP8)
 _REFIT_S = 30.0
 _FREE_SHARE = 0.8
 """A point that needs more than this share of what is free is not measured."""
@@ -92,12 +91,15 @@ class Campaign:
         self.goal = Goal(request.target_error)
         self._rows = list(request.done)
         self._measured = Measured(request.done)
-        self._precisions = request.precisions or device.precisions
+        self._precisions = request.precisions or _usual_precisions(device, request.budget_s)
         for precision in self._precisions:
             device.check(precision)
         self._seed = request.seed
         self._design_only = request.design_only
-        self._skipped_in_a_row = 0
+        self._avoided = frozenset(request.avoided)
+        self._cost_model: FittedCostModel | None = None
+        self._fitted_at = -math.inf
+        self._is_good_enough = False
         self._pace = Pace(device)
         self._warmth = Warmth(device)
         self.text = "starting"
@@ -113,30 +115,46 @@ class Campaign:
         self._warmth.renew()
         space = self._space or _space_of(self._device)
         tracks = [
-            _Track(precision, Design(space, self._seed), self._measured, group)
+            Track(precision, Design(space, self._seed), self._measured, group, self._avoided)
             for precision in self._precisions
             for group in self._groups(precision)
         ]
-        cost_model: FittedCostModel | None = None
-        fitted_at = self._clock()
-        while (left := self._left()) > 0 and self._skipped_in_a_row < _MOST_SKIPPED:
-            track = next((t for t in tracks if not t.base_is_done), None)
-            if track is None:
-                track = min(tracks, key=lambda t: t.spent / t.share)
-            advised = track.base_is_done and not self._design_only
-            # Other precisions go on unaided, but a target may be met meanwhile.
-            of_use = advised or (self.goal.is_set and tracks[0].base_is_done)
-            if of_use and (cost_model is None or self._clock() - fitted_at > _REFIT_S):
-                cost_model = self._fit()
-                fitted_at = self._clock()
-                if cost_model is not None and self.goal.note(
-                    len(self._rows), step_error(cost_model, self._precisions[0])
-                ):
-                    return
-            chosen = track.next_point(cost_model if advised else None, left)
-            if chosen is None:
+        while (left := self._left()) > 0:
+            chosen = self._next_point(tracks, left)
+            if chosen is None or self._is_good_enough:
                 return
-            yield from self._measure(track, *chosen, cost_model)
+            yield from self._measure(*chosen)
+
+    def _next_point(self, tracks: Sequence[Track], left: float) -> tuple[Track, str, Point] | None:
+        """Returns the next point, its track and kind; None where none fits the time left.
+
+        The first track's base comes before all else; from then on each has its share of the
+        time, and the cost model's advice once its own base is done.
+        """
+        behind = sorted(tracks, key=lambda track: track.used_up)
+        if not tracks[0].base_is_done:
+            behind.insert(0, tracks[0])
+        elif self.goal.is_set:
+            self._refreshed()
+        for track in behind:
+            is_advised = track.base_is_done and not self._design_only
+            chosen = track.next_point(self._refreshed() if is_advised else None, left)
+            if chosen is not None:
+                return track, *chosen
+        return None
+
+    def _refreshed(self) -> FittedCostModel | None:
+        """Returns the cost model of what was measured up to some time ago, None where too little.
+
+        Notes whether its error is small enough.
+        """
+        if self._cost_model is None or self._clock() - self._fitted_at > _REFIT_S:
+            self._cost_model = self._fit() or self._cost_model
+            self._fitted_at = self._clock()
+            if self._cost_model is not None:
+                error = step_error(self._cost_model, self._precisions[0])
+                self._is_good_enough = self.goal.note(len(self._rows), error)
+        return self._cost_model
 
     def _groups(self, precision: Precision) -> tuple[KindGroup, ...]:
         """Returns what is measured in a precision, dense models of transformers first."""
@@ -148,19 +166,20 @@ class Campaign:
             return DENSE, *other_groups(self._device)
         return (DENSE,)
 
-    def _measure(
-        self, track: _Track, kind: str, point: Point, cost_model: FittedCostModel | None
-    ) -> Iterator[Measurement | Skipped]:
-        begin = self._clock()
-        self.text = track.describe(cost_model)
-        self._skipped_in_a_row += 1
+    def _measure(self, track: Track, kind: str, point: Point) -> Iterator[Measurement | Skipped]:
+        begin, before = self._clock(), len(self._rows)
+        model = self._cost_model
+        error = step_error(model, track.precision) if model is not None else math.nan
+        self.text = track.describe(error)
         failure = yield from self._attempt(point, track.precision)
         if failure is not None:
             told = failure.text
             if failure.is_memory:
                 told = yield from self._measure_smaller(point, track.precision, failure)
             yield Skipped(reason=f"{point.group}: {told}")
-        track.record(kind, self._clock() - begin)
+        measured = len(self._rows) > before
+        if told := track.record(kind, self._clock() - begin, measured=measured):
+            yield Skipped(reason=told)
 
     def _measure_smaller(
         self, asked: Point, precision: Precision, failure: _Failure
@@ -196,7 +215,6 @@ class Campaign:
                     yield event
                     continue
                 self._warmth.note_work()
-                self._skipped_in_a_row = 0
                 kept = self._marked(event)
                 self._rows.append(kept)
                 self._measured.add(kept)
@@ -204,8 +222,8 @@ class Campaign:
                 if self._left() <= 0:
                     break
                 self._warmth.renew()  # who was told may have taken a while
-        except (MemoryError, RuntimeError, ValueError) as error:
-            failure = self._failure_of(error)
+        except Exception as error:  # of any library that a point runs
+            failure = self._failure_of(point, error)
         else:
             return None
         # What the point held is let go of behind the handler alone.
@@ -213,20 +231,23 @@ class Campaign:
             torch.cuda.empty_cache()
         return failure
 
-    def _failure_of(self, error: Exception) -> _Failure:
+    def _failure_of(self, point: Point, error: Exception) -> _Failure:
         """Returns why a point is left out.
 
         Raises:
-            Exception: the error itself where it is no misfortune of that point alone.
+            DeviceLostError: it took the device with it.
+            Exception: on the CPU the error itself, where it is no misfortune of that point alone.
         """
         is_memory = is_out_of_memory(error)
         skipped = (InaccurateError, CaptureError, InvalidFieldError)
         if not (is_memory or isinstance(error, skipped)):
             if not self._device.is_cuda:
                 raise error
-            # No kernel for that shape is the point's misfortune alone; a context that
-            # is lost raises here again.
-            self._device.synchronize()
+            # No kernel for that shape is the point's misfortune alone, unless the context is lost.
+            try:
+                self._device.synchronize()
+            except RuntimeError as lost:
+                raise DeviceLostError(point.group, str(lost)[:_REASON]) from lost
         return _Failure(str(error)[:_REASON] or "out of memory", is_memory)
 
     def _marked(self, measurement: Measurement) -> Measurement:
@@ -250,8 +271,8 @@ class Campaign:
 
         try:
             return fit_cost_model(self._rows, self._device.processors)
-        except NotEnoughMeasurementsError:
-            return None
+        except (NotEnoughMeasurementsError, ArithmeticError, RuntimeError, ValueError):
+            return None  # the point that a solver fails at may be the last one: the next one helps
 
 
 class _Failure(NamedTuple):
@@ -266,115 +287,24 @@ class _Failure(NamedTuple):
     is_memory: bool
 
 
-class _Track:
-    """How far one precision has come along its design.
-
-    Points *taken* are off the design, measured now or in an earlier campaign; those *dealt*
-    with cost this campaign time, by which its next ones are expected to.
-
-    Args:
-        precision: of all its points.
-        design: that they are drawn from.
-        measured: what was measured, in this campaign, too.
-        group: kinds of its points.
-    """
-
-    def __init__(
-        self,
-        precision: Precision,
-        design: Design,
-        measured: Measured,
-        group: KindGroup,
-    ) -> None:
-        self.precision = precision
-        self.spent = 0.0
-        self.share = group.share
-        self._kinds = {kind.name: kind for kind in group.kinds}
-        self._points = {name: kind.points(design) for name, kind in self._kinds.items()}
-        self._pools: dict[str, list[Point]] = {kind: [] for kind in self._kinds}
-        self._next: dict[str, list[Point]] = {}
-        self._adviser: FittedCostModel | None = None
-        self._seconds = dict.fromkeys(self._kinds, 0.0)
-        self._taken = Counter[str]()
-        self._dealt = Counter[str]()
-        self._measured = measured
-        for kind in self._kinds:
-            self._fill(kind, 1)
-
-    @property
-    def base_is_done(self) -> bool:
-        """Whether the design's first points are measured."""
-        return all(self._taken[name] >= kind.base_points for name, kind in self._kinds.items())
-
-    def next_point(
-        self, cost_model: FittedCostModel | None, left: float
-    ) -> tuple[str, Point] | None:
-        """Returns the kind that is most behind its share and fits the time left, with a point.
-
-        Args:
-            cost_model: that chooses the point; None takes the design's next one.
-            left: seconds.
-        """
-        fitting = [kind for kind in self._kinds if self._expected(kind) < left]
-        if not fitting:
-            return None
-        kind = min(fitting, key=lambda k: self._seconds[k] / self._kinds[k].weight)
-        if cost_model is None:
-            return kind, self._fill(kind, 1).pop(0)
-        return kind, self._chosen(kind, cost_model)
-
-    def _chosen(self, kind: str, cost_model: FittedCostModel) -> Point:
-        if cost_model is not self._adviser:
-            self._adviser = cost_model
-            self._next.clear()
-        if not self._next.get(kind):
-            pool = self._fill(kind, self._kinds[kind].candidates)
-            count = -(-len(pool) // _TAKEN)
-            chosen = most_telling(cost_model, pool, self.precision, count)
-            self._next[kind] = [pool[index] for index in chosen]
-        point = self._next[kind].pop(0)
-        self._pools[kind].remove(point)
-        return point
-
-    def record(self, kind: str, seconds: float) -> None:
-        """Notes that the point was dealt with."""
-        self._taken[kind] += 1
-        self._dealt[kind] += 1
-        self._seconds[kind] += seconds
-        self.spent += seconds
-
-    def describe(self, cost_model: FittedCostModel | None) -> str:
-        """Returns what is being done, for a person."""
-        counts = ", ".join(f"{self._taken[n]} {kind.plural}" for n, kind in self._kinds.items())
-        error = step_error(cost_model, self.precision) if cost_model else math.nan
-        tail = "" if math.isnan(error) else f"; median error {error:.1%}"
-        return f"{self.precision}: {counts}{tail}"
-
-    def _fill(self, kind: str, count: int) -> list[Point]:
-        """Returns the next points that are not measured yet, at least so many."""
-        pool = self._pools[kind]
-        while len(pool) < count:
-            point = next(self._points[kind])
-            if point.is_measured(self.precision, self._measured):
-                self._taken[kind] += 1
-            else:
-                pool.append(point)
-        return pool
-
-    def _expected(self, kind: str) -> float:
-        if not self._dealt[kind]:
-            return self._kinds[kind].first_guess_s
-        return self._seconds[kind] / self._dealt[kind]
-
-
 def other_groups(device: Device) -> tuple[KindGroup, ...]:
     """Returns what a long campaign measures beside dense models of transformers.
 
     Where no library attends to pages, what plain torch does instead prices nothing: its time is
     better spent on the rest.
     """
-    groups = (MIXTURES, PLAIN)
+    groups = (PLAIN, MIXTURES)
     return (*groups, PAGED) if installed_kernels(device).libraries else groups
+
+
+def _usual_precisions(device: Device, budget_s: float) -> tuple[Precision, ...]:
+    """Returns what is measured where nothing else is asked for, the device's default first.
+
+    A GPU runs fp16 by the kernels of bf16, and serves no model in fp32.
+    """
+    if not device.is_cuda or budget_s >= ALL_PRECISIONS_FROM_S:
+        return device.precisions
+    return tuple(precision for precision in device.precisions if precision in _SERVED)
 
 
 def step_error(cost_model: FittedCostModel, precision: Precision) -> float:

@@ -35,6 +35,7 @@ class CampaignFile:
 
     Attributes:
         measured: what the file held when it was opened.
+        avoided: groups of points that took the device with them.
 
     Args:
         path: of the file; made where there is none.
@@ -49,7 +50,7 @@ class CampaignFile:
     def __init__(self, path: Path, header: Header) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            self.measured = self._take_up(path, header)
+            self.measured, self.avoided = self._take_up(path, header)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -94,7 +95,18 @@ class CampaignFile:
         """
         self._write({campaigns.STATE: {**asdict(state), campaigns.TIME: state.time.isoformat()}})
 
-    def _take_up(self, path: Path, header: Header) -> tuple[Measurement, ...]:
+    def avoid(self, group: str) -> None:
+        """Adds that a point of this group took the device with it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write({campaigns.AVOIDED: group})
+        self.avoided += (group,)
+
+    def _take_up(
+        self, path: Path, header: Header
+    ) -> tuple[tuple[Measurement, ...], tuple[str, ...]]:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -109,14 +121,14 @@ class CampaignFile:
         if held is None:
             os.ftruncate(self._descriptor, 0)
             self._write(header.to_json())
-            return ()
+            return (), ()
         if difference := _difference(held.header, header):
             raise CampaignFileError(
                 f"{path} was measured elsewhere: {difference}; name another file, or go on where"
                 " it was begun"
             )
         os.ftruncate(self._descriptor, held.complete_bytes)
-        return measured
+        return measured, tuple(held.avoided)
 
     def _write(self, line: dict[str, object]) -> None:
         data = json.dumps(line).encode() + b"\n"

@@ -13,6 +13,7 @@ from model.precision import Precision
 from profiler.design import Design, Space
 from profiler.interface import Skipped
 from profiler.point_kinds import EVERY_KIND
+from profiler.points import AttendingPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ _SPACE = Space(
     flops=1e8,
     bytes=1e7,
 )
-_DRAWN = 4
+_DRAWN = 6
 """Of a kind; so many hold each sort of point that the design mixes."""
 _REASON = 200
 """Characters of an error that a person is told."""
@@ -62,7 +63,7 @@ class Checked:
 
 def check(
     device: Device,
-    precisions: Iterable[Precision] = tuple(Precision),
+    precisions: Sequence[Precision] = (),
     kinds: Sequence[PointKind] = EVERY_KIND,
 ) -> Iterator[Checked]:
     """Measures each kind in each precision and yields what became of it.
@@ -72,10 +73,11 @@ def check(
 
     Args:
         device: to check.
-        precisions: to check it in; those that it does not take are said.
+        precisions: to check it in, in this order; those that it does not take are said. Empty:
+            all, those that it runs well first, as time may be short.
         kinds: of points.
     """
-    for precision in precisions:
+    for precision in precisions or dict.fromkeys((*device.precisions, *Precision)):
         try:
             device.check(precision)
         except InvalidFieldError as error:
@@ -110,7 +112,7 @@ def _checked(kind: PointKind, precision: Precision, device: Device) -> Checked:
         text = f"FAILED: {_told(error)}"
         return Checked(precision=precision, kind=kind.name, text=text, failed=True, error=error)
     times = [f"{name} {ms:.3f} ms" for name, ms in first_ms.items()]
-    problems = [f"FAILED: {reason}" for reason in skipped]
+    problems = [f"FAILED: {reason}" for reason in dict.fromkeys(skipped)]
     text = ", ".join((*times, *problems)) or "FAILED: nothing was measured"
     failed = bool(skipped) or not times
     return Checked(precision=precision, kind=kind.name, text=text, failed=failed)
@@ -118,10 +120,19 @@ def _checked(kind: PointKind, precision: Precision, device: Device) -> Checked:
 
 def _points(kind: PointKind) -> Iterable[Point]:
     """Returns the design's first point of each sort."""
-    found: dict[type[Point], Point] = {}
+    found: dict[tuple[type[Point], str], Point] = {}
     for point in islice(kind.points(Design(_SPACE, 0)), _DRAWN):
-        found.setdefault(type(point), point)
+        found.setdefault((type(point), _queries(point)), point)
     return found.values()
+
+
+def _queries(point: Point) -> str:
+    """Says how many tokens of their context queries are of, which other kernels run for."""
+    if not isinstance(point, AttendingPoint):
+        return ""
+    if point.query_tokens == 1:
+        return "one"
+    return "all" if point.query_tokens == point.kv_tokens else "some"
 
 
 def _lost(device: Device) -> RuntimeError | None:

@@ -69,7 +69,7 @@ def _origin(path: Path, header: Header, engine: str) -> Origin:
         state = "files that were not committed" if header.commit else "no checkout of the project"
         raise NotCommittableError(
             f"{path} was measured by {state}, so nobody can measure it again; run the campaign in a"
-            " clean checkout"
+            " clean checkout, or in a copy of one with --commit HASH"
         )
     versions = {
         package: str(version)

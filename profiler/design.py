@@ -45,6 +45,7 @@ _EXPERTS = ((8, 2), (16, 4), (32, 4), (64, 6), (128, 8), (16, 1))
 _SMALL_MIXTURES = ((8, 2), (16, 2), (16, 4), (32, 4))
 _BATCHES = (1, 4, 16, 64, 2, 8, 32, 128, 256)
 """Sequences that engines with continuous batching decode together; prompts come alone or few."""
+_MANY_RANKS = 4
 _SMALL_ROWS = (5, 6, 8, 12, 16)
 """Kernels switch within these: they are covered one by one."""
 
@@ -61,6 +62,7 @@ class Space:
         model_bytes: weights of a model that is built for ``generate()``.
         flops: most floating-point operations of a usual pass; few points take some times that.
         bytes: most bytes of one operation.
+        whole_ranks: tensor-parallel sizes whose shares of whole layers are measured.
         rows: most of a projection; experts get half as many tokens.
         sequences: of an attention alone.
         latent_sequences: of a latent attention alone.
@@ -82,6 +84,7 @@ class Space:
     model_bytes: tuple[float, float]
     flops: float
     bytes: float
+    whole_ranks: tuple[int, ...] = (1,)
     rows: int = 4_096
     sequences: tuple[int, ...] = (1, 1, 2, 3, 4, 6, 8, 16)
     latent_sequences: tuple[int, ...] = (1, 1, 2, 4, 8)
@@ -116,6 +119,7 @@ def space_of(
             model_bytes=(min(4 * cold_bytes, limit), min(4e9, limit)),
             flops=0.05 * flops_per_second,
             bytes=min(8e9, limit),
+            whole_ranks=(1, 2, 1, 8, 1, 4),
             rows=16_384,
             sequences=(1, 1, 2, 4, 8, 16, 32, 64),
             latent_sequences=(1, 4, 16, 64, 2, 8, 32),
@@ -345,24 +349,30 @@ class Design:
         Args:
             u: at least 8 numbers in 0 to 1.
             name: of the architecture.
-            whole: as deep as ``model_bytes`` allows, and no tensor-parallel share.
+            whole: as deep as ``model_bytes`` allows.
         """
         space = self._space
         head_dim = (64, 128, 64, 96, 128, 80)[int(u[0] * 6) % 6]
         low, high = space.hidden
-        hidden = _log_between(low, 0.6 * high if whole else high, u[1])
+        ranks = space.whole_ranks if whole else space.ranks
+        rank = _pick(ranks, u[5])
+        # Whole layers of the widest models are those of many ranks alone.
+        widest = 0.6 * high if whole and rank < _MANY_RANKS else high
+        hidden = _log_between(low, widest, u[1])
         query_heads = max(2, round(hidden / head_dim))
+        if whole and rank > 1:  # each has as many heads
+            fewest, most = math.ceil(low / head_dim / rank), int(high / head_dim / rank)
+            query_heads = rank * min(max(fewest, round(query_heads / rank)), most)
         hidden = query_heads * head_dim
         divisors = [d for d in range(1, query_heads + 1) if query_heads % d == 0]
         kv_heads = divisors[int(u[2] * len(divisors)) % len(divisors)]
         inner = max(64, round(hidden * (2 + 4 * u[3]) / 64) * 64)
         vocab = round(_log_between(*space.vocab, u[4]) / 64) * 64
-        rank = 1 if whole else space.ranks[int(u[5] * len(space.ranks)) % len(space.ranks)]
         rank = math.gcd(rank, query_heads)
         kind = int(u[6] * 4) % 4
         if whole:
             vocab = min(vocab, int(0.4 * space.model_bytes[1] / 4 / hidden) // 64 * 64)
-        if whole and kind == 3:
+        if whole and kind == 3 and rank == 1:
             return self._deepened(_like_gpt2(name, hidden, query_heads, inner, vocab), u)
         built = architecture_of_dimensions(
             name=name,

@@ -38,16 +38,18 @@ def exchange(
         sizes: bytes of the messages.
 
     Raises:
-        InvalidFieldError: the device does not run one of the precisions, or there are not so
-            many GPUs; names the field.
+        InvalidFieldError: the device does not run one of the precisions, there are not so
+            many GPUs, or the source is of another commit; names the field.
         NoDeviceError: torch sees no such device.
-        DeviceInUseError: others compute on it, and it is not forced.
+        DeviceInUseError: others compute on one of the devices, and it is not forced.
         CampaignFileError: the file cannot be gone on with.
         RankError: a rank failed.
         OSError: the file cannot be written.
     """
     name = plan.device or default_device()
-    check_unused(name, force=plan.force)
+    # Before any is opened: this process itself would be on it.
+    for each in dict.fromkeys((name, *_gpus(name, ranks))):
+        check_unused(each, force=plan.force)
     device = open_named(name)
     precisions = plan.precisions or (device.default_precision,)
     for precision in precisions:
@@ -59,9 +61,10 @@ def exchange(
         raise InvalidFieldError(
             "ranks", f"{count} are more than the {torch.cuda.device_count()} GPUs here"
         )
-    devices = [f"cuda:{index}" if device.is_cuda else name for index in range(count)]
+    devices = _gpus(name, count) or (name,) * count
     found: list[Measurement] = []
-    with CampaignFile(plan.out, header_of(identify(name), plan.arguments)) as file:
+    header = header_of(identify(name), plan.arguments, plan.commit)
+    with CampaignFile(plan.out, header) as file:
         for precision in precisions:
             progress.say(f"{count} ranks send each other {precision}")
             rows = run_on_ranks(devices, processor.threads(), measure_collectives, precision, sizes)
@@ -69,6 +72,14 @@ def exchange(
                 file.append(row)
             found += rows
     return "\n".join(_line(row) for row in found)
+
+
+def _gpus(name: str, ranks: int) -> tuple[str, ...]:
+    """Returns the GPUs that so many ranks run on, all of them for 0; empty on the CPU."""
+    if name == "cpu":
+        return ()
+    here = torch.cuda.device_count()
+    return tuple(f"cuda:{index}" for index in range(min(ranks or here, here)))
 
 
 def _line(row: Measurement) -> str:

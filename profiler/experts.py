@@ -19,6 +19,7 @@ from model.blocks import Experts, FeedForward
 from model.errors import InvalidFieldError
 from model.operations import experts
 from profiler.device import Device, dtype_of
+from profiler.grouped import check_grouped
 from profiler.operations import MAX_COPIES, copies_beyond_cache, measurement_of, time_graphed
 from profiler.packed import PACKED
 from profiler.points import MATRIX_EFFORT, halved_rows
@@ -140,11 +141,8 @@ def measure_experts(
         raise InvalidFieldError(
             "precision", f"experts are not held in {precision}; use fp32 or bf16"
         )
+    check_grouped(precision, device)
     dtype = dtype_of(precision)
-    if device.is_cuda and dtype is not torch.bfloat16:
-        raise InvalidFieldError(
-            "precision", f"torch's grouped products run on GPUs in bf16, not in {precision}"
-        )
     modules = [
         _module(point, device, dtype)
         for _ in range(copies_beyond_cache(expert_values(point) * dtype.itemsize, device))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
-import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 from model.hardware import recognise
 from profiler import telemetry
+from profiler.source import ROOT, commit_of
 from reference.campaigns import Header
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 _DRIVER = Path("/proc/driver/nvidia/version")
 _DRIVER_VERSION = re.compile(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s")
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "nvidia-ml-py", "torchao", "triton")
-_CHECKOUT = Path(__file__).parents[1]
-_GIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +79,16 @@ def driver_version(file: Path = _DRIVER) -> str:
     return found[1] if found else ""
 
 
-def header_of(identity: Identity, arguments: Sequence[str]) -> Header:
+def header_of(identity: Identity, arguments: Sequence[str], commit: str = "") -> Header:
     """Returns the header of a campaign that begins now.
 
     Args:
         identity: of the device.
         arguments: of the command, without the interpreter.
+        commit: as :func:`profiler.source.commit_of` is given it.
+
+    Raises:
+        InvalidFieldError: the checkout is of another commit; names ``commit``.
     """
     return Header(
         device=identity.data_sheet,
@@ -95,21 +96,6 @@ def header_of(identity: Identity, arguments: Sequence[str]) -> Header:
         memory_bytes=identity.memory_bytes,
         create_time=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(("python", "-m", "profiler", *arguments)),
-        commit=_commit(),
+        commit=commit_of(commit, ROOT),
         versions={name: version for name in _PACKAGES if (version := telemetry.version_of(name))},
     )
-
-
-def _commit() -> str:
-    """Returns the checkout's commit; empty where this is none, or git is missing."""
-    git = shutil.which("git")
-    if git is None or not (_CHECKOUT / ".git").exists():
-        return ""
-    command = (git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    try:
-        done = subprocess.run(
-            command, cwd=_CHECKOUT, capture_output=True, text=True, timeout=_GIT_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

@@ -99,6 +99,7 @@ class CampaignRequest:
         seed: of the design; equal seeds pick equal points.
         design_only: whether points are taken as the design has them, without the cost model's
             advice: what that is worth can be told from two campaigns.
+        avoided: groups of points that took the device with them before, and are left out.
     """
 
     device: str
@@ -109,6 +110,7 @@ class CampaignRequest:
     done: tuple[Measurement, ...]
     seed: int = 0
     design_only: bool = False
+    avoided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,15 +278,41 @@ class FailureCode(StrEnum):
     MEMORY = "memory"
     UNSUPPORTED = "unsupported"
     BUDGET = "budget"
+    DEVICE_LOST = "device lost"
     FAULT = "fault"
+
+
+MOST_LOST = 3
+"""Processes that may lose the device until it is the device's fault, not the points'."""
+
+
+class DeviceLostError(Exception):
+    """A point took the device with it: this process can use it no more, another one can.
+
+    Attributes:
+        group: of the point.
+        message: of the driver.
+    """
+
+    def __init__(self, group: str, message: str) -> None:
+        super().__init__(f"{group} took the device with it: {message}")
+        self.group = group
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Last event when it went wrong; the worker ends with exit code 1."""
+    """Last event when it went wrong; the worker ends with exit code 1.
+
+    Attributes:
+        code: why.
+        message: for a person.
+        group: of the point that took the device with it; empty where none did.
+    """
 
     code: FailureCode
     message: str
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from model.estimate import Phase
 from profiler.interface import PLAIN_ENGINE
 from profiler.models import ForwardTimer, LayerSpans, generate_once, prepared_run
 from profiler.modules import build_model
-from profiler.plain import PlainDecoder
-from profiler.plain_models import GreedyRequest, PlainModel
+from profiler.plain_models import GreedyRequest, PlainModel, timed_decoder
 from profiler.tensor_parallel import build_share, fixed_effort
 from profiler.timing import Effort
 from profiler.tracing import trace_run
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from model.architecture import Architecture
     from profiler.device import Device
     from profiler.interface import LiveRequest, TracedPhase
+    from profiler.plain import PlainDecoder
     from profiler.ranks import Rank
     from profiler.wholes import GeneratePoint
 
@@ -75,7 +75,8 @@ def live_model(
         rank: whose share runs, joined with the others'; None: all that is built.
 
     Raises:
-        InvalidFieldError: the modules lack a block of the architecture, or cannot be cut so.
+        InvalidFieldError: the modules lack a block of the architecture, cannot be cut so, or
+            cannot be timed in the precision there.
         RuntimeError: out of memory.
     """
     precision = request.precision
@@ -84,7 +85,7 @@ def live_model(
             return _Transformers(build_model(built, precision, device), built, whole, device)
         share = build_share(built, precision, rank)
         return _Together(_Transformers(share, built, whole, device), rank)
-    decoder = PlainDecoder(built, precision, device, rank)
+    decoder = timed_decoder(built, precision, device, rank)
     missing = whole.layer_count / built.layer_count - 1
     kind = _Plain
     if request.torch_compile:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from profiler.grouped import check_grouped
 from profiler.interface import PLAIN_ENGINE
 from profiler.overhead import TIMED
 from profiler.plain import PlainDecoder, Share
@@ -24,9 +25,11 @@ from profiler.wholes import Once, WholePoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from model.architecture import Architecture
     from model.precision import Precision
     from profiler.device import Device
     from profiler.plain import StaticCache
+    from profiler.ranks import Rank
     from profiler.timing import Effort, Run, Timing
     from profiler.wholes import ForwardPoint, GeneratePoint
 
@@ -42,7 +45,28 @@ class PlainModelPoint(WholePoint):
 
     def build(self, precision: Precision, device: Device) -> PlainModel:
         """Returns the model with random weights; memory is taken here."""
-        return PlainModel(PlainDecoder(self.architecture, precision, device))
+        return PlainModel(timed_decoder(self.architecture, precision, device))
+
+
+def timed_decoder(
+    architecture: Architecture, precision: Precision, device: Device, rank: Rank | None = None
+) -> PlainDecoder:
+    """Returns a decoder that can be timed, on GPUs from graphs; memory is taken here.
+
+    Args:
+        architecture: as :class:`PlainDecoder` has it, like the others.
+        precision: of weights and activations.
+        device: that it runs on.
+        rank: whose share it is.
+
+    Raises:
+        InvalidFieldError: there is no such decoder, or a graph cannot hold its experts; names
+            the field.
+        RuntimeError: out of memory.
+    """
+    if architecture.experts is not None:
+        check_grouped(precision, device)
+    return PlainDecoder(architecture, precision, device, rank)
 
 
 class PlainModel:
@@ -85,7 +109,7 @@ class PlainModel:
         size = (sum(alike.tokens for alike in point.step), decoder.architecture.hidden_size)
         stream = device.random(*size, dtype=decoder.dtype)
         layers = partial(decoder.run_layers, stream, shares)
-        return partial(_run_beside, captured(device, [layers]), layers)
+        return captured(device, [layers])
 
     def runs(self, point: GeneratePoint) -> Callable[[], Once]:
         """Returns what decodes a request once; it has been warmed up."""
@@ -166,11 +190,6 @@ def _step(
     """Runs a pass and writes the likeliest next token, in inference mode as its caller is."""
     logits = decoder(ids, cache, past)
     token.copy_(logits.argmax(dim=-1, keepdim=True))
-
-
-def _run_beside(run: Run, _owner: Run) -> None:
-    """Runs a graph beside the owner of its tensors, as it keeps none of them."""
-    run()
 
 
 def spread(items: Sequence[int], count: int) -> Sequence[int]:

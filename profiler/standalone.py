@@ -16,7 +16,7 @@ from profiler.campaign import Campaign
 from profiler.campaign_file import CampaignFile
 from profiler.device import open_device
 from profiler.identity import default_device, header_of, identify
-from profiler.interface import CampaignRequest, Skipped, reserve_s
+from profiler.interface import MOST_LOST, CampaignRequest, DeviceLostError, Skipped, reserve_s
 from profiler.overhead import Overhead
 from profiler.summary import summary
 from profiler.watch import Watch
@@ -69,6 +69,7 @@ class Plan:
         space: of the design; None takes what suits the device.
         force: whether to measure while others compute on the device.
         design_only: as :class:`CampaignRequest` has it.
+        commit: of the source where git does not tell it, 40 hexadecimal digits; else empty.
     """
 
     out: Path
@@ -81,16 +82,21 @@ class Plan:
     space: Space | None = None
     force: bool = False
     design_only: bool = False
+    commit: str = ""
 
 
 def run(plan: Plan, progress: Progress) -> str:
     """Measures into the file until the budget is over, and returns the summary.
 
     Raises:
-        InvalidFieldError: the device does not run one of the precisions.
+        InvalidFieldError: the device does not run one of the precisions, or the source is of
+            another commit; names the field.
         NoDeviceError: torch sees no such device.
         DeviceInUseError: others compute on it, and it is not forced.
         CampaignFileError: the file cannot be gone on with.
+        DeviceLostError: a point took the device with it; the file says so, and another process
+            goes on without it.
+        RuntimeError: several points did.
         NothingMeasuredError: the budget was too small.
         OSError: the file cannot be written.
     """
@@ -102,7 +108,7 @@ def run(plan: Plan, progress: Progress) -> str:
     identity = identify(name)
     reserve = reserve_s(plan.budget_s)
     end = plan.begin + plan.budget_s
-    with CampaignFile(plan.out, header_of(identity, plan.arguments)) as file:
+    with CampaignFile(plan.out, header_of(identity, plan.arguments, plan.commit)) as file:
         measured = list(file.measured)
         if measured:
             progress.say(f"{plan.out} holds {len(measured)} points; going on")
@@ -114,6 +120,7 @@ def run(plan: Plan, progress: Progress) -> str:
             precisions=plan.precisions,
             done=file.measured,
             design_only=plan.design_only,
+            avoided=file.avoided,
         )
         campaign = Campaign(request, device, plan.begin, plan.space)
         overhead = Overhead(plan.begin, campaign.measuring)
@@ -122,15 +129,21 @@ def run(plan: Plan, progress: Progress) -> str:
         watch.look(always=True)
         progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
         with _until(end - reserve + min(_OVERRUN_S, reserve / 2)):
-            for event in campaign.run():
-                if isinstance(event, Skipped):
-                    skipped[event.reason] += 1
-                else:
-                    clock_mhz = telemetry.clock_mhz(name)
-                    file.append(event, overhead.lap(), clock_mhz)
-                    measured.append(event)
-                watch.look()
-                progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+            try:
+                for event in campaign.run():
+                    if isinstance(event, Skipped):
+                        skipped[event.reason] += 1
+                    else:
+                        clock_mhz = telemetry.clock_mhz(name)
+                        file.append(event, overhead.lap(), clock_mhz)
+                        measured.append(event)
+                    watch.look()
+                    progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
+            except DeviceLostError as error:
+                file.avoid(error.group)
+                if len(file.avoided) > MOST_LOST:
+                    raise RuntimeError(f"{error}, as others did before it") from error
+                raise
         watch.look(always=True)
     fresh = len(measured) - len(file.measured)
     if not measured:

@@ -9,8 +9,7 @@ import torch.distributed as dist
 from profiler.interface import ENGINE, PLAIN_ENGINE
 from profiler.models import ForwardTimer, decoder
 from profiler.modules import build_model
-from profiler.plain import PlainDecoder
-from profiler.plain_models import PlainModel
+from profiler.plain_models import PlainModel, timed_decoder
 from profiler.spread import join_ranks
 from profiler.timing import Effort, distribution
 
@@ -86,7 +85,7 @@ def _eager_passes(rank: Rank, architecture: Architecture, precision: Precision) 
 
 
 def _plain_passes(rank: Rank, architecture: Architecture, precision: Precision) -> _Passes:
-    model = PlainModel(PlainDecoder(architecture, precision, rank.device, rank))
+    model = PlainModel(timed_decoder(architecture, precision, rank.device, rank))
 
     def passes(point: ForwardPoint, effort: Effort) -> list[tuple[float, bool]]:
         every = model.every_pass_ms(point, effort)

@@ -146,7 +146,7 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
     """Returns what does all runs one after the other, on CUDA from a graph.
 
     A graph's launches cost nothing, but its pointers are fixed: what rotates over data must
-    be in it. Runs must not wait for the device.
+    be in it, and what runs go by is kept as long as the graph. Runs must not wait for the device.
 
     Raises:
         CaptureError: they do, or a graph cannot hold them for another reason.
@@ -176,7 +176,11 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
         if is_out_of_memory(error):
             raise
         raise CaptureError(f"no CUDA graph holds it: {str(error)[:200]}") from error
-    return graph.replay
+    return partial(_replay, graph, tuple(runs))
+
+
+def _replay(graph: torch.cuda.CUDAGraph, _runs: tuple[Run, ...]) -> None:
+    graph.replay()
 
 
 def _leave_capture(device: Device, before: torch.cuda.Stream, pool: tuple[int, int]) -> None:

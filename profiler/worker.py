@@ -18,6 +18,7 @@ from model.loading import no_collection
 from profiler import process_limits
 from profiler.interface import (
     CampaignRequest,
+    DeviceLostError,
     ExchangeRequest,
     Failed,
     FailureCode,
@@ -77,7 +78,7 @@ def serve(connection: Connection) -> int:
         raise
     except Exception as error:  # whatever it is, the daemon is told
         traceback.print_exc()
-        connection.send(Failed(code=_code_of(error), message=_text_of(error)))
+        connection.send(_failed(error))
         return 1
     connection.send(Finished(text=text))
     return 0
@@ -161,6 +162,12 @@ def _obey(connection: Connection) -> bool:
     while not isinstance(connection.recv(), Resume):
         pass
     return True
+
+
+def _failed(error: Exception) -> Failed:
+    if isinstance(error, DeviceLostError):
+        return Failed(code=FailureCode.DEVICE_LOST, message=error.message, group=error.group)
+    return Failed(code=_code_of(error), message=_text_of(error))
 
 
 def _code_of(error: Exception) -> FailureCode:

@@ -26,6 +26,8 @@ FORMAT = "tokenpace campaign"
 VERSION = 1
 STATE = "telemetry"
 """Key of a line that is no measurement."""
+AVOIDED = "avoided"
+"""Key of a line that names the group of a point which took the device with it."""
 TIME = "time"
 """Key of when a measurement or a state was written; files of old have it with states alone."""
 SECONDS = "seconds"
@@ -49,8 +51,8 @@ class Header:
         memory_bytes: of the device.
         create_time: when the campaign was begun, ISO 8601 in UTC.
         command: that began it.
-        commit: of the checkout that measured, "-dirty" behind where files differ; empty
-            where there is none.
+        commit: of the source that measured, "-dirty" behind where git tells that files differ;
+            empty where nobody told.
         versions: of the packages that measured, by name.
     """
 
@@ -100,6 +102,7 @@ class CampaignFile:
         header: its first line.
         rows: measurements in the order they were made, as JSON objects, with when (ISO 8601) and
             at what clock.
+        avoided: groups of points that took the device with them.
         states: how the device stood now and then: ``time`` (ISO 8601), and what could be read of
             ``profiler.telemetry.Telemetry``.
         complete_bytes: length of all whole lines; what follows was cut off.
@@ -108,6 +111,7 @@ class CampaignFile:
     header: Header
     rows: list[dict[str, Any]]
     states: list[dict[str, Any]]
+    avoided: list[str]
     complete_bytes: int
 
 
@@ -129,7 +133,7 @@ def read(path: Path) -> CampaignFile | None:
         return None
     header = _header(lines[0], path)
     problems: list[str] = []
-    rows, states = [], []
+    rows, states, avoided = [], [], []
     for number, line in enumerate(lines[1:], 2):
         row = _object(line)
         if STATE in row:
@@ -138,12 +142,17 @@ def read(path: Path) -> CampaignFile | None:
                 problems.append(f"{path}:{number}: {STATE} is damaged; remove the line")
             states.append(state)
             continue
+        if AVOIDED in row:
+            avoided.append(str(row[AVOIDED]))
+            continue
         if fault := _fault(row):
             problems.append(f"{path}:{number}: {fault}; remove the line")
         rows.append(row)
     if problems:
         raise MeasurementFileError(problems)
-    return CampaignFile(header=header, rows=rows, states=states, complete_bytes=complete)
+    return CampaignFile(
+        header=header, rows=rows, states=states, avoided=avoided, complete_bytes=complete
+    )
 
 
 def engine_of(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,9 @@ import structlog
 from model.errors import InvalidFieldError
 from model.precision import Precision
 from profiler.interface import (
+    MOST_LOST,
     CampaignRequest,
+    DeviceLostError,
     Environment,
     Failed,
     FailureCode,
@@ -108,6 +110,7 @@ class CampaignRun:
         self._conclusion = ""
         self._finished = False
         self._environment: Environment | None = None
+        self._avoided: tuple[str, ...] = ()
 
     def run(self) -> JobRecord:
         """Waits for the device, measures, fits and returns the job as succeeded.
@@ -159,6 +162,20 @@ class CampaignRun:
         return self._state.store.measurements.of(self._device.stored_name, self._device.fingerprint)
 
     def _measure(self, turn: CampaignTurn) -> None:
+        """Measures until the time is over, by another worker behind each that lost the device."""
+        while True:
+            try:
+                self._measure_by_one_worker(turn)
+            except DeviceLostError as error:
+                self._avoided += (error.group,)
+                if len(self._avoided) > MOST_LOST:
+                    raise CampaignError(str(error)) from error
+                _log.warning("device lost", job=self._job.id, group=error.group)
+                self._take(Skipped(reason=str(error)))
+            else:
+                return
+
+    def _measure_by_one_worker(self, turn: CampaignTurn) -> None:
         reserve = reserve_s(self._job.budget_s)
         measuring = self._left() - reserve
         if measuring <= 0:
@@ -196,6 +213,7 @@ class CampaignRun:
             target_error=self._job.target_error,
             precisions=self._job.precisions,
             done=done,
+            avoided=self._avoided,
         )
 
     def _listen(self, worker: WorkerProcess, turn: CampaignTurn, end: float) -> None:
@@ -214,6 +232,8 @@ class CampaignRun:
                     return
                 case Failed(code=FailureCode.BUDGET):
                     return
+                case Failed(code=FailureCode.DEVICE_LOST, group=group, message=message):
+                    raise DeviceLostError(group, message)
                 case Failed(message=message):
                     raise CampaignError(message)
                 case _:

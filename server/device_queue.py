@@ -86,10 +86,14 @@ class DeviceQueue:
 
     Args:
         max_waiting: live measurements that may wait behind another.
+        before_campaign: is called when a campaign has the device, before it uses it.
     """
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(
+        self, max_waiting: int, before_campaign: Callable[[], None] = lambda: None
+    ) -> None:
         self._max_waiting = max_waiting
+        self._before_campaign = before_campaign
         self._changed = threading.Condition()
         self._line: deque[object] = deque()
         self._campaign: CampaignTurn | None = None
@@ -111,6 +115,12 @@ class DeviceQueue:
         """Whether anybody uses the device or waits for it."""
         with self._changed:
             return bool(self._line) or self._campaign is not None
+
+    @property
+    def has_campaign(self) -> bool:
+        """Whether a campaign has the device, which may pause meanwhile."""
+        with self._changed:
+            return self._campaign is not None
 
     @contextmanager
     def measurement(self, cancellation: Cancellation) -> Iterator[None]:
@@ -154,6 +164,7 @@ class DeviceQueue:
             self._wait(lambda: not self._line and self._campaign is None, cancellation)
             self._campaign = turn
         try:
+            self._before_campaign()
             yield turn
         finally:
             with self._changed:

@@ -103,8 +103,9 @@ class ExchangeRun:
         with ExitStack() as stack:
             for other in self.devices:
                 if other.stored_name != first:
-                    stack.enter_context(self.queue_of(other).measurement(within))
-                    unoccupied(other, self.state.devices)
+                    queue = self.queue_of(other)
+                    stack.enter_context(queue.measurement(within))
+                    unoccupied(other, self.state.devices, beside_ours=queue.has_campaign)
             yield
 
     def _measure(

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +17,7 @@ from server.cancellation import Cancellation, CancelledError
 from server.device_queue import DeviceQueue, QueueFullError
 from server.errors import ServiceError
 from server.job_board import BoardClosedError, JobBoard
+from server.occupancy import note_others
 from server.records import JobRecord, JobState
 from server.worker_process import WORKER_COMMAND
 
@@ -62,7 +64,12 @@ class JobManager:
         self._called_off: set[str] = set()
         self._cancellations: dict[str, Cancellation] = {}
         self._lanes = {
-            device.stored_name: _Lane(device, DeviceQueue(state.configuration.max_queue))
+            device.stored_name: _Lane(
+                device,
+                DeviceQueue(
+                    state.configuration.max_queue, partial(note_others, device, state.devices)
+                ),
+            )
             for device in state.devices.local()
         }
 

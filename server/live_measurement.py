@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from model.estimate import Phase
     from server.cancellation import Cancellation
+    from server.devices import Device
     from server.jobs import JobManager
     from server.predictor import Predictor
     from server.state import State
@@ -93,7 +94,7 @@ class LiveMeasurements:
             with ExitStack() as stack:
                 for device in held:
                     stack.enter_context(self._jobs.queue(device).measurement(cancellation))
-                check_devices(plan, self._state.devices)
+                check_devices(plan, self._state.devices, self._has_campaign)
                 path = self._trace_path(plan)
                 result, environment = yield from self._run(plan, path, cancellation)
         except QueueFullError as error:
@@ -114,6 +115,9 @@ class LiveMeasurements:
             sheet = self._predictor.analytical(plan.device, question.engine).sheet
             message.trace.CopyFrom(trace_message(path, question, sheet, result, exchanged))
         yield profiler_pb2.MeasureResponse(result=message)
+
+    def _has_campaign(self, device: Device) -> bool:
+        return self._jobs.queue(device).has_campaign
 
     def _trace_path(self, plan: LivePlan) -> Path | None:
         if not plan.trace:

@@ -13,11 +13,13 @@ from profiler.interface import ENGINE, PLAIN_ENGINE, Scope
 from profiler.plain_limits import check_plain
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
-from server.occupancy import unoccupied
+from server.occupancy import FORCE_REMEDY, unoccupied
 from server.rank_devices import ranks_of
 from tokenpace.v1 import profiler_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from model.architecture import Architecture
     from model.blocks import AnyAttention
     from model.steps import Question
@@ -52,6 +54,7 @@ class LivePlan:
         ranks: on which devices.
         trace: whether one more run is traced.
         torch_compile: whether the plain layers are compiled first.
+        force: whether it goes on beside other processes.
     """
 
     resolution: Resolution
@@ -60,6 +63,7 @@ class LivePlan:
     ranks: Ranks
     trace: bool = False
     torch_compile: bool = False
+    force: bool = False
 
     @property
     def device(self) -> Device:
@@ -127,21 +131,35 @@ def live_plan(
         ranks=ranks,
         trace=request.trace,
         torch_compile=request.torch_compile,
+        force=request.force,
     )
     if capacity := device.sheet.memory_bytes:
         _check_memory(plan, capacity, f"of the {capacity} bytes of {device.name}")
     return plan
 
 
-def check_devices(plan: LivePlan, devices: DeviceRegistry) -> None:
+def check_devices(
+    plan: LivePlan, devices: DeviceRegistry, beside_ours: Callable[[Device], bool]
+) -> None:
     """Checks that the devices are as free as a live measurement needs them.
+
+    Args:
+        plan: whose devices are held.
+        devices: that they are among.
+        beside_ours: tells whether a worker of ours is on one already: a campaign's that pauses.
 
     Raises:
         ServiceError: FAILED_PRECONDITION, the memory of one is taken, or another process
-            computes on it.
+            computes on it and the plan is not forced.
     """
     for device in plan.ranks.each.values():
-        state = unoccupied(device, devices)
+        state = unoccupied(
+            device,
+            devices,
+            FORCE_REMEDY,
+            beside_ours=beside_ours(device),
+            force=plan.force,
+        )
         if state is not None:
             free = state.memory_total_bytes - state.memory_used_bytes
             _check_memory(plan, free, f"of the {free} bytes that are free on {device.name}")

@@ -1,4 +1,11 @@
-"""Whether others compute on a device that is to be timed."""
+"""Whether others compute on a device that is to be timed.
+
+In a container drivers may list the ids that processes have on the host: a worker of ours is then
+listed under an id that no process here has, as any other's may be. Beside a worker of ours such an
+id is another's if it was listed before that worker came onto the device; one that came later cannot
+be told apart, and counts as ours. While none of ours is on the device all that are listed are
+others. Where a worker's id on the host happens to be a process's here, it is taken for that one.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +20,17 @@ if TYPE_CHECKING:
     from profiler.telemetry import Telemetry
     from server.devices import Device, DeviceRegistry
 
+FORCE_REMEDY = "end them, wait, or set force"
+"""Where the request has a field for it."""
+
 
 def unoccupied(
-    device: Device, devices: DeviceRegistry, remedy: str = "end them or wait"
+    device: Device,
+    devices: DeviceRegistry,
+    remedy: str = "end them or wait",
+    *,
+    beside_ours: bool = False,
+    force: bool = False,
 ) -> Telemetry | None:
     """Returns how a device stands that no other process is on; None where that cannot be told.
 
@@ -23,17 +38,38 @@ def unoccupied(
         device: a local one.
         devices: that it is one of.
         remedy: what can be done about processes.
+        beside_ours: whether a worker of ours may be on it.
+        force: whether others may be on it, too.
 
     Raises:
-        ServiceError: FAILED_PRECONDITION, other processes are on it; names them.
+        ServiceError: FAILED_PRECONDITION, other processes are on it, and it is not forced; names
+            them.
     """
     # Workers, and the ranks that they have started.
     own = {child.pid for child in psutil.Process().children(recursive=True)}
     state = devices.telemetry(device, own)
-    if state is not None and state.processes:
+    if state is None:
+        return None
+    others = tuple(state.processes)
+    if beside_ours:
+        before = devices.others.get(device.stored_name, frozenset())
+        others = tuple(
+            text for text in others if _id(text) in before or psutil.pid_exists(_id(text))
+        )
+    else:
+        devices.others[device.stored_name] = frozenset(map(_id, others))
+    if others and not force:
         raise failed_precondition(
-            "DEVICE_IN_USE",
-            device.name,
-            occupied_text(device.name, state.processes, remedy),
+            "DEVICE_IN_USE", device.name, occupied_text(device.name, others, remedy)
         )
     return state
+
+
+def note_others(device: Device, devices: DeviceRegistry) -> None:
+    """Notes who is on a device before a worker of ours comes onto it."""
+    unoccupied(device, devices, force=True)
+
+
+def _id(process: str) -> int:
+    """Returns the process id of what telemetry lists."""
+    return int(process.partition(" ")[0])

@@ -17,7 +17,7 @@ from server.errors import ServiceError, not_found, resource_exhausted, unavailab
 from server.job_board import BoardClosedError
 from server.job_export import export
 from server.job_messages import seconds_of
-from server.occupancy import unoccupied
+from server.occupancy import FORCE_REMEDY, unoccupied
 from server.rank_devices import exchanging
 from server.schedules import MAX_INTERVAL_S, MIN_INTERVAL_S, TooManySchedulesError
 from server.store.paging import PageRequest
@@ -92,8 +92,13 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
         with violations.within(""):
             exchanging(device, request.ranks, self._devices)
         violations.check()
-        if not request.force:
-            unoccupied(device, self._devices, "end them, wait, or set force")
+        unoccupied(
+            device,
+            self._devices,
+            FORCE_REMEDY,
+            beside_ours=self._jobs.queue(device).busy,
+            force=request.force,
+        )
         with _refusals():
             job = self._jobs.create(
                 device,

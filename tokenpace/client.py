@@ -113,15 +113,20 @@ class Client:
         budget: DurationLike | None = None,
         trace: bool = False,
         torch_compile: bool = False,
+        force: bool = False,
         **question: Unpack[Question],
     ) -> Generator[profiler_pb2.MeasureResponse]:
-        """Measures live; yields progress, and the result last. Closing the iterator cancels."""
+        """Measures live; yields progress, and the result last. Closing the iterator cancels.
+
+        Its arguments are those of ``measure_request``.
+        """
         request = measure_request(
             model,
             scope=scope,
             budget=budget,
             trace=trace,
             torch_compile=torch_compile,
+            force=force,
             **question,
         )
         return self._stream("ProfilerService/Measure", request, profiler_pb2.MeasureResponse)

@@ -95,6 +95,7 @@ def measure_request(
     budget: DurationLike | None = None,
     trace: bool = False,
     torch_compile: bool = False,
+    force: bool = False,
     **question: Unpack[Question],
 ) -> profiler_pb2.MeasureRequest:
     """Returns a question of Measure.
@@ -105,6 +106,7 @@ def measure_request(
         budget: time for all of it, such as "30s".
         trace: whether one more run is traced.
         torch_compile: whether the layers of engine "torch" are compiled first.
+        force: whether to measure while other processes are on the device.
         question: see ``Question``.
 
     Raises:
@@ -116,6 +118,7 @@ def measure_request(
         budget=arguments.duration(budget),
         trace=trace,
         torch_compile=torch_compile,
+        force=force,
     )
     _fill(request, model, question)
     return request

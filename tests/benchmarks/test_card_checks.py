@@ -19,7 +19,7 @@ def test_the_campaign_has_eight_of_fourteen_minutes_and_all_shares_leave_some(ca
     campaign = steps[names.index("campaign")]
     assert campaign.command[3:] == (
         *("profiler", "campaign", "--budget", "480.0s"),
-        *("--out", "/out/campaign.jsonl"),
+        *("--out", "/out/campaign.jsonl", "--force"),
     )
     assert campaign.share * 14 * 60 > 480
     assert 0.9 < sum(step.share for step in steps) < 1.0
@@ -32,7 +32,20 @@ def test_a_processor_has_no_compact_file(card_checks):
     assert "compact" not in [step.name for step in steps]
     for name in ("check", "campaign", "held_out", "learning_curve"):
         (step,) = [step for step in steps if step.name == name]
-        assert step.command[-2:] == ("--device", "cpu")
+        assert ("--device", "cpu") in list(zip(step.command, step.command[1:], strict=False))
+
+
+def test_remains_of_a_step_that_was_killed_refuse_no_other(card_checks):
+    steps = card_checks.plan(Path("/out"), 60.0, "")
+    forced = [step.name for step in steps if "--force" in step.command]
+    assert forced == ["check", "campaign"]
+
+
+def test_a_commit_is_passed_on_to_the_campaign(card_checks):
+    steps = card_checks.plan(Path("/out"), 60.0, "", "a" * 40)
+    given = [step.name for step in steps if "--commit" in step.command]
+    assert given == ["campaign"]
+    assert ("--commit", "a" * 40) in list(zip(steps[2].command, steps[2].command[1:], strict=False))
 
 
 @pytest.fixture
@@ -136,4 +149,15 @@ def test_wrong_minutes_are_refused(card_checks, command, tmp_path, capsys, minut
         command(card_checks, "--out", tmp_path / "card", "--minutes", minutes)
     assert ended.value.code == 2
     assert "--minutes" in capsys.readouterr().err
+    assert not (tmp_path / "card").exists()
+
+
+@pytest.mark.parametrize("commit", ["abc", "0" * 40])
+def test_a_wrong_commit_is_refused_before_any_step(card_checks, command, tmp_path, capsys, commit):
+    if not (card_checks.ROOT / ".git").exists():
+        pytest.skip("needs a checkout")
+    with pytest.raises(SystemExit) as ended:
+        command(card_checks, "--out", tmp_path / "card", "--commit", commit)
+    assert ended.value.code == 2
+    assert "--commit: " in capsys.readouterr().err
     assert not (tmp_path / "card").exists()

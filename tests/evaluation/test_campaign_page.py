@@ -23,7 +23,7 @@ HEADER = Header(
 
 
 @pytest.fixture(autouse=True)
-def plots():
+def drawing():
     if remedy := requirements.missing(requirements.CAMPAIGN):
         pytest.skip(remedy)
 
@@ -67,6 +67,32 @@ def test_it_tells_what_was_measured_and_how_far_the_fit_is_off(page, measured, t
     assert "held down by: power cap" in text
     for picture in ("roofline.png", "states.png"):
         assert (tmp_path / "page" / picture).stat().st_size > 1_000
+
+
+def test_clocks_are_drawn_as_they_were_between_measurements_and_behind_each(
+    page, measured, monkeypatch
+):
+    from evaluation import plots  # matplotlib may be missing
+
+    drawn, real = [], plots.lines
+
+    def lines(panels, *rest, **named):
+        drawn.append(panels)
+        return real(panels, *rest, **named)
+
+    monkeypatch.setattr(plots, "lines", lines)
+    rows = [
+        row | {"time": f"2026-01-02T00:00:{second:02}+00:00", "clock_mhz": 1755.0}
+        for second, row in enumerate(measured[:8], 3)
+    ]
+    assert page([state(2), *rows, *measured[8:], state(30)])[0] == 0
+    (panels,) = drawn
+    assert panels == {
+        "clock, MHz": {
+            "now and then": {0: 1978.0, 28: 1950.0},
+            "behind a measurement": dict.fromkeys(range(1, 9), 1755.0),
+        }
+    }
 
 
 def test_it_tells_what_the_time_of_the_campaign_went_to(page, measured):

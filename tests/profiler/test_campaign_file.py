@@ -114,6 +114,17 @@ def test_how_the_device_stands_is_kept_beside_the_measurements(written):
         assert len(file.measured) == len(held.rows)
 
 
+def test_points_that_took_the_device_with_them_are_known_to_the_next_campaign(written):
+    with CampaignFile(written, HEADER) as file:
+        assert file.avoided == ()
+        file.avoid("linear-64x32")
+        file.append(row(99))
+        assert file.avoided == ("linear-64x32",)
+    with CampaignFile(written, HEADER) as file:
+        assert file.avoided == ("linear-64x32",)
+        assert len(file.measured) == 4
+
+
 def test_the_clock_of_a_measurement_is_kept_where_it_was_read(path):
     with CampaignFile(path, HEADER) as file:
         file.append(row(1), clock_mhz=1755.0)

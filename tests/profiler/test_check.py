@@ -13,7 +13,9 @@ from profiler.device import Device, open_device
 from profiler.interface import Skipped
 from profiler.latent import BatchedLinearPoint, LatentPoint
 from profiler.operations import AttentionPoint, LinearPoint
+from profiler.paged_attention import PagedAttentionPoint
 from profiler.point_kinds import EVERY_KIND, KindGroup
+from profiler.static_attention import StaticAttentionPoint
 
 CPU = Device("cpu", 1 << 16)
 MEASURED = {
@@ -51,6 +53,29 @@ def test_no_kind_of_a_campaign_is_left_out():
     groups = [group for group in vars(point_kinds).values() if isinstance(group, KindGroup)]
     assert {kind for group in groups for kind in group.kinds} == set(EVERY_KIND)
     assert {kind.name for kind in EVERY_KIND} == set(MEASURED)
+
+
+def test_one_token_prompts_and_chunks_are_checked(monkeypatch):
+    measured = []
+
+    def noted(point, precision, device):
+        measured.append((point.query_tokens, point.kv_tokens))
+        yield Skipped(reason="noted")
+
+    for point in (AttentionPoint, StaticAttentionPoint, PagedAttentionPoint, LatentPoint):
+        monkeypatch.setattr(point, "measure", noted)
+    for name in ("attention", "static_attention", "paged_attention", "latent"):
+        measured.clear()
+        list(check(CPU, [Precision.FP32], kinds(name)))
+        queries = [(query == 1, query == kv) for query, kv in measured]
+        assert sorted(queries) == [(False, False), (False, True), (True, False)], name
+
+
+def test_the_precisions_that_a_device_runs_well_come_first():
+    found = check(CPU, kinds=kinds("linear"))
+    order = [checked.precision for checked in found]
+    assert order[:3] == list(CPU.precisions)
+    assert sorted(order) == sorted(Precision)
 
 
 def test_every_kind_is_measured():

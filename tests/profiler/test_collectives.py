@@ -7,7 +7,8 @@ from model.precision import Precision
 from profiler.collectives import KINDS, measure_collectives
 from profiler.ranks import run_on_ranks
 
-SIZES = (4096, 1 << 24)
+# Of two large ones the first is replayed behind the second one's capture.
+SIZES = (1 << 25, 1 << 26)
 GPUS = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
 
 
@@ -23,5 +24,5 @@ def test_all_gpus_send_each_other_messages_of_each_kind_and_size():
     latencies = [row.latency_ms for row in rows]
     assert all(0 < each.p10 <= each.median <= each.p90 for each in latencies)
     for small, large in zip(latencies[::2], latencies[1::2], strict=True):
-        # 16 MiB take some ten microseconds over the quickest links.
-        assert large.median > max(small.median, 0.01)
+        # 64 MiB take tens of microseconds over the quickest links.
+        assert large.median > max(small.median, 0.02)

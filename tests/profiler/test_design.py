@@ -16,7 +16,7 @@ from model.precision import Precision
 from profiler.design import Design, Space, space_of
 from profiler.device import Device
 from profiler.latent import BatchedLinearPoint, LatentPoint
-from profiler.modules import configuration_of
+from profiler.modules import build_model, configuration_of
 
 CPU = space_of(is_cuda=False, flops_per_second=1e11, cold_bytes=6e7, free_bytes=2e10)
 GPU = space_of(is_cuda=True, flops_per_second=5e14, cold_bytes=1e8, free_bytes=8e10)
@@ -387,3 +387,28 @@ def test_a_space_fits_the_memory_that_is_free(is_cuda, rate, cold, free):
     assert space.model_bytes[0] <= space.model_bytes[1] < 0.5 * free
     assert space.bytes < 0.5 * free
     assert space.flops <= rate
+
+
+def test_a_gpus_models_are_whole_and_ranks_shares_up_to_the_widest():
+    """A rank's share has fewer heads than its residual stream is wide."""
+    layers = []
+    for point in points(GPU, 0, "models", 60):
+        heads = point.architecture.layers[0].layer.attention
+        width = point.architecture.hidden_size
+        layers.append((width, round(width / (heads.query_heads * heads.head_dim))))
+    assert {rank for _, rank in layers} == {1, 2, 4, 8}
+    assert max(width for width, _ in layers) > 12_000
+    assert max(width for width, rank in layers if rank < 4) <= 0.6 * 16_384
+    assert sum(rank == 1 for _, rank in layers) >= 20
+    for point in points(CPU, 0, "models", 60):
+        heads = point.architecture.layers[0].layer.attention
+        assert heads.query_heads * heads.head_dim == point.architecture.hidden_size
+
+
+def test_models_of_ranks_shares_are_what_modules_can_be():
+    shares = replace(TINY, whole_ranks=(2, 4))
+    for point in points(shares, 0, "models", 8):
+        architecture = point.architecture
+        model = build_model(architecture, Precision.FP32, Device("cpu", 1 << 16))
+        held = sum(parameter.numel() for parameter in model.parameters())
+        assert held == architecture.parameter_count()

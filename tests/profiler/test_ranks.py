@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import profiler.exchange
 from model.dimensions import architecture_of_dimensions
@@ -21,7 +23,7 @@ from profiler.exchange import exchange
 from profiler.interface import ENGINE, PLAIN_ENGINE
 from profiler.progress import Progress
 from profiler.ranks import RankError, run_on_ranks
-from profiler.standalone import Plan
+from profiler.standalone import DeviceInUseError, NoDeviceError, Plan
 from profiler.wholes import ForwardPoint
 from reference import campaigns
 from tests.profiler.rank_work import die, layers_and_addresses
@@ -40,10 +42,9 @@ TINY = architecture_of_dimensions(
 )
 
 
-def ask(path, ranks):
-    plan = Plan(
-        out=path, budget_s=0.0, device="cpu", precisions=(Precision.FP32,), begin=time.monotonic()
-    )
+def ask(path, ranks, **changes):
+    values = {"device": "cpu", "precisions": (Precision.FP32,)} | changes
+    plan = Plan(out=path, budget_s=0.0, begin=time.monotonic(), **values)
     return exchange(plan, ranks, Progress(io.StringIO()), SIZES)
 
 
@@ -137,3 +138,23 @@ def test_too_few_ranks_are_refused(tmp_path, ranks):
     with pytest.raises(InvalidFieldError, match="use 2 or more"):
         ask(tmp_path / "file.jsonl", ranks)
     assert not (tmp_path / "file.jsonl").exists()
+
+
+def test_every_gpu_that_takes_part_must_be_free(tmp_path, monkeypatch):
+    path, on = tmp_path / "file.jsonl", {"cuda:2": ("12 train",)}
+    monkeypatch.setattr(
+        "profiler.telemetry.read", lambda name: SimpleNamespace(processes=on.get(name, ()))
+    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+    def no_driver(name):
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr(torch.cuda, "set_device", no_driver)
+    for ranks in (0, 3):
+        with pytest.raises(DeviceInUseError, match=r"cuda:2 .*12 train; .* --force"):
+            ask(path, ranks, device="cuda:0")
+    # Nobody is on the two that take part, and forced it goes on beside others: up to the driver.
+    for ranks, force in ((2, False), (3, True)):
+        with pytest.raises(NoDeviceError, match="no driver"):
+            ask(path, ranks, device="cuda:0", force=force)

@@ -25,6 +25,7 @@ from profiler import nvml, telemetry
 from profiler.__main__ import main
 from profiler.design import Space
 from profiler.identity import driver_version, header_of, identify
+from profiler.interface import DeviceLostError
 from profiler.progress import Progress
 from profiler.standalone import (
     DeviceInUseError,
@@ -125,6 +126,39 @@ def test_each_measurement_is_kept_with_its_clock(tmp_path, stopping, monkeypatch
     measure(path, budget_s=300.0)
     rows = rows_of(path)
     assert [row[campaigns.CLOCK] for row in rows] == [1980.0 - index for index in range(len(rows))]
+
+
+def test_behind_a_point_that_took_the_device_with_it_another_process_goes_on(
+    tmp_path, monkeypatch, capsys
+):
+    path, began, started = tmp_path / "campaign.jsonl", [], []
+
+    def losing(self):
+        began.append(self._avoided)
+        yield from ()
+        raise DeviceLostError(f"point {len(began)}", "an illegal memory access")
+
+    monkeypatch.setattr(profiler.campaign.Campaign, "run", losing)
+
+    def become(*command):
+        started.append(command)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execv", become)
+    monkeypatch.setattr("profiler.__main__._BEGIN", time.monotonic())
+    given = ["campaign", "--budget", "100s", "--device", "cpu", "--out", str(path)]
+    for lost in range(1, 4):
+        with pytest.raises(SystemExit):
+            main(given)
+        assert f"point {lost} took the device with it: an illegal" in capsys.readouterr().err
+    assert main(given) == 1
+    assert "as others did before it" in capsys.readouterr().err
+    assert began == [frozenset(f"point {n}" for n in range(1, count)) for count in range(1, 5)]
+    (program, command), *_ = started
+    assert len(started) == 3
+    assert program == command[0] == sys.executable
+    assert command[1:-1] == ["-m", "profiler", *given, "--budget"]
+    assert 60.0 < float(command[-1].removesuffix("s")) < 100.0
 
 
 def test_it_ends_by_its_budget_whatever_a_point_takes(tmp_path, monkeypatch):

@@ -1,10 +1,13 @@
 """Repeated timings: warm, in turn, as many as asked, and marked where others disturbed them."""
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
 import time
+import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,6 +307,35 @@ def test_after_a_capture_that_failed_another_works():
     run()
     run()
     assert float(total) == 2.0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cpu",
+        pytest.param(
+            "cuda:0",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_what_runs_go_by_is_kept_as_long_as_their_graph(name):
+    device = open_device(name)
+    total, one = (torch.full((1 << 20,), float(n), device=device.torch_device) for n in (0, 1))
+    kept = weakref.ref(one)
+    run = captured(device, [partial(total.add_, one)])
+    del one
+    gc.collect()
+    assert kept() is not None
+    total.zero_()
+    run()
+    assert float(total.sum()) == 1 << 20
+    del run
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.gpu

@@ -20,6 +20,7 @@ from model.precision import Precision
 from model.workload import Workload
 from profiler.interface import (
     CampaignRequest,
+    DeviceLostError,
     ExchangeRequest,
     Failed,
     FailureCode,
@@ -280,6 +281,19 @@ def test_what_cannot_be_done_is_told_with_the_reason(served, request_, code, wor
     assert isinstance(failed, Failed)
     assert failed.code is code
     assert words in failed.message
+    assert returned.result() == 1
+
+
+def test_a_point_that_took_the_device_with_it_is_named(served, monkeypatch):
+    def losing(self):
+        yield from ()
+        raise DeviceLostError("attention-8-2-64", "an illegal memory access")
+
+    monkeypatch.setattr(profiler.campaign.Campaign, "run", losing)
+    connection, returned = served(campaign(budget_s=600.0))
+    assert events_of(connection)[-1] == Failed(
+        code=FailureCode.DEVICE_LOST, message="an illegal memory access", group="attention-8-2-64"
+    )
     assert returned.result() == 1
 
 

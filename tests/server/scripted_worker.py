@@ -178,6 +178,19 @@ def killed(connection, request):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def doomed(connection, request):
+    """Loses the device behind three points."""
+    campaign(connection, request, most=3)
+    group = f"point {1 + len(request.avoided)}"
+    connection.send(Failed(code=FailureCode.DEVICE_LOST, message="as told", group=group))
+    sys.exit(1)
+
+
+def losing(connection, request):
+    """Loses the device with its first two points."""
+    (five if len(request.avoided) == 2 else doomed)(connection, request)
+
+
 def greedy(connection, request):
     try:
         bytearray(2 << 30)
@@ -211,6 +224,8 @@ BEHAVIOURS = {
         sleep,
         stubborn,
         crash,
+        doomed,
+        losing,
         killed,
         greedy,
         nothing,

@@ -186,6 +186,18 @@ def test_a_campaign_waits_for_those_in_line(queue, users):
     assert campaign.has_it.wait(SOON_S)
 
 
+def test_a_campaign_is_told_before_it_uses_the_device():
+    told = []
+    queue = DeviceQueue(2, lambda: told.append(queue.busy))
+    with queue.measurement(Cancellation()):
+        assert not queue.has_campaign
+    assert told == []
+    with queue.campaign(Cancellation()):
+        assert told == [True]
+        assert queue.has_campaign
+    assert not queue.has_campaign
+
+
 def test_a_waiting_campaign_can_be_called_off(queue, users):
     live = users()
     assert live.has_it.wait(SOON_S)

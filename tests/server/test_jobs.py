@@ -196,6 +196,23 @@ def test_a_crash_is_told_with_the_last_words(manager, cpu):
     assert job.error_message == "worker ended with exit code 3; its last output: the last words"
 
 
+def test_a_worker_that_lost_the_device_is_followed_by_one_that_avoids_the_point(manager, cpu):
+    jobs = manager("losing")
+    job = ended(jobs, jobs.create(cpu, budget_s=30))
+    assert job.state is JobState.SUCCEEDED
+    assert job.measurement_count == 3 + 3 + 5
+    lost = [f"point {number} took the device with it: as told" for number in (1, 2)]
+    assert job.skipped == (*lost, "too large")
+
+
+def test_a_device_that_every_worker_loses_fails_the_job_and_keeps_what_was_measured(manager, cpu):
+    jobs = manager("doomed")
+    job = ended(jobs, jobs.create(cpu, budget_s=60))
+    assert job.state is JobState.FAILED
+    assert job.error_message == "point 4 took the device with it: as told"
+    assert job.measurement_count == 4 * 3
+
+
 def test_a_worker_that_cannot_is_told_in_its_words(manager, cpu):
     jobs = manager("fault")
     job = ended(jobs, jobs.create(cpu, budget_s=30))

@@ -23,6 +23,9 @@ from tokenpace.v1 import profiler_pb2 as pb
 from tokenpace.v1 import profiler_pb2_grpc, types_pb2
 from tokenpace.v1.latency_pb2 import PredictRequest
 
+BEYOND_ALL_IDS = 1 << 22
+"""The kernel gives no process a number from here on."""
+
 
 @pytest.fixture
 def serve(state, scripted):
@@ -392,6 +395,25 @@ def test_other_processes_on_the_device_are_told(serve, occupied):
     found = failure(serve("live").stub.Measure, measure_request())
     assert (found.code.name, found.reason) == ("FAILED_PRECONDITION", "DEVICE_IN_USE")
     assert "12 train" in found.message
+    assert "force" in found.message
+    (violation,) = found.PreconditionFailure.violations
+    assert "12 train" in violation.description
+
+
+def test_a_device_in_use_is_measured_where_that_is_asked_for(serve, occupied):
+    events = list(serve("live").stub.Measure(measure_request(force=True), timeout=20))
+    assert events[-1].result.ttft_ms.median == 20.0
+
+
+def test_memory_that_others_have_is_not_free_for_a_forced_measurement(serve, state, monkeypatch):
+    telemetry = SimpleNamespace(
+        processes=("12 train",), memory_total_bytes=2_000_000_000, memory_used_bytes=1_900_000_000
+    )
+    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(lambda *_: telemetry))
+    request = measure_request(scope=pb.MEASURE_SCOPE_MODEL, force=True)
+    found = failure(serve("crash").stub.Measure, request)
+    assert found.reason == "NOT_ENOUGH_MEMORY"
+    assert found.ErrorInfo.metadata["free_bytes"] == "100000000"
 
 
 def test_a_device_in_use_is_profiled_where_that_is_asked_for_alone(serve, occupied):
@@ -550,6 +572,40 @@ def test_a_measure_goes_ahead_of_a_campaign(serve, eventually):
     eventually(lambda: measured() > before + 2)
     ended = stub.CancelProfileJob(pb.CancelProfileJobRequest(id=job.id)).profile_job
     assert ended.state == types_pb2.JOB_STATE_CANCELLED
+
+
+def test_a_campaigns_worker_under_an_id_of_the_host_is_no_other(
+    serve, state, monkeypatch, eventually
+):
+    """As in a container; such an id is no process's here."""
+    ours, other, listed = f"{BEYOND_ALL_IDS + 1} ?", f"{BEYOND_ALL_IDS + 2} ?", []
+
+    def telemetry(device, own=()):
+        return SimpleNamespace(
+            processes=tuple(listed), memory_total_bytes=1 << 40, memory_used_bytes=0
+        )
+
+    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(telemetry))
+    stub = serve("both").stub
+
+    def campaign(**changes):
+        request = pb.CreateProfileJobRequest(budget=seconds(60), **changes)
+        job = stub.CreateProfileJob(request, timeout=30).profile_job
+        get = pb.GetProfileJobRequest(id=job.id)
+        eventually(lambda: stub.GetProfileJob(get).profile_job.measurement_count)
+        listed.append(ours)
+        return job.id
+
+    first = campaign()
+    assert list(stub.Measure(measure_request(), timeout=30))[-1].HasField("result")
+    stub.CancelProfileJob(pb.CancelProfileJobRequest(id=first), timeout=30)
+    listed[:] = [other]
+    second = campaign(force=True)
+    found = failure(stub.Measure, measure_request())
+    assert found.reason == "DEVICE_IN_USE"
+    assert other in found.message
+    assert ours not in found.message
+    stub.CancelProfileJob(pb.CancelProfileJobRequest(id=second), timeout=30)
 
 
 def test_more_streams_than_there_are_threads_for_are_refused(serve, eventually, workers):

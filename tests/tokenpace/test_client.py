@@ -92,6 +92,7 @@ def test_measure_yields_progress_then_the_result(daemon, client):
     request = daemon.request("Measure")
     assert request.scope == profiler_pb2.MEASURE_SCOPE_MODEL
     assert request.budget == Duration(seconds=90)
+    assert request.force is False
 
 
 def test_closing_a_stream_cancels_it_at_the_daemon(daemon, client):

@@ -81,9 +81,10 @@ def profile(
         fitted = session.client.cost_model(job.cost_model).cost_model if job.cost_model else None
     if fitted:
         session.say(catalog.cost_model(fitted))
-        session.say(
-            f"its page: tokenpace jobs export {job.id} FILE && tokenpace evaluate --campaign FILE"
-        )
+        # On lines of their own, to be copied.
+        session.say("its page:")
+        session.say(f"  tokenpace jobs export {job.id} FILE")
+        session.say("  tokenpace evaluate --campaign FILE")
     if job.status:
         session.say(job.status)
 

@@ -106,6 +106,9 @@ def measure(
             "--torch-compile", help="Compile the layers of --engine torch first: takes a minute."
         ),
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure beside other processes, which disturb it.")
+    ] = False,
     address: Address = None,
     json: Json = False,
 ) -> None:
@@ -135,6 +138,7 @@ def measure(
             budget=budget,
             trace=trace,
             torch_compile=torch_compile,
+            force=force,
             **question,
         )
         with interrupts_noted() as noted, progress_bar("waiting for the device") as report:

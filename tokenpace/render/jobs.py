@@ -29,10 +29,9 @@ def jobs(answer: profiler_pb2.ListProfileJobsResponse) -> RenderableType:
         "budget",
         "rows",
         "done",
-        "left",
         "created",
         "status",
-        right=("budget", "rows", "done", "left"),
+        right=("budget", "rows", "done"),
     )
     for it in answer.profile_jobs:
         rows.add_row(
@@ -41,8 +40,7 @@ def jobs(answer: profiler_pb2.ListProfileJobsResponse) -> RenderableType:
             it.device,
             text.length(it.budget),
             f"{it.measurement_count}",
-            f"{100 * it.progress:.0f}%",
-            _left(it) or text.NONE,
+            _done(it),
             text.time(it, "create_time"),
             it.error_message or it.status,
         )
@@ -60,8 +58,7 @@ def job(it: profiler_pb2.ProfileJob) -> RenderableType:
             ("device", it.device),
             ("budget", text.length(it.budget)),
             ("rows", f"{it.measurement_count}"),
-            ("done", f"{100 * it.progress:.0f}%"),
-            ("left", _left(it)),
+            ("done", _done(it)),
             ("created", text.time(it, "create_time")),
             ("started", text.time(it, "start_time")),
             ("ended", text.time(it, "end_time")),
@@ -79,9 +76,10 @@ def left_s(it: profiler_pb2.ProfileJob) -> float | None:
     return (it.budget.ToTimedelta() - it.spent.ToTimedelta()).total_seconds()
 
 
-def _left(it: profiler_pb2.ProfileJob) -> str:
+def _done(it: profiler_pb2.ProfileJob) -> str:
     seconds = left_s(it)
-    return text.clock(seconds) if seconds is not None else ""
+    left = f", {text.clock(seconds)} left" if seconds is not None else ""
+    return f"{100 * it.progress:.0f}%{left}"
 
 
 def schedule_page(answer: profiler_pb2.ListSchedulesResponse) -> RenderableType:

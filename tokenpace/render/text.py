@@ -98,13 +98,16 @@ def enum(wrapper: Any, prefix: str, number: int) -> str:  # noqa: ANN401 - enums
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """Returns an empty table with these columns; those in ``right`` hold figures."""
+    """Returns an empty table with these columns; those in ``right`` hold figures.
+
+    Figures and ids stay on one line, to be copied.
+    """
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         result.add_column(
             column,
             justify="right" if column in set(right) else "left",
-            no_wrap=column in set(right),
+            no_wrap=column in {"id", *right},
             overflow="fold",
         )
     return result

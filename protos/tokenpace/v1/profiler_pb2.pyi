@@ -37,7 +37,7 @@ SCHEDULE_OUTCOME_FAILED: ScheduleOutcome
 SCHEDULE_OUTCOME_SKIPPED: ScheduleOutcome
 
 class MeasureRequest(_message.Message):
-    __slots__ = ("model", "device", "workload", "parallelism", "precision", "kv_cache_precision", "engine", "confidence", "scope", "budget", "trace", "torch_compile")
+    __slots__ = ("model", "device", "workload", "parallelism", "precision", "kv_cache_precision", "engine", "confidence", "scope", "budget", "trace", "torch_compile", "force")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class MeasureRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     TORCH_COMPILE_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     model: _types_pb2.ModelSpec
     device: str
     workload: _types_pb2.Workload
@@ -62,7 +63,8 @@ class MeasureRequest(_message.Message):
     budget: _duration_pb2.Duration
     trace: bool
     torch_compile: bool
-    def __init__(self, model: _Optional[_Union[_types_pb2.ModelSpec, _Mapping]] = ..., device: _Optional[str] = ..., workload: _Optional[_Union[_types_pb2.Workload, _Mapping]] = ..., parallelism: _Optional[_Union[_types_pb2.Parallelism, _Mapping]] = ..., precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., kv_cache_precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., engine: _Optional[str] = ..., confidence: _Optional[float] = ..., scope: _Optional[_Union[MeasureScope, str]] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trace: _Optional[bool] = ..., torch_compile: _Optional[bool] = ...) -> None: ...
+    force: bool
+    def __init__(self, model: _Optional[_Union[_types_pb2.ModelSpec, _Mapping]] = ..., device: _Optional[str] = ..., workload: _Optional[_Union[_types_pb2.Workload, _Mapping]] = ..., parallelism: _Optional[_Union[_types_pb2.Parallelism, _Mapping]] = ..., precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., kv_cache_precision: _Optional[_Union[_types_pb2.Precision, str]] = ..., engine: _Optional[str] = ..., confidence: _Optional[float] = ..., scope: _Optional[_Union[MeasureScope, str]] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trace: _Optional[bool] = ..., torch_compile: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("fraction", "text")

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 
 from model.cost_model import FittedCostModel
 from model.errors import NotEnoughMeasurementsError
+from model.loading import no_collection
 from model.measurement import LENDER, PROCESSORS, PUBLISHED, from_json
-from model.published import fit_published
-from model.side_by_side import usual_processes
-from model.training import fit_cost_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(PROCESSORS, type=int, default=0, dest="processors")
     parser.add_argument(LENDER, nargs=2, dest="lender", metavar=("NAME", "FILE"))
     asked = parser.parse_args(arguments)
+    with no_collection():
+        from model.published import fit_published  # noqa: PLC0415 - regression takes a second to load
+        from model.side_by_side import usual_processes  # noqa: PLC0415
+        from model.training import fit_cost_model  # noqa: PLC0415
+
     fit = fit_published if asked.published else fit_cost_model
     try:
         lender = _lender(*asked.lender) if asked.lender else None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from model.committed import FOLDER
+from model.loading import no_collection
 from model.precision import Precision
 from profiler import process_limits, processor
 from profiler.source import commit_argument
@@ -82,17 +83,18 @@ def _prepare() -> None:
 def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     _prepare()
     # torch takes seconds to load: the limits are in force before, the arguments read.
-    from model.errors import InvalidFieldError  # noqa: PLC0415
-    from profiler.campaign_file import CampaignFileError  # noqa: PLC0415
-    from profiler.interface import DeviceLostError  # noqa: PLC0415
-    from profiler.progress import Progress  # noqa: PLC0415
-    from profiler.standalone import (  # noqa: PLC0415
-        DeviceInUseError,
-        NoDeviceError,
-        NothingMeasuredError,
-        Plan,
-        run,
-    )
+    with no_collection():
+        from model.errors import InvalidFieldError  # noqa: PLC0415
+        from profiler.campaign_file import CampaignFileError  # noqa: PLC0415
+        from profiler.interface import DeviceLostError  # noqa: PLC0415
+        from profiler.progress import Progress  # noqa: PLC0415
+        from profiler.standalone import (  # noqa: PLC0415
+            DeviceInUseError,
+            NoDeviceError,
+            NothingMeasuredError,
+            Plan,
+            run,
+        )
 
     progress = Progress(sys.stderr)
     plan = Plan(
@@ -138,14 +140,15 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     _prepare()
-    from profiler.check import check  # noqa: PLC0415 - as above
-    from profiler.identity import default_device  # noqa: PLC0415
-    from profiler.standalone import (  # noqa: PLC0415
-        DeviceInUseError,
-        NoDeviceError,
-        check_unused,
-        open_named,
-    )
+    with no_collection():
+        from profiler.check import check  # noqa: PLC0415 - as above
+        from profiler.identity import default_device  # noqa: PLC0415
+        from profiler.standalone import (  # noqa: PLC0415
+            DeviceInUseError,
+            NoDeviceError,
+            check_unused,
+            open_named,
+        )
 
     name = options.device or default_device()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
+from model.loading import no_collection
 from profiler.interface import LiveResult, Progressed
 from profiler.ranks import run_on_ranks
 
@@ -39,7 +40,8 @@ def measure_on_ranks(
 
 def _measured(rank: Rank, request: LiveRequest, begin: float) -> LiveResult | Exception:
     """Returns the result, or what all ranks alike found wrong with the request."""
-    from profiler.live import measure_live  # noqa: PLC0415 - a rank alone needs transformers
+    with no_collection():
+        from profiler.live import measure_live  # noqa: PLC0415 - a rank alone needs transformers
 
     try:
         for event in measure_live(request, rank.device, begin, rank):

@@ -7,15 +7,14 @@ Started as ``python -m profiler.worker --fd N --parent-pid PID --memory-bytes N`
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import time
 import traceback
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from model.errors import InvalidFieldError
+from model.loading import no_collection
 from profiler import process_limits
 from profiler.interface import (
     CampaignRequest,
@@ -39,7 +38,7 @@ from profiler.telemetry import current_environment
 from profiler.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +88,7 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
     """Runs a campaign; returns what came of the error that was asked for."""
     environment = current_environment(request.device)
     # Loading torch takes seconds; the limits above are in force before.
-    with _no_collection():
+    with no_collection():
         from profiler.campaign import Campaign  # noqa: PLC0415
         from profiler.device import open_device  # noqa: PLC0415
 
@@ -114,7 +113,7 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
 
 def _exchange(connection: Connection, request: ExchangeRequest) -> None:
     environment = current_environment(request.device)
-    with _no_collection():
+    with no_collection():
         from profiler.collectives import MESSAGE_BYTES, SAMPLES, measure_collectives  # noqa: PLC0415
         from profiler.ranks import run_on_ranks  # noqa: PLC0415
 
@@ -138,13 +137,14 @@ def _exchange(connection: Connection, request: ExchangeRequest) -> None:
 def _live(connection: Connection, request: LiveRequest, begin: float) -> None:
     environment = current_environment(request.device)
     if request.rank_devices:
-        from profiler.live_ranks import measure_on_ranks  # noqa: PLC0415
+        with no_collection():
+            from profiler.live_ranks import measure_on_ranks  # noqa: PLC0415
 
         connection.send(Started(environment=environment))
         for event in measure_on_ranks(request, environment.threads, begin):
             connection.send(event)
         return
-    with _no_collection():
+    with no_collection():
         from profiler.device import open_device  # noqa: PLC0415
         from profiler.live import measure_live  # noqa: PLC0415
 
@@ -152,17 +152,6 @@ def _live(connection: Connection, request: LiveRequest, begin: float) -> None:
     connection.send(Started(environment=environment))
     for event in measure_live(request, device, begin):
         connection.send(event)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Loads modules a fifth faster, and leaves what they hold out of all collections to come."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _obey(connection: Connection) -> bool:

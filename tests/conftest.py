@@ -220,6 +220,8 @@ def pytest_collection_finish() -> None:
     """Leaves what they hold out of all collections to come, each of which would walk it."""
     gc.freeze()
     gc.enable()
+    # Rows of tables and of fits are many, and hold no cycles.
+    gc.set_threshold(50_000, 10, 10)
 
 
 def pytest_sessionfinish() -> None:

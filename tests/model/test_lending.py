@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model import fit
+from model import fit, side_by_side
 from model.cost_model import FittedCostModel
 from model.kernel_fitting import fit_kernel
 from model.kernels import Kernel
@@ -16,7 +16,6 @@ from model.laws import sizes_of
 from model.measurement import write_json
 from model.operations import OperationKind, linear
 from model.precision import Precision
-from model.published import fit_published
 from model.regime_fitting import misfit
 from model.rows import usable_rows
 
@@ -88,11 +87,14 @@ def test_a_kernel_that_leans_is_written_with_what_it_leans_on(measured, lender):
     assert FittedCostModel({(LINEAR, Precision.BF16): read}, {}, (), 60).lends("x").kernels == {}
 
 
-def test_the_process_reads_the_lender_from_its_file(measured, tmp_path, monkeypatch, capsysbinary):
+def test_the_process_reads_the_lender_from_its_file(
+    measured, lender, tmp_path, monkeypatch, capsysbinary
+):
     file = tmp_path / "lender"
-    file.write_bytes(fit_published(measured(1_200)).to_bytes())
+    lends = FittedCostModel({(LINEAR, Precision.BF16): lender}, {}, (), 2_500)
+    file.write_bytes(lends.to_bytes())
 
-    monkeypatch.setattr(fit, "usual_processes", lambda: 1)
+    monkeypatch.setattr(side_by_side, "usual_processes", lambda: 1)
 
     def run(*flags):
         data = BytesIO()

@@ -277,12 +277,17 @@ def of_rows():
     return [*rows(), *eighths]
 
 
+@pytest.fixture(scope="module")
+def fitted_of_rows(of_rows):
+    return fit_published(of_rows)
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
 @pytest.mark.parametrize("measured", [True, False], ids=["tables", "physics"])
 def test_tables_that_tell_no_scalings_apart_predict_to_the_digit_what_they_did(
-    monkeypatch, of_rows, engine, measured
+    monkeypatch, fitted_of_rows, engine, measured
 ):
-    fitted = fit_published(of_rows) if measured else None
+    fitted = fitted_of_rows if measured else None
     found = llama_in_fp8(fitted, engine)
     assert "linear_per_tensor" in {cost.kind for cost in found.breakdown}
     as_before = replace(execution.projections_of(preset("llama-3.1-8b"), engine), per_tensor=False)
@@ -301,15 +306,16 @@ def test_tables_that_tell_no_scalings_apart_predict_to_the_digit_what_they_did(
     assert next(named) == next(named)
 
 
-def test_a_device_that_tells_scalings_apart_predicts_serving_engines_by_their_own(of_rows):
+def test_a_device_that_tells_scalings_apart_predicts_serving_engines_by_their_own(
+    of_rows, fitted_of_rows
+):
     def slower(r, factor):
         spread = replace(r.latency_ms, median=factor * r.latency_ms.median)
         return replace(r, latency_ms=spread)
 
     both = fit_published([*of_rows, *(slower(r, 3.0) for r in per_tensor())])
-    plain = fit_published(of_rows)
     for engine in ("vllm", "torch", "transformers"):
-        own, other = (llama_in_fp8(it, engine).tpot_ms.value for it in (both, plain))
+        own, other = (llama_in_fp8(it, engine).tpot_ms.value for it in (both, fitted_of_rows))
         assert own > 1.5 * other if engine == "vllm" else own == other
 
 

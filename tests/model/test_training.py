@@ -272,6 +272,12 @@ def scaled(synthetic_device, kind, matrices=10):
     return [device.linear(m, n, k, kind) for n, k in sizes for m in (1, 2, 3, 8, 40, 300)]
 
 
+@pytest.fixture(scope="module")
+def scaled_per_row(synthetic_device, few):
+    """What is fitted where fp8 was measured with that scaling alone."""
+    return fit_cost_model([*few, *scaled(synthetic_device, "linear")])
+
+
 def linears_ms(fitted, engine):
     """Milliseconds of the linears of an fp8 step by an engine."""
     architecture = architecture_of_dimensions(
@@ -284,10 +290,9 @@ def linears_ms(fitted, engine):
 
 
 def test_serving_engines_are_priced_by_fp8_scaled_per_tensor_where_it_was_measured(
-    synthetic_device, few
+    synthetic_device, few, scaled_per_row
 ):
     per_row = scaled(synthetic_device, "linear")
-    without = fit_cost_model([*few, *per_row])
     fitted = fit_cost_model([*few, *per_row, *scaled(synthetic_device, "linear_per_tensor")])
     fitted = FittedCostModel.from_bytes(fitted.to_bytes())
     device = synthetic_device()
@@ -295,18 +300,20 @@ def test_serving_engines_are_priced_by_fp8_scaled_per_tensor_where_it_was_measur
         value, chosen = linears_ms(fitted, engine)
         assert value == pytest.approx(device.truth(chosen), rel=0.1), engine
         # Without them those scaled per row stand in.
-        as_before, _ = linears_ms(without, engine)
+        as_before, _ = linears_ms(scaled_per_row, engine)
         plain = [row._replace(kind=OperationKind.LINEAR) for row in chosen]
-        assert as_before == without.estimate(plain, Phase.DECODE, 0.9, engine).value_ms
-    assert linears_ms(fitted, "torch")[0] == linears_ms(without, "torch")[0]
+        assert as_before == scaled_per_row.estimate(plain, Phase.DECODE, 0.9, engine).value_ms
+    assert linears_ms(fitted, "torch")[0] == linears_ms(scaled_per_row, "torch")[0]
 
 
-def test_a_few_linears_per_tensor_do_not_stand_for_many_per_row(synthetic_device, few):
+def test_a_few_linears_per_tensor_do_not_stand_for_many_per_row(
+    synthetic_device, few, scaled_per_row
+):
     per_row = scaled(synthetic_device, "linear")
     some = scaled(synthetic_device, "linear_per_tensor", matrices=6)
-    fitted, without = fit_cost_model([*few, *per_row, *some]), fit_cost_model([*few, *per_row])
-    assert fitted.measurement_count == without.measurement_count
-    assert linears_ms(fitted, "vllm")[0] == linears_ms(without, "vllm")[0]
+    fitted = fit_cost_model([*few, *per_row, *some])
+    assert fitted.measurement_count == scaled_per_row.measurement_count
+    assert linears_ms(fitted, "vllm")[0] == linears_ms(scaled_per_row, "vllm")[0]
     # Where they are all that there is, few are better than none.
     alone = fit_cost_model([*few, *some])
     assert alone.holds(OperationKind.LINEAR, Precision.FP8)
@@ -460,7 +467,7 @@ def test_doubt_is_larger_where_nothing_was_measured(cost_model):
     assert doubts[2] == 1.0
 
 
-def test_what_a_campaigns_ranks_send_each_other_is_its_own(synthetic_device):
+def test_what_a_campaigns_ranks_send_each_other_is_its_own(few, few_fitted):
     def took(message_bytes):
         return Measurement(
             kind="all_reduce",
@@ -472,10 +479,8 @@ def test_what_a_campaigns_ranks_send_each_other_is_its_own(synthetic_device):
         )
 
     sums = [took(float(1 << power)) for power in range(10, 24)]
-    rows = synthetic_device().campaign()
     physics = AnalyticalCostModel(data_sheet("l4"), "transformers")
-    for measured, own in ((rows, False), ([*rows, *sums], True)):
-        fitted = fit_cost_model(measured)
+    for fitted, own in ((few_fitted, False), (fit_cost_model([*few, *sums]), True)):
         model = CompositeCostModel(fitted, physics, Precision.FP32, Precision.FP32, "transformers")
         assert model.holds_communication is own
     (priced,) = model.estimate(

@@ -83,7 +83,7 @@ def test_rubbish_is_no_model(onnx, data):
 def test_a_cost_model_is_fitted_without_onnx_but_not_stored(
     without_onnx, synthetic_device, monkeypatch
 ):
-    rows = synthetic_device().campaign()
+    rows = synthetic_device().campaign(linears=12, attentions=24, models=4)
     plain = fit_cost_model(rows)
     with pytest.raises(ModuleNotFoundError, match="install onnx"):
         plain.to_bytes()

@@ -203,6 +203,10 @@ def shorten(patch):
     patch.setattr(profiler.campaign, "OTHERS_FROM_S", 300.0)
 
 
+TURNED = 18
+"""Rows by which such a campaign has turned to more than dense models, if it is long."""
+
+
 @pytest.fixture
 def short(monkeypatch):
     shorten(monkeypatch)
@@ -238,6 +242,7 @@ def mixed():
 def test_a_long_campaign_measures_more_behind_dense_models_of_transformers(mixed):
     kinds = [row.kind for row in mixed]
     first = min(kinds.index(kind) for kind in OTHER_KINDS)
+    assert first < TURNED
     assert not any("experts" in row.shape for row in mixed[:first])
     assert {row.engine for row in mixed[:first]} == {"transformers"}
     assert set(kinds[:first]) == KINDS
@@ -260,9 +265,9 @@ def test_other_campaigns_stay_with_dense_models(short, budget_s, precisions):
     rows = []
     for event in campaign(budget_s=budget_s, precisions=precisions).run():
         rows.append(event)
-        if len(rows) >= 25:  # a long campaign of fp32 has mixtures among them
+        if len(rows) >= TURNED:
             break
-    assert len(rows) == 25
+    assert len(rows) == TURNED
     assert not (OTHER_KINDS | {"linear_per_tensor"}) & {row.kind for row in rows}
     assert not any("experts" in row.shape for row in rows)
     assert {row.engine for row in rows} == {"transformers"}
@@ -287,6 +292,7 @@ def test_a_long_campaign_measures_fp8_by_both_of_its_scalings(short, monkeypatch
     rows, scaled = fp8_linears((one, two))
     assert {row.precision for row in scaled} == {Precision.FP8}
     first = rows.index(scaled[0])
+    assert first < TURNED
     assert {row.kind for row in rows[:first]} == KINDS
     assert Precision.INT8 not in {row.precision for row in rows[:first]}
     # Another campaign of the device goes on where this one ended.

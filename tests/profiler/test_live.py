@@ -23,16 +23,14 @@ from model.workload import Workload
 from profiler.device import Device, open_device
 from profiler.interface import LiveRequest, LiveResult, Progressed, Scope
 from profiler.live import cold_depth, measure_live
-from profiler.live_models import live_model
 from profiler.live_ranks import measure_on_ranks
 from profiler.models import LayerSpans
-from profiler.ranks import RankError, run_on_ranks
-from profiler.wholes import GeneratePoint, Once
+from profiler.ranks import run_on_ranks
+from profiler.wholes import Once
+from tests.profiler.rank_work import NO_CACHE, measured_live
 
 CPU = Device("cpu", 1 << 40)
 """Nothing overflows its cache: whole models run."""
-NO_CACHE = Device("cpu", 1)
-"""Everything overflows its cache: the fewest layers run."""
 
 TINY = architecture_of_dimensions(
     name="tiny",
@@ -116,13 +114,16 @@ def test_without_later_tokens_there_is_no_time_for_them(tokens, engine):
     assert result.tpot_ms is None
 
 
-@engines
-def test_ranks_run_together_and_say_so_and_the_first_writes_its_trace(engine, tmp_path):
-    path = tmp_path / "x.trace.json.gz"
-    asked = request(tensor=2, engine=engine, budget_s=60.0)
-    asked = replace(asked, rank_devices=("cpu", "cpu"), trace_path=str(path))
-    *progress, result = measure_on_ranks(asked, 1, time.monotonic())
-    assert [event.text for event in progress] == ["2 ranks measure together"]
+TWO_CPUS = ("cpu", "cpu")
+
+
+def on_ranks(path, **changes):
+    """What two ranks are asked for, with a trace."""
+    asked = request(tensor=2, budget_s=60.0, **changes)
+    return replace(asked, rank_devices=TWO_CPUS, trace_path=str(path))
+
+
+def check_whole_on_ranks(result, path):
     assert result.notes[0] == "2 tensor-parallel ranks were run, which exchanged over gloo"
     assert not [note for note in result.notes if "layers" in note]
     for spread in (result.ttft_ms, result.tpot_ms):
@@ -137,42 +138,60 @@ def test_ranks_run_together_and_say_so_and_the_first_writes_its_trace(engine, tm
         exchanged = sum(k.milliseconds for k in phase.kernels if k.name.startswith("gloo:"))
         communication_ms = phase.communication_share * phase.milliseconds
         assert 0 < exchanged <= communication_ms < (1 - phase.idle_share) * phase.milliseconds
-    assert list(tmp_path.iterdir()) == [path]
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     assert sum(event.get("name") == "gloo:all_reduce" for event in events) == 4 * 4
 
 
-def measured_without_cache(rank, *requests):
-    rank = replace(rank, device=NO_CACHE)
-    found = []
-    for asked in requests:
-        *_, result = measure_live(asked, NO_CACHE, time.monotonic(), rank)
-        found.append((result, rank.slowest([result.ttft_ms.median, -result.ttft_ms.median])))
-    return found
+def test_ranks_run_together_and_say_so_and_the_first_writes_its_trace(tmp_path):
+    path = tmp_path / "x.trace.json.gz"
+    *progress, result = measure_on_ranks(on_ranks(path), 1, time.monotonic())
+    assert [event.text for event in progress] == ["2 ranks measure together"]
+    check_whole_on_ranks(result, path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_ranks_run_a_few_layers_and_agree_on_what_they_took(tmp_path):
-    asked = [request(Scope.LAYER, DEEP, tensor=2, engine=engine) for engine in ENGINES]
-    asked = [replace(each, trace_path=str(tmp_path / f"{each.engine}.gz")) for each in asked]
-    for result, (most, least) in run_on_ranks(("cpu", "cpu"), 1, measured_without_cache, *asked):
-        assert "2 of 24 layers were run and scaled" in result.notes
+def test_ranks_run_plain_few_and_compiled_layers_and_agree_on_what_they_took(tmp_path):
+    """All of it by the same processes, which take seconds to start."""
+    paths = [tmp_path / f"{name}.gz" for name in ("plain", "few plain", "few", "compiled")]
+    plain, few_plain, few, compiled = paths
+    asked = [
+        on_ranks(plain, engine="torch"),
+        on_ranks(few_plain, engine="torch", scope=Scope.LAYER, architecture=DEEP),
+        on_ranks(few, scope=Scope.LAYER, architecture=DEEP),
+        # It waits for the compiler.
+        replace(
+            on_ranks(compiled, engine="torch", output_tokens=2), budget_s=120.0, torch_compile=True
+        ),
+    ]
+    found = run_on_ranks(TWO_CPUS, 1, measured_live, asked)
+    for result, (most, least) in found:
         assert most == -least == result.ttft_ms.median
+    whole, *scaled, fused = [result for result, _ in found]
+    check_whole_on_ranks(whole, plain)
+    for result in scaled:
+        assert "2 of 24 layers were run and scaled" in result.notes
         # Tiny layers do little else.
         for phase in result.phases:
             assert 0.3 < phase.communication_share < 1 - phase.idle_share < 1
-    assert len(list(tmp_path.iterdir())) == 2
+    check_compiled_on_ranks(fused)
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "text"),
-    [
-        ({"precision": Precision.FP4}, InvalidFieldError, "precision: "),
-        ({"architecture": None}, RankError, "rank . failed: AttributeError"),
-    ],
-)
-def test_ranks_say_what_a_rank_alone_would(changes, error, text):
-    asked = replace(request(tensor=2), rank_devices=("cpu", "cpu"), **changes)
-    with pytest.raises(error, match=text):
+def check_compiled_on_ranks(result):
+    assert result.tpot_ms.median > 0
+    assert any("torch compiled the layers" in note for note in result.notes)
+    assert any("2 tensor-parallel ranks were run" in note for note in result.notes)
+    for phase in result.phases:
+        calls = {kernel.name: kernel.calls for kernel in phase.kernels}
+        assert (calls["gloo:all_reduce"], calls["gloo:all_gather"]) == (4, 1)
+        # A graph a layer: none is broken where ranks exchange.
+        assert sum(n for name, n in calls.items() if "CompiledFxGraph" in name) == 2
+
+
+def test_ranks_say_what_a_rank_alone_would():
+    # One is enough: none gets as far as to exchange anything.
+    asked = replace(request(), rank_devices=("cpu",), precision=Precision.FP4)
+    with pytest.raises(InvalidFieldError, match="precision: "):
         list(measure_on_ranks(asked, 1, time.monotonic()))
 
 
@@ -254,45 +273,38 @@ compiles = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
 @compiles
-def test_compiled_layers_are_measured_and_said_so():
+def test_compiled_layers_are_measured_and_nothing_is_compiled_in_what_is_told(monkeypatch):
     torch.compiler.reset()
-    asked = request(budget_s=120.0, engine="torch", output_tokens=2)
+    build, spent = profiler.live.live_model, []
+
+    def watched(*arguments):
+        model = build(*arguments)
+        warm_up, runs = model.warm_up, model.runs
+
+        def timed(point):
+            begin = time.monotonic()
+            once = warm_up(point)
+            spent.append((once, time.monotonic() - begin))
+            return once
+
+        def strict(point):
+            once = runs(point)
+            return torch.compiler.set_stance("fail_on_recompile")(once)
+
+        monkeypatch.setattr(model, "warm_up", timed)
+        monkeypatch.setattr(model, "runs", strict)
+        return model
+
+    monkeypatch.setattr(profiler.live, "live_model", watched)
+    asked = request(budget_s=120.0, engine="torch")
     _, result = measure(replace(asked, torch_compile=True))
     assert result.tpot_ms.median > 0
     assert any("torch compiled the layers" in note for note in result.notes)
+    ((first, steps, _), warm_up_s) = spent.pop()
+    # Of five graphs that are compiled one alone takes a tenth of the time.
+    assert (first + sum(steps)) / 1e3 < warm_up_s / 20
     # Nothing is left to compile once the clock runs.
     assert result.ttft_ms.p90 < 100 * result.ttft_ms.p10
-
-
-@compiles
-def test_nothing_is_compiled_in_what_the_warm_up_or_a_request_tells():
-    torch.compiler.reset()
-    asked = replace(request(engine="torch"), torch_compile=True)
-    model = live_model(asked, TINY, TINY, CPU)
-    point = GeneratePoint(2, 12, 4)
-    begin = time.monotonic()
-    first, steps, _ = model.warm_up(point)
-    spent = time.monotonic() - begin
-    # Of five graphs that are compiled one alone takes a tenth of the time.
-    assert (first + sum(steps)) / 1e3 < spent / 20
-    once = model.runs(point)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        assert len(once().steps_ms) == 3
-
-
-def test_ranks_compile_their_layers_with_what_they_exchange(tmp_path):
-    asked = request(budget_s=120.0, tensor=2, engine="torch", output_tokens=2)
-    path = str(tmp_path / "x.trace.json.gz")
-    asked = replace(asked, rank_devices=("cpu", "cpu"), torch_compile=True, trace_path=path)
-    *_, result = measure_on_ranks(asked, 1, time.monotonic())
-    assert result.tpot_ms.median > 0
-    assert any("torch compiled the layers" in note for note in result.notes)
-    assert any("2 tensor-parallel ranks were run" in note for note in result.notes)
-    for phase in result.phases:
-        calls = {kernel.name: kernel.calls for kernel in phase.kernels}
-        assert (calls["gloo:all_reduce"], calls["gloo:all_gather"]) == (4, 1)
-        # A graph a layer: none is broken where ranks exchange.
-        assert sum(n for name, n in calls.items() if "CompiledFxGraph" in name) == 2
 
 
 @compiles

@@ -1,16 +1,17 @@
 """Ranks: real processes over gloo send each other messages, and sum their parts of layers."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import profiler.exchange
 from model.dimensions import architecture_of_dimensions
 from model.errors import InvalidFieldError
 from model.measurement import measurement_of
@@ -20,13 +21,12 @@ from model.shapes import operations_of
 from profiler.collectives import KINDS, measure_collectives
 from profiler.exchange import exchange
 from profiler.interface import ENGINE, PLAIN_ENGINE
-from profiler.processor import core_count
 from profiler.progress import Progress
 from profiler.ranks import RankError, run_on_ranks
 from profiler.standalone import DeviceInUseError, NoDeviceError, Plan
-from profiler.tensor_parallel import layer_latencies
 from profiler.wholes import ForwardPoint
 from reference import campaigns
+from tests.profiler.rank_work import die, layers_and_addresses
 
 psutil = pytest.importorskip("psutil")
 
@@ -42,31 +42,15 @@ TINY = architecture_of_dimensions(
 )
 
 
-def layers_and_addresses(rank, points):
-    """Returns a layer's latencies, the most addresses that a rank and the process that started
-    it listen on, all and those beyond loopback, and the most cores that a rank may run on."""
-    latencies = [
-        each
-        for engine in (ENGINE, PLAIN_ENGINE)
-        for each in layer_latencies(rank, TINY, points, Precision.FP32, 6, engine)
-    ]
-    held = [
-        connection.laddr.ip
-        for process in (psutil.Process(), psutil.Process(os.getppid()))
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    beyond = sum(address != "127.0.0.1" for address in held)
-    return latencies, rank.slowest([len(held), beyond, core_count()])
-
-
 def ask(path, ranks, **changes):
     values = {"device": "cpu", "precisions": (Precision.FP32,)} | changes
     plan = Plan(out=path, budget_s=0.0, begin=time.monotonic(), **values)
     return exchange(plan, ranks, Progress(io.StringIO()), SIZES)
 
 
-def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
+def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path, monkeypatch):
+    few = partial(measure_collectives, samples=2)
+    monkeypatch.setattr(profiler.exchange, "measure_collectives", few)
     said = ask(tmp_path / "file.jsonl", 0)
     rows = [measurement_of(row) for row in campaigns.read(tmp_path / "file.jsonl").rows]
     assert [(row.kind, row.shape["message_bytes"]) for row in rows] == [
@@ -82,8 +66,11 @@ def test_what_two_ranks_send_each_other_is_added_to_a_campaigns_file(tmp_path):
 
 def test_two_ranks_time_their_shares_of_a_layer_on_loopback_and_cores_of_their_own():
     points = (ForwardPoint(1, 1, 8), ForwardPoint(2, 16, 16))
-    latencies, (some, beyond, cores) = run_on_ranks(CPUS, 1, layers_and_addresses, points)
-    assert len(latencies) == 2 * len(points)
+    engines = (ENGINE, PLAIN_ENGINE)
+    latencies, (some, beyond, cores) = run_on_ranks(
+        CPUS, 1, layers_and_addresses, TINY, points, Precision.FP32, engines
+    )
+    assert len(latencies) == len(engines) * len(points)
     assert all(each.samples == 6 for each in latencies)
     assert all(each.median > 0 for each in latencies)
     assert some > 0
@@ -94,13 +81,6 @@ def test_two_ranks_time_their_shares_of_a_layer_on_loopback_and_cores_of_their_o
 def test_a_rank_that_fails_ends_them_all_and_says_why():
     with pytest.raises(RankError, match=r"rank \d failed: .*precision"):
         run_on_ranks(CPUS, 1, measure_collectives, Precision.FP4, SIZES)
-
-
-def die(rank):
-    """The second rank is gone while the first one goes on."""
-    if rank.index == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(120)
 
 
 def test_a_rank_that_is_killed_ends_them_all_and_is_named():

@@ -20,6 +20,7 @@ from profiler.ranks import Rank, run_on_ranks
 from profiler.spread import join_ranks
 from profiler.tensor_parallel import build_share, fixed_effort
 from profiler.wholes import ForwardPoint, GeneratePoint
+from tests.profiler.rank_work import by_name
 
 devices = pytest.mark.parametrize(
     "names",
@@ -254,7 +255,7 @@ def tried(rank):
 
 @devices
 def test_ranks_compute_what_the_whole_model_does_as_often_as_asked(names):
-    errors, passes, requests = run_on_ranks(names, 1, tried)
+    errors, passes, requests = run_on_ranks(names, 1, by_name, __name__, tried.__name__)
     assert len(errors) == 3 * len(ARCHITECTURES) + len(EAGER)
     assert {name: error for name, error in errors.items() if error > 2e-5} == {}
     assert len(passes) == 5

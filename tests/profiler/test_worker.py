@@ -248,6 +248,7 @@ def test_a_live_request_is_answered(served, scope):
 @pytest.mark.parametrize(("brief", "sizes"), [(False, [512, 4096]), (True, [4096])])
 def test_what_ranks_send_each_other_is_told(served, monkeypatch, brief, sizes):
     monkeypatch.setattr(profiler.collectives, "MESSAGE_BYTES", (512, 4096))
+    monkeypatch.setattr(profiler.collectives, "SAMPLES", 3)
     request = ExchangeRequest(
         device="cpu", rank_devices=("cpu", "cpu"), precision=Precision.FP32, brief=brief
     )

@@ -187,7 +187,6 @@ def test_of_several_sources_that_one_is_in_use_which_predict_takes(channel, cata
         assert fitted.current
         return fitted.id
 
-    fit("first")
     other_engine = fit("first", "sglang")
     second, third = fit("second"), fit("third")
     listed = catalog.ListCostModels(catalog_pb2.ListCostModelsRequest(), timeout=30).cost_models

@@ -107,6 +107,8 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         arguments=arguments,
         force=options.force,
         design_only=options.design_only,
+        whole_budget_s=options.whole_budget,
+        lost=options.lost,
         commit=options.commit or "",
     )
     try:
@@ -125,8 +127,11 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         if left < _FEWEST_S:
             return _fail(_FAILED, error)
         progress.say(f"{error}; another process goes on without it")
-        # Of an option that is named twice the last one counts.
-        again = ["-m", "profiler", *arguments, "--budget", f"{left:.1f}s"]
+        whole_s = options.whole_budget or options.budget
+        # Of an option that is named twice the last one counts. By force: what is left of this
+        # process may be on the device for a moment yet.
+        again = ["-m", "profiler", *arguments, "--force", "--budget", f"{left:.1f}s"]
+        again += ["--whole-budget", f"{whole_s}s", "--lost", f"{options.lost + 1}"]
         os.execv(sys.executable, [sys.executable, *again])  # noqa: S606 - this very command
     except RuntimeError as error:  # torch's, of a device that failed
         traceback.print_exc()
@@ -211,6 +216,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take points as the design has them, not those that tell the cost model most",
     )
+    # Of a campaign that another process goes on with.
+    campaign.add_argument("--whole-budget", type=_budget, default=0.0, help=argparse.SUPPRESS)
+    campaign.add_argument("--lost", type=int, default=0, help=argparse.SUPPRESS)
     campaign.set_defaults(ranks=None)
     collectives = commands.add_parser(
         "collectives",
@@ -221,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     collectives.add_argument(
         "--ranks", type=int, default=0, metavar="N", help="else one a GPU, and two on the CPU"
     )
-    collectives.set_defaults(budget=0.0, error=0.0, design_only=False)
+    collectives.set_defaults(budget=0.0, error=0.0, design_only=False, whole_budget=0.0, lost=0)
     compact = commands.add_parser(
         "compact",
         help="make of a campaign's file what is committed with the project",
@@ -261,8 +269,8 @@ def _parser() -> argparse.ArgumentParser:
             type=_precisions,
             default=(),
             metavar="P,P",
-            help="such as bf16,fp16, in this order; else what the device runs well, and for a"
-            " check all there are",
+            help="such as bf16,fp16, in this order; else what the device runs well (of a GPU in"
+            " less than 20m bf16 and fp8), and for a check all there are",
         )
     return parser
 

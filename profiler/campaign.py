@@ -47,6 +47,8 @@ OTHERS_FROM_S = 360.0
 ALL_PRECISIONS_FROM_S = 1_200.0
 """Budget from which on a campaign of a GPU measures more than the formats of served models."""
 
+_OTHER_PRECISION = 0.5
+"""Share of the time of a precision behind the first, over the first one's."""
 _SERVED = (Precision.BF16, Precision.FP8)
 _REFIT_S = 30.0
 _FREE_SHARE = 0.8
@@ -87,11 +89,12 @@ class Campaign:
         self._clock = time.monotonic
         self._start = begin
         self._seconds = max(0.0, request.budget_s - request.reserve_s)
-        self._measures_others = request.budget_s >= OTHERS_FROM_S
+        whole_s = request.whole_budget_s or request.budget_s
+        self._measures_others = whole_s >= OTHERS_FROM_S
         self.goal = Goal(request.target_error)
         self._rows = list(request.done)
         self._measured = Measured(request.done)
-        self._precisions = request.precisions or _usual_precisions(device, request.budget_s)
+        self._precisions = request.precisions or _usual_precisions(device, whole_s)
         for precision in self._precisions:
             device.check(precision)
         self._seed = request.seed
@@ -115,7 +118,14 @@ class Campaign:
         self._warmth.renew()
         space = self._space or _space_of(self._device)
         tracks = [
-            Track(precision, Design(space, self._seed), self._measured, group, self._avoided)
+            Track(
+                precision,
+                Design(space, self._seed),
+                self._measured,
+                group,
+                group.share * (1.0 if precision is self._precisions[0] else _OTHER_PRECISION),
+                self._avoided,
+            )
             for precision in self._precisions
             for group in self._groups(precision)
         ]
@@ -203,12 +213,12 @@ class Campaign:
         self, point: Point, precision: Precision
     ) -> Generator[Measurement | Skipped, None, _Failure | None]:
         """Measures the point as it is; returns why it cannot be, and None where it was."""
-        needed, free = point.needed_bytes(precision, self._device), self._device.free_bytes()
-        if needed > _FREE_SHARE * free:
-            text = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
-            return _Failure(text, is_memory=True)
-        self._warmth.renew()
         try:
+            needed, free = point.needed_bytes(precision, self._device), self._device.free_bytes()
+            if needed > _FREE_SHARE * free:
+                text = f"needs {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+                return _Failure(text, is_memory=True)
+            self._warmth.renew()
             self._pace.lap()
             for event in self.measuring.over(point.measure(precision, self._device)):
                 if isinstance(event, Skipped):

@@ -93,13 +93,15 @@ class CampaignRequest:
             ``reserve_s`` that the daemon needs for the final fit.
         reserve_s: seconds at the end that belong to the final fit.
         target_error: stop once the cross-validated median error is below; 0 never does.
-        precisions: in this order; empty: the device's default first, others
-            with the time left.
+        precisions: in this order; empty: what the device runs well, its default first, of a GPU
+            in less than 20 minutes bf16 and fp8 alone.
         done: what this campaign and earlier ones have measured in this environment.
         seed: of the design; equal seeds pick equal points.
         design_only: whether points are taken as the design has them, without the cost model's
             advice: what that is worth can be told from two campaigns.
         avoided: groups of points that took the device with them before, and are left out.
+        whole_budget_s: of the campaign that this goes on with, which decides what it measures;
+            0: ``budget_s`` is all.
     """
 
     device: str
@@ -111,6 +113,7 @@ class CampaignRequest:
     seed: int = 0
     design_only: bool = False
     avoided: tuple[str, ...] = ()
+    whole_budget_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ class KindGroup:
 
     Attributes:
         kinds: of points.
-        share: of the time in the end, over that of a precision's dense points.
+        share: of a precision's time in the end, over that of its dense points.
     """
 
     kinds: tuple[PointKind, ...]
@@ -64,7 +64,7 @@ MIXTURES = KindGroup(
         PointKind("latent", "latent attentions", Design.latents, 0.2, 60, 0.5, 150),
         PointKind("mixture", "models of experts", Design.mixtures, 0.5, 8, 8.0),
     ),
-    share=0.3,
+    share=0.4,
 )
 """Experts and latent attention of transformers, alone and in whole layers."""
 PLAIN = KindGroup(
@@ -75,7 +75,7 @@ PLAIN = KindGroup(
         PointKind("plain_model", "plain models", Design.plain_models, 0.5, 10, 5.0),
         PointKind("plain_mixture", "plain models of experts", Design.plain_mixtures, 0.2, 4, 8.0),
     ),
-    share=0.4,
+    share=0.6,
 )
 """Plain layers; linears and experts alone are measured for all engines."""
 PAGED = KindGroup(

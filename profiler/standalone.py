@@ -70,6 +70,8 @@ class Plan:
         force: whether to measure while others compute on the device.
         design_only: as :class:`CampaignRequest` has it.
         commit: of the source where git does not tell it, 40 hexadecimal digits; else empty.
+        whole_budget_s: as :class:`CampaignRequest` has it.
+        lost: processes of this campaign that lost the device before.
     """
 
     out: Path
@@ -83,6 +85,8 @@ class Plan:
     force: bool = False
     design_only: bool = False
     commit: str = ""
+    whole_budget_s: float = 0.0
+    lost: int = 0
 
 
 def run(plan: Plan, progress: Progress) -> str:
@@ -121,6 +125,7 @@ def run(plan: Plan, progress: Progress) -> str:
             done=file.measured,
             design_only=plan.design_only,
             avoided=file.avoided,
+            whole_budget_s=plan.whole_budget_s,
         )
         campaign = Campaign(request, device, plan.begin, plan.space)
         overhead = Overhead(plan.begin, campaign.measuring)
@@ -141,7 +146,7 @@ def run(plan: Plan, progress: Progress) -> str:
                     progress.show(campaign.fraction, end - time.monotonic(), campaign.text)
             except DeviceLostError as error:
                 file.avoid(error.group)
-                if len(file.avoided) > MOST_LOST:
+                if plan.lost >= MOST_LOST:
                     raise RuntimeError(f"{error}, as others did before it") from error
                 raise
         watch.look(always=True)

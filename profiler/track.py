@@ -34,6 +34,7 @@ class Track:
         design: that they are drawn from.
         measured: what was measured, in this campaign, too.
         group: kinds of its points.
+        share: of the campaign's time, over that of the first precision's dense points.
         avoided: groups of points that are not measured.
 
     Attributes:
@@ -47,11 +48,12 @@ class Track:
         design: Design,
         measured: Measured,
         group: KindGroup,
+        share: float,
         avoided: Collection[str] = (),
     ) -> None:
         self.precision = precision
         self.spent = 0.0
-        self._share = group.share
+        self._share = share
         self._kinds = {kind.name: kind for kind in group.kinds}
         self._points = {name: kind.points(design) for name, kind in self._kinds.items()}
         self._pools: dict[str, list[Point]] = {kind: [] for kind in self._kinds}

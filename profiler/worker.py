@@ -106,7 +106,7 @@ def _campaign(connection: Connection, request: CampaignRequest, begin: float) ->
         watch.look()
         connection.send(Progressed(fraction=campaign.fraction, text=campaign.text))
         if _obey(connection):
-            overhead.lap()  # the pause is none of the campaign's time
+            overhead.lap()  # the pause went to none of the three
     watch.look(always=True)
     return campaign.goal.text
 

@@ -214,6 +214,7 @@ class CampaignRun:
             precisions=self._job.precisions,
             done=done,
             avoided=self._avoided,
+            whole_budget_s=self._job.budget_s,
         )
 
     def _listen(self, worker: WorkerProcess, turn: CampaignTurn, end: float) -> None:

@@ -134,31 +134,36 @@ def test_behind_a_point_that_took_the_device_with_it_another_process_goes_on(
     path, began, started = tmp_path / "campaign.jsonl", [], []
 
     def losing(self):
-        began.append(self._avoided)
+        began.append((self._avoided, self._measures_others))
         yield from ()
         raise DeviceLostError(f"point {len(began)}", "an illegal memory access")
 
-    monkeypatch.setattr(profiler.campaign.Campaign, "run", losing)
-
-    def become(*command):
-        started.append(command)
+    def become(program, command):
+        assert [program, "-m", "profiler"] == [sys.executable, *command[1:3]]
+        started.append(command[3:])
         raise SystemExit(0)
 
+    monkeypatch.setattr(profiler.campaign.Campaign, "run", losing)
     monkeypatch.setattr(os, "execv", become)
-    monkeypatch.setattr("profiler.__main__._BEGIN", time.monotonic())
-    given = ["campaign", "--budget", "100s", "--device", "cpu", "--out", str(path)]
+    monkeypatch.setattr("profiler.__main__._BEGIN", time.monotonic() - 300.0)
+    command = ["campaign", "--budget", "600s", "--device", "cpu", "--out", str(path)]
     for lost in range(1, 4):
         with pytest.raises(SystemExit):
-            main(given)
+            main(command)
         assert f"point {lost} took the device with it: an illegal" in capsys.readouterr().err
-    assert main(given) == 1
+        command = started[-1]
+        left = [word for before, word in itertools.pairwise(command) if before == "--budget"][-1]
+        monkeypatch.setattr("profiler.__main__._BEGIN", time.monotonic())
+        assert 250.0 < float(left.removesuffix("s")) <= 300.0
+    assert main(command) == 1
     assert "as others did before it" in capsys.readouterr().err
-    assert began == [frozenset(f"point {n}" for n in range(1, count)) for count in range(1, 5)]
-    (program, command), *_ = started
-    assert len(started) == 3
-    assert program == command[0] == sys.executable
-    assert command[1:-1] == ["-m", "profiler", *given, "--budget"]
-    assert 60.0 < float(command[-1].removesuffix("s")) < 100.0
+    avoided, measures_others = zip(*began, strict=True)
+    assert list(avoided) == [frozenset(f"point {n}" for n in range(1, k)) for k in range(1, 5)]
+    # 300 seconds alone would stay with dense models.
+    assert all(measures_others)
+    # Another campaign may lose the device anew.
+    with pytest.raises(SystemExit):
+        main(["campaign", "--budget", "90s", "--device", "cpu", "--out", str(path)])
 
 
 def test_it_ends_by_its_budget_whatever_a_point_takes(tmp_path, monkeypatch):

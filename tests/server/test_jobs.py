@@ -100,6 +100,7 @@ def test_the_worker_is_told_the_budget_and_what_was_measured_before(manager, sta
     assert request.count("Measurement(") == 2
     assert "reserve_s=10.0" in request
     assert "budget_s=39.9" in request
+    assert "whole_budget_s=40" in request
 
 
 @pytest.fixture

@@ -564,7 +564,7 @@ def test_an_exported_job_is_the_file_of_a_campaign(daemon, exported, tokenpace, 
     assert "fingerprint" not in held.header.environment
     assert held.header.memory_bytes == 150_000_000_000
     assert held.header.create_time == "2026-01-02T03:00:00.000+00:00"
-    assert held.header.command == "tokenpace profile --budget 2m --device local"
+    assert held.header.command == "tokenpace jobs export job-1"
     (row,) = held.rows
     assert row == {
         "kind": "linear",

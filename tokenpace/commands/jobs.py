@@ -50,7 +50,11 @@ def profile(
         float, typer.Option(help="End early once the median error is below (0.05 is 5%).")
     ] = 0.0,
     precision: Annotated[
-        list[str] | None, typer.Option(help=f"Measure these, in this order: {PRECISIONS}.")
+        list[str] | None,
+        typer.Option(
+            help=f"Measure these, in this order: {PRECISIONS}. When left out, all that the device"
+            " runs, its default first; on a GPU in less than 20m bf16 and fp8 alone."
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Profile beside other processes, which disturb it.")

@@ -67,6 +67,20 @@ def test_who_was_there_before_our_worker_is_refused_beside_it(listed, device, st
     state.occupancy.note_and_check(device, beside_ours=True)
 
 
+def test_a_check_while_none_of_ours_is_there_notes_who_is(listed, device, state):
+    """A live measurement begins behind one, and a job may be asked for beside it."""
+    listed.append(OTHER)
+    state.occupancy.note_and_check(device, force=True)
+    listed.append(OURS)
+    said = refused(device, state, beside_ours=True)
+    assert OTHER in said
+    assert OURS not in said
+    listed.clear()
+    state.occupancy.note_and_check(device)
+    listed.append(OTHER)  # the id is another's now
+    state.occupancy.note_and_check(device, beside_ours=True)
+
+
 def test_a_process_of_this_machine_that_came_later_is_refused(listed, device, state):
     state.occupancy.note_others(device)
     listed += [OURS, f"{os.getppid()} train"]

@@ -96,8 +96,8 @@ def _made(header: Header, measured: Sequence[Measurement], spent: str) -> Sectio
     return Section(
         "What was measured",
         [
-            f"Begun {header.create_time} by `{header.command}` at commit"
-            f" {header.commit or 'unknown'}. {with_what}.",
+            f"Begun {header.create_time} at commit {header.commit or 'unknown'}; the file was"
+            f" written by `{header.command}`. {with_what}.",
             "",
             "*Spread* is the median of how far a point's repeated timings lie apart (90th less"
             " 10th percentile over the median), *disturbed* the points that others slowed down.",

@@ -186,6 +186,10 @@ class CompositeCostModel:
         fully correlated. Where an engine's coefficients make up steps of published kernels,
         the interval is at least that of end-to-end rows of other architectures.
 
+        Of an engine whose launches overlap kernels, measured kernels alone hide launches: those
+        that physics guesses are added whole, so that a step that holds any is an upper bound, too
+        long by no more than the launches that they would hide.
+
         Args:
             parts: operations and phase of each step.
             confidence: probability that the interval holds, 0.5 to 0.999.

@@ -66,10 +66,11 @@ def _origin(path: Path, header: Header, engine: str) -> Origin:
             " model/data/devices.json and run this again"
         )
     if not header.commit or header.commit.endswith("-dirty"):
-        state = "files that were not committed" if header.commit else "no checkout of the project"
+        state = "files that were not committed" if header.commit else "a source of unknown commit"
         raise NotCommittableError(
-            f"{path} was measured by {state}, so nobody can measure it again; run the campaign in a"
-            " clean checkout, or in a copy of one with --commit HASH"
+            f"{path} was measured by {state}, so nobody can measure it again; run `python -m"
+            " profiler campaign` in a clean checkout, or in a copy of one with --commit HASH (what"
+            " `tokenpace jobs export` writes of a daemon's job never names a commit)"
         )
     versions = {
         package: str(version)

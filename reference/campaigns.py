@@ -50,7 +50,7 @@ class Header:
         environment: that was measured in; fields of ``profiler.interface.Environment``.
         memory_bytes: of the device.
         create_time: when the campaign was begun, ISO 8601 in UTC.
-        command: that began it.
+        command: that wrote the file.
         commit: of the source that measured, "-dirty" behind where git tells that files differ;
             empty where nobody told.
         versions: of the packages that measured, by name.

@@ -47,6 +47,7 @@ class Daemon:
         from server.committed import CommittedMeasurements  # noqa: PLC0415
         from server.cost_models import CostModels  # noqa: PLC0415
         from server.devices import DeviceRegistry  # noqa: PLC0415
+        from server.occupancy import Occupancy  # noqa: PLC0415
         from server.predictor import Predictor  # noqa: PLC0415
         from server.profiling import Profiling  # noqa: PLC0415
         from server.rpc_server import RpcServer  # noqa: PLC0415
@@ -68,6 +69,7 @@ class Daemon:
                 configuration=configuration,
                 store=self._store,
                 devices=devices,
+                occupancy=Occupancy(devices),
                 cost_models=cost_models,
             )
             base = Predictor(devices, cost_models)

@@ -58,15 +58,9 @@ class Device:
 
 
 class DeviceRegistry:
-    """The devices, looked up once: a driver or torch does not change under a running daemon.
-
-    Attributes:
-        others: ids of the processes that were on a device when none of ours was, as last looked
-            at, by the name that it is stored under.
-    """
+    """The devices, looked up once: a driver or torch does not change under a running daemon."""
 
     def __init__(self) -> None:
-        self.others: dict[str, frozenset[int]] = {}
         self._devices = {device.name: device for device in _find()}
 
     def all(self) -> tuple[Device, ...]:

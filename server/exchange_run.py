@@ -13,7 +13,6 @@ from profiler.interface import ExchangeRequest, Failed, Finished
 from server.cancellation import Cancellation, CancelledError
 from server.device_queue import QueueFullError
 from server.errors import ServiceError
-from server.occupancy import unoccupied
 from server.worker_process import WorkerEndedError, WorkerProcess
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class ExchangeRun:
     Attributes:
         devices: of each rank; the first one's user asks.
         precision: of the values that are sent.
-        state: devices and configuration.
+        state: who is on the devices.
         queue_of: returns the queue of a local device.
         worker_command: starts the worker.
     """
@@ -105,7 +104,7 @@ class ExchangeRun:
                 if other.stored_name != first:
                     queue = self.queue_of(other)
                     stack.enter_context(queue.measurement(within))
-                    unoccupied(other, self.state.devices, beside_ours=queue.has_campaign)
+                    self.state.occupancy.note_and_check(other, beside_ours=queue.has_campaign)
             yield
 
     def _measure(

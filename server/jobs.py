@@ -17,7 +17,6 @@ from server.cancellation import Cancellation, CancelledError
 from server.device_queue import DeviceQueue, QueueFullError
 from server.errors import ServiceError
 from server.job_board import BoardClosedError, JobBoard
-from server.occupancy import note_others
 from server.records import JobRecord, JobState
 from server.worker_process import WORKER_COMMAND
 
@@ -67,7 +66,7 @@ class JobManager:
             device.stored_name: _Lane(
                 device,
                 DeviceQueue(
-                    state.configuration.max_queue, partial(note_others, device, state.devices)
+                    state.configuration.max_queue, partial(state.occupancy.note_others, device)
                 ),
             )
             for device in state.devices.local()

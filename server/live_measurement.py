@@ -50,7 +50,7 @@ class LiveMeasurements:
     """Answers Measure calls.
 
     Args:
-        state: devices and configuration.
+        state: devices, who is on them, and configuration.
         predictor: makes the prediction.
         jobs: whose campaigns make room.
         worker_command: starts the workers.
@@ -94,7 +94,7 @@ class LiveMeasurements:
             with ExitStack() as stack:
                 for device in held:
                     stack.enter_context(self._jobs.queue(device).measurement(cancellation))
-                check_devices(plan, self._state.devices, self._has_campaign)
+                check_devices(plan, self._state.occupancy, self._has_campaign)
                 path = self._trace_path(plan)
                 result, environment = yield from self._run(plan, path, cancellation)
         except QueueFullError as error:

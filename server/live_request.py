@@ -13,7 +13,7 @@ from profiler.interface import ENGINE, PLAIN_ENGINE, Scope
 from profiler.plain_limits import check_plain
 from server.errors import failed_precondition, unimplemented
 from server.job_messages import seconds_of
-from server.occupancy import FORCE_REMEDY, unoccupied
+from server.occupancy import FORCE_REMEDY
 from server.rank_devices import ranks_of
 from tokenpace.v1 import profiler_pb2
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from model.steps import Question
     from server.devices import Device, DeviceRegistry
     from server.errors import ServiceError
+    from server.occupancy import Occupancy
     from server.predictor import Predictor, Resolution
     from server.rank_devices import Ranks
 
@@ -139,13 +140,13 @@ def live_plan(
 
 
 def check_devices(
-    plan: LivePlan, devices: DeviceRegistry, beside_ours: Callable[[Device], bool]
+    plan: LivePlan, occupancy: Occupancy, beside_ours: Callable[[Device], bool]
 ) -> None:
     """Checks that the devices are as free as a live measurement needs them.
 
     Args:
         plan: whose devices are held.
-        devices: that they are among.
+        occupancy: of the devices.
         beside_ours: tells whether a worker of ours is on one already: a campaign's that pauses.
 
     Raises:
@@ -153,9 +154,8 @@ def check_devices(
             computes on it and the plan is not forced.
     """
     for device in plan.ranks.each.values():
-        state = unoccupied(
+        state = occupancy.note_and_check(
             device,
-            devices,
             FORCE_REMEDY,
             beside_ours=beside_ours(device),
             force=plan.force,

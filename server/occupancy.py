@@ -17,6 +17,8 @@ from profiler.telemetry import occupied_text
 from server.errors import failed_precondition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from profiler.telemetry import Telemetry
     from server.devices import Device, DeviceRegistry
 
@@ -24,50 +26,69 @@ FORCE_REMEDY = "end them, wait, or set force"
 """Where the request has a field for it."""
 
 
-def unoccupied(
-    device: Device,
-    devices: DeviceRegistry,
-    remedy: str = "end them or wait",
-    *,
-    beside_ours: bool = False,
-    force: bool = False,
-) -> Telemetry | None:
-    """Returns how a device stands that no other process is on; None where that cannot be told.
+class Occupancy:
+    """Who is on the local devices beside workers of ours.
 
     Args:
-        device: a local one.
-        devices: that it is one of.
-        remedy: what can be done about processes.
-        beside_ours: whether a worker of ours may be on it.
-        force: whether others may be on it, too.
-
-    Raises:
-        ServiceError: FAILED_PRECONDITION, other processes are on it, and it is not forced; names
-            them.
+        devices: that are asked about; their telemetry lists processes.
     """
-    # Workers, and the ranks that they have started.
-    own = {child.pid for child in psutil.Process().children(recursive=True)}
-    state = devices.telemetry(device, own)
-    if state is None:
-        return None
-    others = tuple(state.processes)
-    if beside_ours:
-        before = devices.others.get(device.stored_name, frozenset())
-        others = tuple(
-            text for text in others if _id(text) in before or psutil.pid_exists(_id(text))
-        )
-    else:
-        devices.others[device.stored_name] = frozenset(map(_id, others))
-    if others and not force:
-        raise failed_precondition(
-            "DEVICE_IN_USE", device.name, occupied_text(device.name, others, remedy)
-        )
-    return state
 
+    def __init__(self, devices: DeviceRegistry) -> None:
+        self._devices = devices
+        # Ids of those who were on a device when none of ours was, by its stored name.
+        self._before: dict[str, frozenset[int]] = {}
 
-def note_others(device: Device, devices: DeviceRegistry) -> None:
-    """Notes who is on a device before a worker of ours comes onto it."""
-    unoccupied(device, devices, force=True)
+    def note_others(self, device: Device) -> None:
+        """Notes who is on a local device before a worker of ours comes onto it."""
+        if (state := self._telemetry(device)) is not None:
+            self._note(device, state.processes)
+
+    def note_and_check(
+        self,
+        device: Device,
+        remedy: str = "end them or wait",
+        *,
+        beside_ours: bool = False,
+        force: bool = False,
+    ) -> Telemetry | None:
+        """Returns how a device stands that no other process is on; None where that cannot be told.
+
+        Who is on it while no worker of ours is, is noted.
+
+        Args:
+            device: a local one.
+            remedy: what can be done about processes.
+            beside_ours: whether a worker of ours may be on it.
+            force: whether others may be on it, too.
+
+        Raises:
+            ServiceError: FAILED_PRECONDITION, other processes are on it, and it is not forced;
+                names them.
+        """
+        state = self._telemetry(device)
+        if state is None:
+            return None
+        others = tuple(state.processes)
+        if beside_ours:
+            before = self._before.get(device.stored_name, frozenset())
+            others = tuple(
+                text for text in others if _id(text) in before or psutil.pid_exists(_id(text))
+            )
+        else:
+            self._note(device, others)
+        if others and not force:
+            raise failed_precondition(
+                "DEVICE_IN_USE", device.name, occupied_text(device.name, others, remedy)
+            )
+        return state
+
+    def _telemetry(self, device: Device) -> Telemetry | None:
+        # Workers, and the ranks that they have started.
+        own = {child.pid for child in psutil.Process().children(recursive=True)}
+        return self._devices.telemetry(device, own)
+
+    def _note(self, device: Device, others: Iterable[str]) -> None:
+        self._before[device.stored_name] = frozenset(map(_id, others))
 
 
 def _id(process: str) -> int:

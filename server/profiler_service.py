@@ -17,7 +17,7 @@ from server.errors import ServiceError, not_found, resource_exhausted, unavailab
 from server.job_board import BoardClosedError
 from server.job_export import export
 from server.job_messages import seconds_of
-from server.occupancy import FORCE_REMEDY, unoccupied
+from server.occupancy import FORCE_REMEDY
 from server.rank_devices import exchanging
 from server.schedules import MAX_INTERVAL_S, MIN_INTERVAL_S, TooManySchedulesError
 from server.store.paging import PageRequest
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from server.devices import DeviceRegistry
     from server.jobs import JobManager
     from server.live_measurement import LiveMeasurements
+    from server.occupancy import Occupancy
     from server.records import JobRecord
     from server.schedules import Schedules
     from server.store import Store
@@ -48,6 +49,7 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
 
     Args:
         devices: all devices.
+        occupancy: who is on the local ones.
         live: answers Measure.
         jobs: runs campaigns.
         schedules: starts them again and again.
@@ -57,12 +59,14 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
     def __init__(
         self,
         devices: DeviceRegistry,
+        occupancy: Occupancy,
         live: LiveMeasurements,
         jobs: JobManager,
         schedules: Schedules,
         store: Store,
     ) -> None:
         self._devices = devices
+        self._occupancy = occupancy
         self._live = live
         self._jobs = jobs
         self._schedules = schedules
@@ -92,9 +96,8 @@ class ProfilerService(profiler_pb2_grpc.ProfilerServiceServicer):
         with violations.within(""):
             exchanging(device, request.ranks, self._devices)
         violations.check()
-        unoccupied(
+        self._occupancy.note_and_check(
             device,
-            self._devices,
             FORCE_REMEDY,
             beside_ours=self._jobs.queue(device).busy,
             force=request.force,

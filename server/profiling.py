@@ -11,7 +11,6 @@ from server.devices import CPU
 from server.errors import ServiceError
 from server.jobs import JobManager
 from server.live_measurement import LiveMeasurements
-from server.occupancy import unoccupied
 from server.profiler_service import ProfilerService
 from server.schedules import Schedules
 from server.store.errors import StoreError
@@ -50,7 +49,9 @@ class Profiling:
         self.jobs = JobManager(state, worker_command)
         self.schedules = Schedules(state, self.jobs)
         live = LiveMeasurements(state, predictor, self.jobs, worker_command)
-        self.service = ProfilerService(state.devices, live, self.jobs, self.schedules, state.store)
+        self.service = ProfilerService(
+            state.devices, state.occupancy, live, self.jobs, self.schedules, state.store
+        )
 
     def start(self) -> None:
         """Goes on with what was cut off, and profiles on start if that is configured."""
@@ -79,7 +80,9 @@ class Profiling:
                 _log.info("not profiled on start", device=device.name, reason=occupant)
                 continue
             try:
-                unoccupied(device, self._state.devices, "`tokenpace profile --force` goes ahead")
+                self._state.occupancy.note_and_check(
+                    device, "`tokenpace profile --force` goes ahead"
+                )
                 job = self.jobs.create(device, budget_s=budget_s)
             except (QueueFullError, ServiceError, StoreError) as error:
                 _log.warning("not profiled on start", device=device.name, reason=str(error))

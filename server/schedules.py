@@ -17,7 +17,6 @@ from model.errors import InvalidFieldError
 from server.device_queue import QueueFullError
 from server.errors import ServiceError
 from server.job_board import BoardClosedError
-from server.occupancy import unoccupied
 from server.records import (
     JobRecord,
     JobState,
@@ -180,7 +179,7 @@ class Schedules:
             if occupant := self._jobs.occupant(device):
                 self._skip(schedule, run, f"device busy: {occupant}")
                 return
-            unoccupied(device, self._state.devices)
+            self._state.occupancy.note_and_check(device)
             job = self._jobs.create(device, budget_s=schedule.budget_s, schedule_id=schedule.id)
         except (ServiceError, QueueFullError, BoardClosedError, StoreError) as error:
             self._skip(schedule, run, str(error))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from server.configuration import Configuration
     from server.cost_models import CostModels
     from server.devices import DeviceRegistry
+    from server.occupancy import Occupancy
     from server.store import Store
 
 
@@ -19,4 +20,5 @@ class State:
     configuration: Configuration
     store: Store
     devices: DeviceRegistry
+    occupancy: Occupancy
     cost_models: CostModels

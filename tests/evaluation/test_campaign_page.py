@@ -60,6 +60,10 @@ def test_it_tells_what_was_measured_and_how_far_the_fit_is_off(page, measured, t
     assert code == 0
     assert "campaign.md" in printed
     assert text.startswith("# A campaign on NVIDIA H200\n")
+    assert (
+        "Begun 2026-01-02T00:00:00+00:00 at commit unknown;"
+        " the file was written by `python -m profiler campaign`. "
+    ) in text
     assert "torch_version 2.11.0" in text
     assert "device_uuid" not in text
     assert "| linear | bf16 |" in text.partition("## How far")[0]

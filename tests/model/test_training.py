@@ -502,8 +502,15 @@ def launched(synthetic_device):
     return synthetic_device(seed=3, launches=LAUNCHES).campaign(14, 24, 8)
 
 
-def test_of_launches_and_what_they_start_steps_take_the_longer(synthetic_device, launched):
-    fitted = fit_cost_model(launched)
+@pytest.fixture(scope="module")
+def overlapping(launched):
+    return fit_cost_model(launched)
+
+
+def test_of_launches_and_what_they_start_steps_take_the_longer(
+    synthetic_device, launched, overlapping
+):
+    fitted = overlapping
     assert powers(fitted) == {"transformers": 8.0}
     errors = {phase: [] for phase in Phase}
     for phase, operations, truth in unseen_steps(synthetic_device(seed=99, launches=LAUNCHES)):
@@ -515,6 +522,25 @@ def test_of_launches_and_what_they_start_steps_take_the_longer(synthetic_device,
     for phase in Phase:
         assert np.median(errors[phase]) < 0.03, phase
     assert np.median(fitted.errors_on(launched)) < 0.04
+
+
+def test_what_physics_guesses_beside_launches_adds_no_more_than_itself(
+    synthetic_device, overlapping
+):
+    physics = AnalyticalCostModel(data_sheet("l4"), "transformers")
+    model = CompositeCostModel(overlapping, physics, Precision.FP32, Precision.FP32, "transformers")
+    device = synthetic_device(seed=99, launches=LAUNCHES)
+    for phase, operations, _ in unseen_steps(device, count=2):
+        assert model.are_priced(operations)
+        measured = model.estimate(operations, phase, 0.9)
+        for message_bytes in (1 << 10, 1 << 22, 1 << 34):
+            guess = all_reduce(message_bytes, 2, Precision.FP32)
+            assert not model.are_priced([guess])
+            guessed = model.estimate([guess], phase, 0.9)
+            both = model.estimate([*operations, guess], phase, 0.9)
+            assert max(measured.value_ms, guessed.value_ms) <= both.value_ms
+            assert both.value_ms <= (measured.value_ms + guessed.value_ms) * (1 + 1e-9)
+            assert both.value_ms == pytest.approx(sum(both.operations_ms))
 
 
 def test_launches_overlap_nothing_where_the_sum_explains_as_much(few_fitted):

@@ -105,7 +105,7 @@ def test_a_card_is_known_by_a_data_sheet_that_came_later(campaign, tmp_path, cap
             {"device": "", "environment": {"device_name": "NVIDIA X1", "device_kind": "cuda"}},
             ("NVIDIA X1, which no data sheet", "model/data/devices.json"),
         ),
-        ({"commit": ""}, ("no checkout", "clean checkout")),
+        ({"commit": ""}, ("unknown commit", "clean checkout", "`tokenpace jobs export`")),
         ({"commit": "abc-dirty"}, ("not committed", "clean checkout")),
     ],
 )

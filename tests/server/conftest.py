@@ -13,6 +13,7 @@ from profiler.interface import Environment
 from server.configuration import Configuration
 from server.cost_models import CostModels
 from server.devices import DeviceRegistry
+from server.occupancy import Occupancy
 from server.state import State
 from server.store import Store
 
@@ -86,6 +87,7 @@ def state(store, tmp_path, fit_command):
         configuration=Configuration(data_dir=tmp_path, max_queue=2, tick=0.05),
         store=store,
         devices=devices,
+        occupancy=Occupancy(devices),
         cost_models=CostModels(store, devices, fit_command),
     )
 

@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,12 +67,12 @@ COST_MODEL = catalog_pb2.CostModel(
 )
 
 
-def job(state, progress=0.5, **fields):
+def job(state, progress=0.5, budget_s=120, **fields):
     return profiler_pb2.ProfileJob(
         id="job-1",
         state=state,
         device="local",
-        budget=Duration(seconds=120),
+        budget=Duration(seconds=budget_s),
         measurement_count=17,
         progress=progress,
         **fields,
@@ -296,6 +297,16 @@ def test_a_running_job_shows_the_time_that_is_left(campaign, tokenpace):
     over = job(types_pb2.JOB_STATE_RUNNING, spent=Duration(seconds=125))
     campaign.answers["GetProfileJob"] = profiler_pb2.GetProfileJobResponse(profile_job=over)
     assert "0:00 left" in " ".join(tokenpace("jobs", "get", "job-1")[1].split())
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "shown"),
+    [(3_599, "59:59"), (3_600, "1:00:00"), (3_723, "1:02:03"), (86_400, "24:00:00")],
+)
+def test_the_time_left_tells_hours_from_one_on(campaign, tokenpace, budget_s, shown):
+    running = job(types_pb2.JOB_STATE_RUNNING, budget_s=budget_s, spent=Duration())
+    campaign.answers["GetProfileJob"] = profiler_pb2.GetProfileJobResponse(profile_job=running)
+    assert f"50%, {shown} left" in " ".join(tokenpace("jobs", "get", "job-1")[1].split())
 
 
 def test_a_job_that_waits_or_has_ended_has_no_time_left(campaign, tokenpace):
@@ -553,10 +564,12 @@ def exported(daemon):
 
 
 def test_an_exported_job_is_the_file_of_a_campaign(daemon, exported, tokenpace, tmp_path):
-    path = tmp_path / "job.jsonl"
+    path = tmp_path / ("a folder" + 80 * "_") / "job.jsonl"
+    path.parent.mkdir()
     code, out, _ = tokenpace("jobs", "export", "job-1", str(path))
     assert code == 0
     assert "1 measurements" in " ".join(out.split())
+    assert shlex.split(out.splitlines()[-1]) == ["tokenpace", "evaluate", "--campaign", str(path)]
     assert daemon.request("ExportProfileJob").id == "job-1"
     held = campaigns.read(path)
     assert (held.header.device, held.header.device_name) == ("h200-sxm", "NVIDIA H200")
@@ -564,7 +577,7 @@ def test_an_exported_job_is_the_file_of_a_campaign(daemon, exported, tokenpace, 
     assert "fingerprint" not in held.header.environment
     assert held.header.memory_bytes == 150_000_000_000
     assert held.header.create_time == "2026-01-02T03:00:00.000+00:00"
-    assert held.header.command == "tokenpace profile --budget 2m --device local"
+    assert held.header.command == "tokenpace jobs export job-1"
     (row,) = held.rows
     assert row == {
         "kind": "linear",

@@ -31,7 +31,6 @@ def line_of(event: profiler_pb2.ExportProfileJobResponse) -> dict[str, Any] | No
 def _header(origin: profiler_pb2.ProfileJobOrigin) -> campaigns.Header:
     job, environment = origin.profile_job, origin.environment
     begun = job.start_time if job.HasField("start_time") else job.create_time
-    budget = text.length(job.budget)
     return campaigns.Header(
         device=origin.data_sheet,
         environment={
@@ -41,7 +40,7 @@ def _header(origin: profiler_pb2.ProfileJobOrigin) -> campaigns.Header:
         },
         memory_bytes=origin.memory_bytes,
         create_time=_time(begun),
-        command=shlex.join(["tokenpace", "profile", "--budget", budget, "--device", job.device]),
+        command=shlex.join(["tokenpace", "jobs", "export", job.id]),
     )
 
 

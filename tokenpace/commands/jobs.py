@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json as json_format
+import shlex
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,11 @@ def profile(
         float, typer.Option(help="End early once the median error is below (0.05 is 5%).")
     ] = 0.0,
     precision: Annotated[
-        list[str] | None, typer.Option(help=f"Measure these, in this order: {PRECISIONS}.")
+        list[str] | None,
+        typer.Option(
+            help=f"Measure these, in this order: {PRECISIONS}. When left out, all that the device"
+            " runs, its default first; on a GPU in less than 20m bf16 and fp8 alone."
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Profile beside other processes, which disturb it.")
@@ -81,10 +86,9 @@ def profile(
         fitted = session.client.cost_model(job.cost_model).cost_model if job.cost_model else None
     if fitted:
         session.say(catalog.cost_model(fitted))
-        # On lines of their own, to be copied.
         session.say("its page:")
-        session.say(f"  tokenpace jobs export {job.id} FILE")
-        session.say("  tokenpace evaluate --campaign FILE")
+        session.say_command(f"tokenpace jobs export {job.id} FILE")
+        session.say_command("tokenpace evaluate --campaign FILE")
     if job.status:
         session.say(job.status)
 
@@ -175,7 +179,8 @@ def export_job(
                 rows += event.HasField("measurement")
                 if (line := line_of(event)) is not None:
                     file.write(json_format.dumps(line) + "\n")
-        session.say(f"{path}: {rows:,} measurements; tokenpace evaluate --campaign {path}")
+        session.say(f"{path}: {rows:,} measurements; its page:")
+        session.say_command(shlex.join(["tokenpace", "evaluate", "--campaign", str(path)]))
 
 
 def follow(

@@ -123,6 +123,11 @@ class Session:
         if not self.json:
             self._console.print(text)
 
+    def say_command(self, text: str) -> None:
+        """Prints a command for a person to copy: on a line of its own, however long."""
+        if not self.json:
+            self._console.print(f"  {text}", soft_wrap=True)
+
 
 def output() -> Console:
     """Returns the console on standard output; the daemon's text is never read as markup."""

@@ -84,9 +84,10 @@ def length(span: Duration) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Returns a time span as minutes and seconds, 3:12; none is below zero."""
-    whole = max(0, round(seconds))
-    return f"{whole // 60}:{whole % 60:02d}"
+    """Returns a time span as minutes and seconds, 3:12, or 1:03:12; none is below zero."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def enum(wrapper: Any, prefix: str, number: int) -> str:  # noqa: ANN401 - enums share no type

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import psutil
 import structlog
 
 from model.errors import UnknownNameError
@@ -13,8 +14,6 @@ from profiler import telemetry
 from server.errors import failed_precondition, not_found
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from profiler.interface import Environment
     from profiler.telemetry import LocalDevice, Telemetry
 
@@ -102,17 +101,19 @@ class DeviceRegistry:
         return device
 
     @staticmethod
-    def telemetry(device: Device, own_processes: Collection[int] = ()) -> Telemetry | None:
+    def telemetry(device: Device) -> Telemetry | None:
         """Returns how a device stands now, None where that cannot be told.
+
+        Workers, and the ranks that they have started, are not listed among other processes.
 
         Args:
             device: any; those that are not here have no telemetry.
-            own_processes: process ids that are not listed among the others.
         """
         if not device.local:
             return None
+        own = {child.pid for child in psutil.Process().children(recursive=True)}
         try:
-            return telemetry.read(device.torch_name, own_processes)
+            return telemetry.read(device.torch_name, own)
         except OSError as error:
             _log.warning("no telemetry", device=device.name, error=str(error))
             return None

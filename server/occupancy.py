@@ -40,7 +40,7 @@ class Occupancy:
 
     def note_others(self, device: Device) -> None:
         """Notes who is on a local device before a worker of ours comes onto it."""
-        if (state := self._telemetry(device)) is not None:
+        if (state := self._devices.telemetry(device)) is not None:
             self._note(device, state.processes)
 
     def note_and_check(
@@ -65,7 +65,7 @@ class Occupancy:
             ServiceError: FAILED_PRECONDITION, other processes are on it, and it is not forced;
                 names them.
         """
-        state = self._telemetry(device)
+        state = self._devices.telemetry(device)
         if state is None:
             return None
         others = tuple(state.processes)
@@ -81,11 +81,6 @@ class Occupancy:
                 "DEVICE_IN_USE", device.name, occupied_text(device.name, others, remedy)
             )
         return state
-
-    def _telemetry(self, device: Device) -> Telemetry | None:
-        # Workers, and the ranks that they have started.
-        own = {child.pid for child in psutil.Process().children(recursive=True)}
-        return self._devices.telemetry(device, own)
 
     def _note(self, device: Device, others: Iterable[str]) -> None:
         self._before[device.stored_name] = frozenset(map(_id, others))

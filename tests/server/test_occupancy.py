@@ -20,10 +20,10 @@ def listed(state, monkeypatch):
     """What the driver lists; its reader leaves out what it is told to."""
     found = []
 
-    def telemetry(device, own=()):
+    def read(name, own):
         return SimpleNamespace(processes=[t for t in found if int(t.split()[0]) not in own])
 
-    monkeypatch.setattr(type(state.devices), "telemetry", staticmethod(telemetry))
+    monkeypatch.setattr("profiler.telemetry.read", read)
     return found
 
 

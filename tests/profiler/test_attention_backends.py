@@ -11,18 +11,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
-from profiler import attention_backends, plain_attention
+from profiler import attention_choice, plain_attention
 from profiler.attention_backends import (
     BACKENDS,
-    Choices,
     FlashWindow,
     FlexBackend,
     FusedBackend,
     Sight,
-    attend_by_fastest,
     band,
-    choices_of,
 )
+from profiler.attention_choice import Choices, attend_by_fastest, choices_of
 from profiler.device import Device, open_device
 from profiler.plain import PlainDecoder
 from profiler.plain_attention import attend_to
@@ -106,7 +104,7 @@ def error(found, right):
 @pytest.fixture
 def told(caplog):
     """What the log says of each choice."""
-    caplog.set_level(logging.INFO, attention_backends.__name__)
+    caplog.set_level(logging.INFO, attention_choice.__name__)
     return lambda: [record.getMessage() for record in caplog.records]
 
 

@@ -13,7 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from profiler import plain_attention
-from profiler.attention_backends import Choices, FusedBackend
+from profiler.attention_backends import FusedBackend
+from profiler.attention_choice import Choices
 from profiler.device import Device
 from profiler.experts import ExpertsPoint, measure_experts
 from profiler.latent import BatchedLinearPoint, LatentPoint, measure_batched_linear, measure_latent

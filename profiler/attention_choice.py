@@ -21,12 +21,13 @@ import torch
 
 from profiler.attention_backends import BACKENDS, by_torch
 from profiler.device import Device
+from profiler.interface import DeviceLostError
 from profiler.numerics import InaccurateError
 from profiler.texts import typed_line
 from profiler.timing import Effort, Stopwatch, captured, time_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from profiler.attention_backends import Attend, Backend, Sight
 
@@ -65,11 +66,19 @@ class Choices:
         remembered: int = _REMEMBERED,
     ) -> None:
         self._device = device
-        self._backends = backends
+        self._backends = list(backends)
         self._preparing_s = preparing_s
         self._remembered = remembered
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._chosen: OrderedDict[tuple[object, ...], Attend] = OrderedDict()
+
+    def leave_out(self, avoided: Collection[str]) -> None:
+        """Asks no more for candidates that took a device with them.
+
+        Args:
+            avoided: groups that :class:`DeviceLostError` told of, those of points among them.
+        """
+        self._backends = [each for each in self._backends if _group(each) not in avoided]
 
     def attend(
         self, sight: Sight, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -79,8 +88,9 @@ class Choices:
         Nothing is timed while a graph is captured: it holds what was chosen when it was warmed up.
 
         Raises:
-            RuntimeError: torch's own choice fails, memory is out, or a candidate took the whole
-                context with it.
+            DeviceLostError: a candidate took the whole context with it; its group is the one
+                by which :meth:`leave_out` knows the candidate.
+            RuntimeError: torch's own choice fails, or memory is out.
         """
         # How a cache lies in memory is compiled and planned for, too.
         key = (sight, query.shape, keys.shape[1], keys.stride(), query.dtype)
@@ -113,7 +123,8 @@ class Choices:
                 took = self._milliseconds(partial(candidate, *tensors))
             except Exception as error:  # whatever the parts of torch raise
                 told.append(f"no {backend.name} ({typed_line(error)})")
-                self._device.synchronize()  # raises where the kernel took the context with it
+                if lost := self._device.lost():
+                    raise DeviceLostError(_group(backend), lost) from error
                 continue
             self._spent[backend.name] -= took / 1e3
             told.append(f"{backend.name} {took:.4g} ms")
@@ -195,6 +206,21 @@ def attend_by_fastest(
 def choices_of(device_name: str) -> Choices:
     """Returns the choices of this process on a GPU."""
     return Choices(Device(device_name, cache_bytes=0), BACKENDS)
+
+
+def leave_out(device_name: str, avoided: Collection[str]) -> None:
+    """Has this process ask no more for candidates that took a GPU with them in earlier ones.
+
+    Args:
+        device_name: "cuda:0".
+        avoided: as :meth:`Choices.leave_out` has it.
+    """
+    choices_of(device_name).leave_out(avoided)
+
+
+def _group(backend: Backend) -> str:
+    """Returns what a candidate is called where points have their group."""
+    return f"attention by {backend.name}"
 
 
 def _relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:

@@ -25,9 +25,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluation.heading import ROOT, heading
+from evaluation.heading import heading
 from model.errors import InvalidFieldError
-from profiler.source import commit_argument, commit_of
+from model.source import ROOT
+from profiler.source import commit_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +192,12 @@ def main() -> int:
         parser.error(f"--minutes: {options.minutes:g} is not above 0 and up to a day")
     out, commit = options.out.resolve(), options.commit or ""
     try:
-        commit_of(commit, ROOT)
+        head = heading(
+            "Checks of a card",
+            shlex.join(["python", "benchmarks/card_checks.py", *sys.argv[1:]]),
+            ("torch", "transformers", "scikit-learn", "numpy"),
+            commit,
+        )
     except InvalidFieldError as error:
         parser.error(f"--{error}")
     try:
@@ -199,11 +205,6 @@ def main() -> int:
     except OSError as error:
         parser.error(f"--out: {error}")
     seconds = 60 * options.minutes
-    head = heading(
-        "Checks of a card",
-        shlex.join(["python", "benchmarks/card_checks.py", *sys.argv[1:]]),
-        ("torch", "transformers", "scikit-learn", "numpy"),
-    )
     ended = run_all(plan(out, seconds, options.device, commit), seconds, out, head)
     print("\n".join(["", *table(ended), "", f"in {out / PAGE}"]))
     return 0 if all(it.code == 0 for it in ended) else 1

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from evaluation.heading import ROOT, heading
+from evaluation.heading import heading
+from model.source import ROOT
 from tokenpace.v1 import (
     latency_pb2,
     latency_pb2_grpc,

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 
 from evaluation import overhead
-from evaluation.heading import ROOT, heading
+from evaluation.heading import heading
 from model.estimate import Phase
 from model.execution import layer_operations, projections_of, step_operations
 from model.measurement import measurement_of
 from model.presets import preset
+from model.source import ROOT
 from model.training import fit_cost_model
 from model.workload import Parallelism
 from profiler.device import dtype_of, open_device

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from held_out import campaign_device, layers, whole_models
 
-from evaluation.heading import ROOT, heading
+from evaluation.heading import heading
 from model.errors import NotEnoughMeasurementsError
 from model.measurement import measurement_of
+from model.source import ROOT
 from model.training import fit_cost_model
 from profiler.device import open_device
 from profiler.identity import default_device

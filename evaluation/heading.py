@@ -5,31 +5,39 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.source import DIRTY, ROOT, commit_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ROOT = Path(__file__).resolve().parent.parent
+_DIGITS = 7
+"""Of a commit, as git itself shortens those of a repository of this size."""
 
 
-def heading(title: str, command: str, packages: Iterable[str]) -> str:
+def heading(title: str, command: str, packages: Iterable[str], commit: str = "") -> str:
     """Returns the lines, a line feed at their end.
 
     Args:
         title: of the page.
         command: that made it.
         packages: distributions whose versions count; those not installed are left out.
+        commit: as :func:`model.source.commit_of` is given it.
+
+    Raises:
+        InvalidFieldError: the checkout is of another commit; names ``commit``.
     """
+    # A page that is written in parts makes its own checkout differ.
+    known = commit_of(commit, ROOT).removesuffix(DIRTY)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = "".join(f", {name} {found}" for name in packages if (found := _version(name)))
     return f"""# {title}
 
-{datetime.now(UTC):%Y-%m-%d}, commit {_commit() or "unknown"}.
+{datetime.now(UTC):%Y-%m-%d}, commit {known[:_DIGITS] or "unknown"}.
 Hardware: {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB.
 Versions: Python {platform.python_version()}{versions}.
 Command: `{command}`
@@ -40,17 +48,6 @@ def _version(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return ""
-
-
-def _commit() -> str:
-    # An installed package may lie within a repository that is not ours.
-    if not (ROOT / ".git").exists():
-        return ""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
         return ""
 
 

@@ -14,6 +14,7 @@ from profiler.design import Design, Space
 from profiler.interface import Skipped
 from profiler.point_kinds import EVERY_KIND
 from profiler.points import AttendingPoint
+from profiler.texts import typed_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,8 +34,6 @@ _SPACE = Space(
 )
 _DRAWN = 6
 """Of a kind; so many hold each sort of point that the design mixes."""
-_REASON = 200
-"""Characters of an error that a person is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +85,14 @@ def check(
         for kind in kinds:
             found = _checked(kind, precision, device)
             yield found
-            if device.is_cuda and found.failed:
-                torch.cuda.empty_cache()
-            if found.failed and (lost := _lost(device)) is not None:
-                text = f"the device is lost, nothing else was checked: {_told(lost)}"
-                yield Checked(
-                    precision=precision, kind=kind.name, text=text, failed=True, error=lost
-                )
+            if not found.failed:
+                continue
+            if lost := device.lost():
+                text = f"the device is lost, nothing else was checked: {lost}"
+                yield Checked(precision=precision, kind=kind.name, text=text, failed=True)
                 return
+            if device.is_cuda:
+                torch.cuda.empty_cache()
 
 
 def _checked(kind: PointKind, precision: Precision, device: Device) -> Checked:
@@ -109,7 +108,7 @@ def _checked(kind: PointKind, precision: Precision, device: Device) -> Checked:
     except Exception as error:  # whatever it is, it is what is looked for
         if isinstance(error, InvalidFieldError) and error.field == "precision":
             return Checked(precision=precision, kind=kind.name, text=f"not timed: {error}")
-        text = f"FAILED: {_told(error)}"
+        text = f"FAILED: {typed_line(error)}"
         return Checked(precision=precision, kind=kind.name, text=text, failed=True, error=error)
     times = [f"{name} {ms:.3f} ms" for name, ms in first_ms.items()]
     problems = [f"FAILED: {reason}" for reason in dict.fromkeys(skipped)]
@@ -133,16 +132,3 @@ def _queries(point: Point) -> str:
     if point.query_tokens == 1:
         return "one"
     return "all" if point.query_tokens == point.kv_tokens else "some"
-
-
-def _lost(device: Device) -> RuntimeError | None:
-    """Returns what the device says where it answers no more."""
-    try:
-        device.synchronize()
-    except RuntimeError as error:
-        return error
-    return None
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON]}"

@@ -10,6 +10,7 @@ import torch
 from model.errors import InvalidFieldError
 from model.precision import Precision
 from profiler import processor
+from profiler.texts import one_line
 
 _DTYPES = {
     Precision.FP32: torch.float32,
@@ -115,6 +116,17 @@ class Device:
         """Waits until all that was launched has run."""
         if self.is_cuda:
             torch.cuda.synchronize(self.torch_device)
+
+    def lost(self) -> str:
+        """Returns what the driver says where a kernel took the context with it; else nothing.
+
+        No call to the device works in such a process any more.
+        """
+        try:
+            self.synchronize()
+        except RuntimeError as error:
+            return one_line(error)
+        return ""
 
     def random(self, *size: int, dtype: torch.dtype) -> torch.Tensor:
         """Returns small random values, tiled from a block: drawing them all takes seconds."""

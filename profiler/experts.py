@@ -16,12 +16,10 @@ from torch import nn
 from transformers import AutoConfig
 
 from model.blocks import Experts, FeedForward
-from model.errors import InvalidFieldError
 from model.operations import experts
 from profiler.device import Device, dtype_of
 from profiler.grouped import check_grouped
 from profiler.operations import MAX_COPIES, copies_beyond_cache, measurement_of, time_graphed
-from profiler.packed import PACKED
 from profiler.points import MATRIX_EFFORT, halved_rows
 
 if TYPE_CHECKING:
@@ -137,10 +135,6 @@ def measure_experts(
         InvalidFieldError: transformers holds no experts in the precision, or no kernel of
             torch's runs them without asking the device how many tokens each of them got.
     """
-    if precision in PACKED:
-        raise InvalidFieldError(
-            "precision", f"experts are not held in {precision}; use fp32 or bf16"
-        )
     check_grouped(precision, device)
     dtype = dtype_of(precision)
     modules = [

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from model.hardware import recognise
+from model.source import ROOT, commit_of
 from profiler import telemetry
-from profiler.source import ROOT, commit_of
 from reference.campaigns import Header
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def header_of(identity: Identity, arguments: Sequence[str], commit: str = "") ->
     Args:
         identity: of the device.
         arguments: of the command, without the interpreter.
-        commit: as :func:`profiler.source.commit_of` is given it.
+        commit: as :func:`model.source.commit_of` is given it.
 
     Raises:
         InvalidFieldError: the checkout is of another commit; names ``commit``.

@@ -16,6 +16,7 @@ from profiler.models import ForwardTimer, LayerSpans, generate_once, prepared_ru
 from profiler.modules import build_model
 from profiler.plain_models import GreedyRequest, PlainModel, timed_decoder
 from profiler.tensor_parallel import build_share, fixed_effort
+from profiler.texts import one_line
 from profiler.timing import Effort
 from profiler.tracing import trace_run
 from profiler.wholes import ForwardPoint, Once
@@ -239,9 +240,8 @@ class _Compiled(_Plain):
             GreedyRequest(self._decoder, replace(point, output_tokens=tokens)).once()
             super().warm_up(point)
         except TorchDynamoException as error:
-            reason = str(error).strip().partition("\n")[0][:200]
             raise InvalidFieldError(
-                "torch_compile", f"torch cannot compile here ({reason}); leave it out"
+                "torch_compile", f"torch cannot compile here ({one_line(error)}); leave it out"
             ) from error
         return super().warm_up(point)
 

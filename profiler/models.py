@@ -166,7 +166,10 @@ class ForwardTimer:
 
     @torch.inference_mode()
     def once(self, point: ForwardPoint) -> Callable[[], object]:
-        """Returns a pass that runs once, in inference mode: its cache then holds its tokens."""
+        """Returns a pass that runs once, in inference mode: its cache then holds its tokens.
+
+        It is the whole decoder's, its embedding and final norm included; the head is left out.
+        """
         return self._pass(point, self._filled_cache(point))
 
     def _pass(

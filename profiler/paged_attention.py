@@ -24,6 +24,7 @@ from profiler.paged_kernels import PagedKernel, PagedKernels, installed_kernels
 from profiler.pages import PAGE_TOKENS, Pages, pages_of, scattered
 from profiler.points import ATTENTION_EFFORT
 from profiler.process_limits import is_out_of_memory
+from profiler.texts import typed_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from model.measurement import Measurement
     from model.precision import Precision
     from profiler.timing import Effort, Timing
-
-_REASON = 200
-"""Characters of an error that a person is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def measure_paged_attention(
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            failure = f"{type(error).__name__}: {str(error)[:_REASON]}"
+            failure = typed_line(error)
         if not failure:
             break
         device.synchronize()  # raises where the kernel took the whole context with it

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from model.architecture import Norm
-from profiler.attention_backends import Sight, attend_by_fastest
+from profiler.attention_backends import Sight
+from profiler.attention_choice import attend_by_fastest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

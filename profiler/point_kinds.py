@@ -101,3 +101,4 @@ PER_TENSOR = KindGroup(
 EVERY_KIND = tuple(
     kind for group in (DENSE, MIXTURES, PLAIN, PAGED, PER_TENSOR) for kind in group.kinds
 )
+"""All of the groups', which a device is checked with."""

@@ -43,6 +43,15 @@ class StaticAttentionPoint(AttentionPoint):
         # A dataclass with slots is made anew: super() would not find it.
         return AttentionPoint.needed_bytes(self, precision, device) + more
 
+    def repeats_keys(self, precision: Precision, device: Device) -> bool:
+        """Returns whether keys and values may be copied for each query head.
+
+        On GPUs wherever heads share them, but for single queries, whose heads are rows: the
+        memory-efficient kernel, which takes no groups, is tried beside the others.
+        """
+        shared = self.query_heads != self.kv_heads and self.query_tokens > 1
+        return (device.is_cuda and shared) or AttentionPoint.repeats_keys(self, precision, device)
+
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurement of a campaign."""
         return measure_static_attention(self, precision, device, ATTENTION_EFFORT)

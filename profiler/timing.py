@@ -23,6 +23,7 @@ import torch.distributed as dist
 
 from model.measurement import Distribution
 from profiler.process_limits import is_out_of_memory
+from profiler.texts import one_line
 
 if TYPE_CHECKING:
     from profiler.device import Device
@@ -175,7 +176,7 @@ def captured(device: Device, runs: Sequence[Run]) -> Run:
         _leave_capture(device, before, pool)
         if is_out_of_memory(error):
             raise
-        raise CaptureError(f"no CUDA graph holds it: {str(error)[:200]}") from error
+        raise CaptureError(f"no CUDA graph holds it: {one_line(error)}") from error
     return partial(_replay, graph, tuple(runs))
 
 
@@ -219,7 +220,7 @@ def _check_waits_for_nothing(run: Run) -> None:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            raise CaptureError(f"it waits for the device: {str(error)[:200]}") from error
+            raise CaptureError(f"it waits for the device: {one_line(error)}") from error
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

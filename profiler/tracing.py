@@ -55,8 +55,8 @@ def trace_run(
             behind each later step, of which the last one is told of.
         device: that the model is on.
         path: of the trace that is written, gzipped JSON that Perfetto opens; None: none is.
-        layers: of each phase, a pass through the layers without what is before and behind them;
-            none where no layers are missing.
+        layers: of each phase, a pass through the layers without the head; that of transformers
+            runs the embedding and the final norm as well. None where no layers are missing.
         missing: layers that were not built, as a multiple of those that were.
 
     Raises:
@@ -112,7 +112,7 @@ def phases_of(events: list[FunctionEvent], missing: float = 0.0) -> tuple[Traced
     Args:
         events: of a trace.
         missing: layers that were not built, as a multiple of those that were; above 0 each
-            phase has a span of the layers alone.
+            phase has a span of the layers without the head.
     """
     host = [event for event in events if event.device_type.name == "CPU"]
     found = []

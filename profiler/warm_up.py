@@ -27,8 +27,6 @@ _STEADY = 0.01
 _WIDTH, _PRODUCTS = 4096, 50
 """Of the work between two readings: some ten milliseconds on an H100, as slow as the driver
 renews what it tells."""
-
-
 _IDLE_S = 1.0
 """A GPU that has had nothing to do for longer may have lowered its clock."""
 

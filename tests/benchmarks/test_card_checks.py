@@ -143,6 +143,15 @@ def test_the_exit_code_tells_whether_all_went_well(
     assert "card_checks.py --out" in page
 
 
+def test_the_page_tells_the_commit_that_is_given(
+    card_checks, steps, command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("evaluation.heading.ROOT", tmp_path)  # a copy without git
+    monkeypatch.setattr(card_checks, "plan", lambda *_: steps(runs=(1.0, "")))
+    command(card_checks, "--out", tmp_path, "--minutes", "0.1", "--commit", "0123abcd" * 5)
+    assert ", commit 0123abc.\n" in (tmp_path / card_checks.PAGE).read_text()
+
+
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1441"])
 def test_wrong_minutes_are_refused(card_checks, command, tmp_path, capsys, minutes):
     with pytest.raises(SystemExit) as ended:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from model.dimensions import architecture_of_dimensions
 from model.estimate import Phase
 from model.precision import Precision
 
@@ -118,10 +119,15 @@ def test_a_campaign_that_tells_of_no_engine_is_refused(held_out, command, first,
 
 
 def test_a_model_is_cut_to_what_memory_holds(held_out):
-    whole = held_out.preset("small")
-    deep = held_out.with_depth(whole, 2)
+    deep = architecture_of_dimensions(
+        hidden_size=64, layer_count=8, intermediate_size=128, vocab_size=256, query_heads=4
+    )
     needed = deep.parameter_count() * Precision.FP32.weight_bytes
-    roomy = SimpleNamespace(free_bytes=lambda: 100 * needed)
-    tight = SimpleNamespace(free_bytes=lambda: needed // 100)
-    assert held_out.that_fits(deep, Precision.FP32, roomy).layer_count == 2
-    assert held_out.that_fits(deep, Precision.FP32, tight).layer_count == 2
+
+    def layers(free):
+        device = SimpleNamespace(free_bytes=lambda: free)
+        return held_out.that_fits(deep, Precision.FP32, device).layer_count
+
+    assert layers(100 * needed) == 8
+    assert layers(needed // 100) == 2
+    assert layers(needed) == int(8 * held_out.FREE_SHARE) == 4

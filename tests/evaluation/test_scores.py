@@ -62,3 +62,9 @@ def test_a_heading_leaves_out_what_is_not_installed():
     assert text.startswith("# Title\n")
     assert f"numpy {np.__version__}" in text
     assert "no-such-distribution" not in text
+
+
+def test_a_heading_tells_the_commit_as_far_as_it_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.heading.ROOT", tmp_path)
+    assert ", commit unknown.\n" in heading("Title", "command", [])
+    assert ", commit 0123abc.\n" in heading("Title", "command", [], "0123abcd" * 5)

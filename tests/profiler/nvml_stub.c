@@ -1,7 +1,8 @@
 /* Stands for NVIDIA's management library: two GPUs, of which the second tells next to nothing.
 
-   PROCESSES says how many compute on a GPU, GENERATION (1 to 3) how new the driver is, FAILS which code the initialisation ends with. Signatures are those of the NVML API
-   reference; what is asked for wrongly is refused. */
+   PROCESSES says how many compute on a GPU, GENERATION (1 to 3) how new the driver is, FAILS which
+   code the initialisation ends with. Signatures are those of the NVML API reference; what is asked
+   for wrongly is refused. */
 
 #include <stdio.h>
 

@@ -11,19 +11,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
-from profiler import attention_backends, plain_attention
+from profiler import attention_choice, plain_attention
 from profiler.attention_backends import (
     BACKENDS,
-    Choices,
     FlashWindow,
     FlexBackend,
     FusedBackend,
     Sight,
-    attend_by_fastest,
     band,
-    choices_of,
 )
+from profiler.attention_choice import Choices, attend_by_fastest, choices_of, leave_out
 from profiler.device import Device, open_device
+from profiler.interface import DeviceLostError
 from profiler.plain import PlainDecoder
 from profiler.plain_attention import attend_to
 from profiler.plain_models import PlainModel
@@ -106,7 +105,7 @@ def error(found, right):
 @pytest.fixture
 def told(caplog):
     """What the log says of each choice."""
-    caplog.set_level(logging.INFO, attention_backends.__name__)
+    caplog.set_level(logging.INFO, attention_choice.__name__)
     return lambda: [record.getMessage() for record in caplog.records]
 
 
@@ -176,6 +175,69 @@ def test_what_computes_something_else_is_left_out(told, size):
     (said,) = told()
     assert said.startswith("attention by default")
     assert "no upper left (InaccurateError: it differs by " in said
+
+
+class Breakable(Device):
+    """The CPU, taken for a device whose context can be lost."""
+
+    is_lost = False
+
+    def synchronize(self):
+        if self.is_lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class Breaking:
+    """A backend whose kernel takes the context with it, which the call itself may not tell."""
+
+    name = "breaking"
+
+    def __init__(self, raises):
+        self._raises = raises
+
+    def plan(self, sight, query, keys):
+        return partial(self._attend, sight)
+
+    def _attend(self, sight, *tensors):
+        Breakable.is_lost = True
+        if self._raises:
+            raise RuntimeError("CUDA error: misaligned address")
+        return attend_by_fastest(sight, *tensors)
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["later", "at once"])
+@torch.inference_mode()
+def test_a_candidate_that_takes_the_device_with_it_is_named_and_can_be_left_out(
+    monkeypatch, raises, told
+):
+    monkeypatch.setattr(Breakable, "is_lost", False)
+    given, right = tensors(CHUNK), exact(CHUNK, *tensors(CHUNK))
+    choices = Choices(Breakable("cpu", 0), [Breaking(raises), FLASH])
+    with pytest.raises(DeviceLostError, match="illegal memory access") as lost:
+        choices.attend(CHUNK, *given)
+    assert lost.value.group == "attention by breaking"
+    # As another process does, which has a context of its own.
+    Breakable.is_lost = False
+    choices = Choices(Breakable("cpu", 0), [Breaking(raises), FLASH])
+    choices.leave_out(["linear-8x8", lost.value.group])
+    assert error(choices.attend(CHUNK, *given), right) < 1e-5
+    (said,) = told()
+    assert "flash " in said
+    assert "breaking" not in said
+
+
+@torch.inference_mode()
+def test_a_candidate_is_left_out_of_all_that_a_process_attends_to(monkeypatch):
+    left, taken = Counted(), Counted()
+    left.name = "left out"
+    monkeypatch.setattr(attention_choice, "BACKENDS", (left, taken))
+    choices_of.cache_clear()
+    try:
+        leave_out("cpu", {"attention by left out"})
+        choices_of("cpu").attend(CHUNK, *tensors(CHUNK))
+    finally:
+        choices_of.cache_clear()
+    assert (left.plans, taken.plans) == (0, 1)
 
 
 @torch.inference_mode()

@@ -132,12 +132,14 @@ class Lost(Device):
     """A device that answers no more."""
 
     __slots__ = ()
+    is_cuda = True
 
     def synchronize(self):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
 def test_a_device_that_is_lost_ends_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "empty_cache", Lost("cpu", 1 << 16).synchronize)
     monkeypatch.setattr(LinearPoint, "measure", failing(RuntimeError("CUDA error")))
     found = list(check(Lost("cpu", 1 << 16), [Precision.FP32], kinds("linear", "attention")))
     assert [(each.kind, each.failed) for each in found] == [("linear", True)] * 2

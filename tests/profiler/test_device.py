@@ -19,6 +19,7 @@ def test_the_cpu_is_always_there():
     assert cpu.cache_bytes > 0
     assert cpu.free_bytes() > 0
     cpu.synchronize()
+    assert not cpu.lost()
 
 
 def test_the_cpu_computes_with_as_many_threads_as_told():

@@ -46,6 +46,8 @@ POINT = ForwardPoint(1, 1, 4)
 BEYOND = [
     (Precision.FP16, (9, 0), "in bf16, not in fp16; use bf16"),
     (Precision.FP32, (10, 0), "in bf16, not in fp32; use bf16"),
+    (Precision.FP8, (9, 0), "in bf16, not in fp8; use bf16"),
+    (Precision.FP16, (8, 0), "in no precision on cuda:0's 8.0"),
     (Precision.BF16, (8, 0), "capability 9 or 10 alone, in no precision on cuda:0's 8.0"),
     (Precision.BF16, (12, 0), "in no precision on cuda:0's 12.0"),
 ]
@@ -64,6 +66,11 @@ def test_bf16_runs_where_torch_has_a_kernel(capability):
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
 def test_the_cpu_needs_no_graph(precision):
     check_grouped(precision, Device("cpu", 1 << 20))
+
+
+def test_experts_are_not_packed_on_the_cpu():
+    with pytest.raises(InvalidFieldError, match="are not held in int8; use fp32 or bf16"):
+        check_grouped(Precision.INT8, Device("cpu", 1 << 20))
 
 
 @beyond

@@ -13,7 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 from model.dimensions import architecture_of_dimensions
 from model.precision import Precision
 from profiler import plain_attention
-from profiler.attention_backends import Choices, FusedBackend
+from profiler.attention_backends import FusedBackend
+from profiler.attention_choice import Choices
 from profiler.device import Device
 from profiler.experts import ExpertsPoint, measure_experts
 from profiler.latent import BatchedLinearPoint, LatentPoint, measure_batched_linear, measure_latent
@@ -100,11 +101,15 @@ def test_what_an_attention_has_in_flight_is_within_its_bound_and_not_far(
 GPU = Device("cuda:0", 1 << 16)
 
 
+FLASH = FusedBackend("flash", SDPBackend.FLASH_ATTENTION)
+REPEATING = FusedBackend("repeating", SDPBackend.FLASH_ATTENTION, takes_groups=False)
+
+
+@pytest.mark.parametrize("backends", [[FLASH], [FLASH, REPEATING]], ids=["groups", "repeated"])
 @pytest.mark.parametrize("sequences", [1, 6])
-def test_finding_the_fastest_kernel_of_a_gpu_is_within_its_bound(monkeypatch, sequences):
+def test_finding_the_fastest_kernel_of_a_gpu_is_within_its_bound(monkeypatch, sequences, backends):
     monkeypatch.setattr("profiler.device._RANDOM_VALUES", 1 << 10)
-    flash = FusedBackend("flash", SDPBackend.FLASH_ATTENTION)
-    choices = Choices(CPU, [flash])
+    choices = Choices(CPU, backends)
     monkeypatch.setattr(plain_attention, "attend_by_fastest", choices.attend)
     point = StaticAttentionPoint(sequences, 512, 512, 32, 4, 64)
     run = partial(measure_static_attention, point, Precision.BF16, CPU, QUICK)
@@ -129,6 +134,9 @@ def test_keys_are_counted_for_each_query_head_only_where_they_are_copied(
     groups = AttentionPoint(2, query, 900, 32, 4, head_dim)
     assert groups.repeats_keys(precision, device) is repeats
     assert not replace(groups, kv_heads=32).repeats_keys(precision, device)
+    tried = StaticAttentionPoint(2, query, 900, 32, 4, head_dim)
+    assert tried.repeats_keys(precision, device) is (repeats or (device is GPU and query > 1))
+    assert not replace(tried, kv_heads=32).repeats_keys(precision, device)
 
 
 @settings(max_examples=20, deadline=None)

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from model.errors import InvalidFieldError
+from model.source import commit_of
 from profiler.__main__ import main
-from profiler.source import commit_argument, commit_of
+from profiler.source import commit_argument
 from reference import campaigns
 
 GIVEN = "0123456789abcdef" * 2 + "01234567"

@@ -16,6 +16,7 @@ import torch
 
 from model.errors import InvalidFieldError, NotEnoughMeasurementsError
 from model.precision import Precision
+from profiler import attention_choice
 from profiler.design import Design, Space, space_of
 from profiler.device import Device, dtype_of
 from profiler.goal import Goal
@@ -28,6 +29,7 @@ from profiler.point_kinds import DENSE, MIXTURES, PAGED, PER_TENSOR, PLAIN
 from profiler.points import Measured
 from profiler.process_limits import is_out_of_memory
 from profiler.telemetry import held_down_by
+from profiler.texts import one_line
 from profiler.timing import THROTTLED_FLAG, CaptureError
 from profiler.track import Track
 from profiler.warm_up import Warmth
@@ -55,8 +57,6 @@ _FREE_SHARE = 0.8
 """A point that needs more than this share of what is free is not measured."""
 _MOST_HALVINGS = 8
 """Times that a point is halved until memory holds it."""
-_REASON = 200
-"""Characters of an error that a person is told."""
 
 
 class Campaign:
@@ -100,6 +100,8 @@ class Campaign:
         self._seed = request.seed
         self._design_only = request.design_only
         self._avoided = frozenset(request.avoided)
+        attention_choice.leave_out(device.name, request.avoided)
+        installed_kernels(device).leave_out_lost(request.avoided)
         self._cost_model: FittedCostModel | None = None
         self._fitted_at = -math.inf
         self._is_good_enough = False
@@ -248,17 +250,18 @@ class Campaign:
             DeviceLostError: it took the device with it.
             Exception: on the CPU the error itself, where it is no misfortune of that point alone.
         """
+        if isinstance(error, DeviceLostError):
+            raise error  # it says what took the device
         is_memory = is_out_of_memory(error)
         skipped = (InaccurateError, CaptureError, InvalidFieldError)
         if not (is_memory or isinstance(error, skipped)):
             if not self._device.is_cuda:
                 raise error
             # No kernel for that shape is the point's misfortune alone, unless the context is lost.
-            try:
-                self._device.synchronize()
-            except RuntimeError as lost:
-                raise DeviceLostError(point.group, str(lost)[:_REASON]) from lost
-        return _Failure(str(error)[:_REASON] or "out of memory", is_memory)
+            if lost := self._device.lost():
+                raise DeviceLostError(point.group, lost) from error
+        told = one_line(error) if str(error) or not is_memory else "out of memory"
+        return _Failure(told, is_memory)
 
     def _marked(self, measurement: Measurement) -> Measurement:
         """Returns the measurement, marked where a neighbour or heat slowed it down.

@@ -99,7 +99,8 @@ class CampaignRequest:
         seed: of the design; equal seeds pick equal points.
         design_only: whether points are taken as the design has them, without the cost model's
             advice: what that is worth can be told from two campaigns.
-        avoided: groups of points that took the device with them before, and are left out.
+        avoided: groups of points, and kernels, that took the device with them before, and are left
+            out.
         whole_budget_s: of the campaign that this goes on with, which decides what it measures;
             0: ``budget_s`` is all.
     """
@@ -293,7 +294,7 @@ class DeviceLostError(Exception):
     """A point took the device with it: this process can use it no more, another one can.
 
     Attributes:
-        group: of the point.
+        group: of the point, or the kernel that took it: "attention by flash".
         message: of the driver.
     """
 
@@ -310,7 +311,7 @@ class Failed:
     Attributes:
         code: why.
         message: for a person.
-        group: of the point that took the device with it; empty where none did.
+        group: as :class:`DeviceLostError` has it; empty where the device is there.
     """
 
     code: FailureCode

@@ -11,7 +11,7 @@ import torch
 from model.operations import OperationKind
 from profiler.device import Device, dtype_of
 from profiler.flashinfer_kernel import WORKSPACE_BYTES
-from profiler.interface import Skipped
+from profiler.interface import DeviceLostError, Skipped
 from profiler.numerics import check
 from profiler.operations import (
     AttentionPoint,
@@ -20,7 +20,7 @@ from profiler.operations import (
     measurement_of,
     time_graphed,
 )
-from profiler.paged_kernels import PagedKernel, PagedKernels, installed_kernels
+from profiler.paged_kernels import PagedKernel, PagedKernels, installed_kernels, lost_group
 from profiler.pages import PAGE_TOKENS, Pages, pages_of, scattered
 from profiler.points import ATTENTION_EFFORT
 from profiler.process_limits import is_out_of_memory
@@ -83,6 +83,7 @@ def measure_paged_attention(
         kernels: the best first; None: those installed.
 
     Raises:
+        DeviceLostError: one took the whole context with it.
         InaccurateError, RuntimeError: the last one fails as well, or memory is out.
     """
     chosen = kernels or installed_kernels(device)
@@ -100,7 +101,8 @@ def measure_paged_attention(
             failure = typed_line(error)
         if not failure:
             break
-        device.synchronize()  # raises where the kernel took the whole context with it
+        if lost := device.lost():
+            raise DeviceLostError(lost_group(name), lost)
         chosen.leave_out(name)
         yield Skipped(reason=f"{point.kind} by {name} is left out: {failure}")
     else:

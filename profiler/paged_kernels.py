@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from model.operations import OperationKind
 from profiler.flashinfer_kernel import FlashInferKernel
 from profiler.interface import PLAIN_ENGINE
 from profiler.plain_attention import attend_to
 from profiler.vllm_kernel import VllmKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from model.blocks import Attention
     from profiler.device import Device
@@ -102,10 +103,25 @@ class PagedKernels:
             self._made[name] = self._makers[name]()
         return self._made[name]
 
+    def leave_out_lost(self, avoided: Collection[str]) -> None:
+        """Forgets those that took a device with them in earlier processes.
+
+        Args:
+            avoided: groups that :class:`DeviceLostError` told of, those of points among them.
+        """
+        for name in self.libraries:
+            if lost_group(name) in avoided:
+                self.leave_out(name)
+
     def leave_out(self, name: str) -> None:
         """Forgets one that failed: it would fail again, some after minutes of compiling."""
         self._makers.pop(name)
         self._made.pop(name, None)
+
+
+def lost_group(name: str) -> str:
+    """Returns what a kernel is called, where points have their group, once it lost a device."""
+    return f"{OperationKind.PAGED_ATTENTION} by {name}"
 
 
 def installed_kernels(device: Device) -> PagedKernels:

@@ -572,13 +572,13 @@ class Gpu(Device):
 
     is_cuda = True
     torch_device = "cpu"
-    lost = False
+    is_lost = False
 
     def free_bytes(self):
         return 1 << 30
 
     def synchronize(self):
-        if self.lost:
+        if self.is_lost:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
@@ -603,7 +603,7 @@ def test_a_shape_that_a_gpu_has_no_kernel_for_is_left_out_and_said(monkeypatch, 
 def test_a_gpu_whose_context_is_lost_ends_the_campaign_and_names_the_point(monkeypatch):
     monkeypatch.setattr(profiler.warm_up, "warm_up", lambda device: None)
     monkeypatch.setattr(LinearPoint, "measure", failing(RuntimeError("CUDA error: unspecified")))
-    monkeypatch.setattr(Gpu, "lost", True)
+    monkeypatch.setattr(Gpu, "is_lost", True)
     first = next(Design(TINY, 0).linears())
     with pytest.raises(DeviceLostError, match="illegal memory access") as raised:
         list(campaign(Gpu("cuda:0", 1 << 16), budget_s=60.0).run())

@@ -17,6 +17,7 @@ from model.blocks import Attention
 from model.precision import Precision
 from profiler.device import Device, open_device
 from profiler.flashinfer_kernel import FlashInferKernel
+from profiler.interface import DeviceLostError
 from profiler.paged_attention import PagedAttentionPoint, measure_paged_attention
 from profiler.paged_kernels import GatherKernel, PagedKernels
 from profiler.timing import Effort
@@ -347,3 +348,23 @@ def test_a_library_that_is_installed_comes_before_torch(vllm, flashinfer):
     assert row.engine == "flashinfer"
     (row,) = measure_paged_attention(POINT, Precision.FP32, CPU, QUICK, kernels)
     assert row.engine == "torch"
+
+
+class LostDevice(Device):
+    """Its context is gone once a library has failed."""
+
+    def lost(self):
+        return "CUDA error: an illegal memory access was encountered"
+
+
+def test_a_library_that_took_the_device_with_it_is_named_and_left_out_by_the_next_process(vllm):
+    def broken():
+        raise RuntimeError("CUDA error")
+
+    kernels = PagedKernels({"flashinfer": broken, "vllm": vllm, "torch": GatherKernel})
+    lost = LostDevice("cpu", CPU.cache_bytes)
+    with pytest.raises(DeviceLostError, match="illegal memory access") as raised:
+        list(measure_paged_attention(POINT, Precision.BF16, lost, QUICK, kernels))
+    assert raised.value.group == "paged_attention by flashinfer"
+    kernels.leave_out_lost({"linear-8x8", raised.value.group})
+    assert kernels.names == ("vllm", "torch")

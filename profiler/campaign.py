@@ -234,6 +234,8 @@ class Campaign:
                 if self._left() <= 0:
                     break
                 self._warmth.renew()  # who was told may have taken a while
+        except DeviceLostError:
+            raise
         except Exception as error:  # of any library that a point runs
             failure = self._failure_of(point, error)
         else:
@@ -250,8 +252,6 @@ class Campaign:
             DeviceLostError: it took the device with it.
             Exception: on the CPU the error itself, where it is no misfortune of that point alone.
         """
-        if isinstance(error, DeviceLostError):
-            raise error  # it says what took the device
         is_memory = is_out_of_memory(error)
         skipped = (InaccurateError, CaptureError, InvalidFieldError)
         if not (is_memory or isinstance(error, skipped)):

@@ -8,9 +8,9 @@ as transformers runs them.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -29,7 +29,7 @@ from profiler.points import (
     ATTENTION_EFFORT,
     MATRIX_EFFORT,
     AttendingPoint,
-    halved_rows,
+    RowsPoint,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class LatentPoint(AttendingPoint):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchedLinearPoint:
+class BatchedLinearPoint(RowsPoint):
     """``batch`` products ``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``."""
 
     n: int
@@ -112,20 +112,6 @@ class BatchedLinearPoint:
         values = 2 * self.n * self.k + max(self.rows) * (self.n + self.k)
         return dtype_of(precision).itemsize * self.batch * values + device.cold_bytes
 
-    def is_measured(self, precision: Precision, measured: Measured) -> bool:
-        """Returns whether nothing of it is left to measure."""
-        return all(self._holds(m, precision, measured) for m in self.rows)
-
-    @property
-    def sizes(self) -> str:
-        """What is made smaller, for a person."""
-        return f"up to {max(self.rows):,} rows"
-
-    def halved(self, precision: Precision, measured: Measured) -> Self | None:
-        """Returns what is left to measure up to half as many rows; None where nothing is."""
-        left = [m for m in halved_rows(self.rows) if not self._holds(m, precision, measured)]
-        return replace(self, rows=tuple(left)) if left else None
-
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurements of a campaign."""
         return measure_batched_linear(self, precision, device, MATRIX_EFFORT)
@@ -134,7 +120,8 @@ class BatchedLinearPoint:
         """Returns the sizes at ``m`` rows as a measurement has them."""
         return {"m": m, "n": self.n, "k": self.k, "batch": self.batch}
 
-    def _holds(self, m: int, precision: Precision, measured: Measured) -> bool:
+    def holds(self, m: int, precision: Precision, measured: Measured) -> bool:
+        """Returns whether it is measured at ``m`` rows."""
         return measured.holds("batched_linear", precision.activation, self.shape(m))
 
 

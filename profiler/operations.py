@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
@@ -26,7 +26,7 @@ from profiler.points import (
     ATTENTION_EFFORT,
     MATRIX_EFFORT,
     AttendingPoint,
-    halved_rows,
+    RowsPoint,
 )
 from profiler.timing import Effort, Run, Timing, captured, time_runs
 
@@ -47,7 +47,7 @@ _GROUPED_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class LinearPoint:
+class LinearPoint(RowsPoint):
     """``y[m, n] = x[m, k] @ w[k, n]`` at several ``m``: the weights are made once.
 
     ``kind`` is one of ``LINEARS``.
@@ -75,20 +75,6 @@ class LinearPoint:
         wide = inputs + (3 * weights if precision in PACKED else 0)
         return dtype_of(precision).itemsize * values + 4 * wide + device.cold_bytes
 
-    def is_measured(self, precision: Precision, measured: Measured) -> bool:
-        """Returns whether nothing of it is left to measure."""
-        return all(self._holds(m, precision, measured) for m in self.rows)
-
-    @property
-    def sizes(self) -> str:
-        """What is made smaller, for a person."""
-        return f"up to {max(self.rows):,} rows"
-
-    def halved(self, precision: Precision, measured: Measured) -> Self | None:
-        """Returns what is left to measure up to half as many rows; None where nothing is."""
-        left = [m for m in halved_rows(self.rows) if not self._holds(m, precision, measured)]
-        return replace(self, rows=tuple(left)) if left else None
-
     def measure(self, precision: Precision, device: Device) -> Iterator[Measurement]:
         """Yields the measurements of a campaign."""
         return measure_linear(self, precision, device, MATRIX_EFFORT)
@@ -97,7 +83,8 @@ class LinearPoint:
         """Returns the sizes at ``m`` rows as a measurement has them."""
         return {"m": m, "n": self.n, "k": self.k}
 
-    def _holds(self, m: int, precision: Precision, measured: Measured) -> bool:
+    def holds(self, m: int, precision: Precision, measured: Measured) -> bool:
+        """Returns whether it is measured at ``m`` rows."""
         return measured.holds(self.kind, precision, self.shape(m))
 
 

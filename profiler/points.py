@@ -6,6 +6,7 @@ design draw it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
@@ -116,6 +117,36 @@ class AttendingPoint:
             return None
         smaller = replace(self, sequences=sizes[0], query_tokens=sizes[1], kv_tokens=sizes[2])
         return None if smaller.is_measured(precision, measured) else smaller
+
+
+class RowsPoint(ABC):
+    """What is alike of all products that are timed at several numbers of rows.
+
+    Subclasses are dataclasses, each with the fields of its own matrices before ``rows``.
+    """
+
+    __slots__ = ()
+    rows: tuple[int, ...]
+
+    @abstractmethod
+    def holds(self, m: int, precision: Precision, measured: Measured) -> bool:
+        """Returns whether it is measured at ``m`` rows."""
+
+    def is_measured(self, precision: Precision, measured: Measured) -> bool:
+        """Returns whether nothing of it is left to measure."""
+        return all(self.holds(m, precision, measured) for m in self.rows)
+
+    @property
+    def sizes(self) -> str:
+        """What is made smaller, for a person."""
+        return f"up to {max(self.rows):,} rows"
+
+    def halved(self, precision: Precision, measured: Measured) -> Self | None:
+        """Returns what is left to measure up to half as many rows; None where nothing is."""
+        left = [m for m in halved_rows(self.rows) if not self.holds(m, precision, measured)]
+        if not left:
+            return None
+        return replace(self, rows=tuple(left))  # type: ignore[type-var]
 
 
 def halved_tokens(sequences: int, query_tokens: int, kv_tokens: int) -> tuple[int, int, int] | None:
